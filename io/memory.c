@@ -1,0 +1,86 @@
+#include "io/memory.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ALIGN = 64 };
+
+static _Atomic long alloc_count;
+static _Atomic long fail_countdown;
+
+int kn_mul_size(size_t a, size_t b, size_t *product)
+{
+    if (a && b > SIZE_MAX / a) return 0;
+    *product = a * b;
+    return 1;
+}
+
+static int injected_failure(void)
+{
+    if (atomic_load(&fail_countdown) <= 0) return 0;
+    return atomic_fetch_sub(&fail_countdown, 1) == 1;
+}
+
+kn_status kn_alloc(size_t bytes, void **out)
+{
+    *out = NULL;
+    atomic_fetch_add(&alloc_count, 1);
+    /* aligned_alloc wants a multiple of the alignment; 0 bytes still give a pointer. */
+    size_t rounded = bytes ? (bytes + ALIGN - 1) / ALIGN * ALIGN : ALIGN;
+    if (rounded < bytes || injected_failure() || !(*out = aligned_alloc(ALIGN, rounded)))
+        return kn_fail(KN_ERR_NOMEM, "out of memory: %zu bytes of host memory asked for", bytes);
+    return KN_OK;
+}
+
+kn_status kn_alloc_zero(size_t bytes, void **out)
+{
+    KN_TRY(kn_alloc(bytes, out));
+    memset(*out, 0, bytes);
+    return KN_OK;
+}
+
+kn_status kn_alloc_array(size_t count, size_t size, void **out)
+{
+    *out = NULL;
+    size_t bytes;
+    if (!kn_mul_size(count, size, &bytes))
+        return kn_fail(KN_ERR_NOMEM, "out of memory: %zu elements of %zu bytes asked for", count, size);
+    return kn_alloc_zero(bytes, out);
+}
+
+kn_status kn_strdup(const char *text, char **out)
+{
+    void *p;
+    *out = NULL;
+    size_t bytes = strlen(text) + 1;
+    KN_TRY(kn_alloc(bytes, &p));
+    memcpy(p, text, bytes);
+    *out = p;
+    return KN_OK;
+}
+
+kn_status kn_asprintf(char **out, const char *fmt, ...)
+{
+    *out = NULL;
+    va_list ap, again;
+    va_start(ap, fmt);
+    va_copy(again, ap);
+    int n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    void *p = NULL;
+    kn_status st = n < 0 ? kn_fail(KN_ERR_INTERNAL, "vsnprintf failed on '%s'", fmt)
+                         : kn_alloc((size_t)n + 1, &p);
+    if (st == KN_OK) vsnprintf(p, (size_t)n + 1, fmt, again);
+    va_end(again);
+    *out = p;
+    return st;
+}
+
+void kn_free(void *p) { free(p); }
+
+void kn_memory_fail_at(long k) { atomic_store(&fail_countdown, k); }
+
+long kn_memory_count(void) { return atomic_load(&alloc_count); }

@@ -1,0 +1,66 @@
+/* io/safetensors.h - reading and writing safetensors files.
+ *
+ * Purpose   Memory-maps one file, or every shard that a *.index.json names, and gives bounds-checked
+ *           views of its tensors. Every number in the header is untrusted.
+ * Format    8-byte little-endian header length, JSON header {name: {dtype, shape, data_offsets}},
+ *           data. https://github.com/huggingface/safetensors (format section of its README).
+ * Limits    header <= 100 MiB, rank <= KN_ST_MAX_RANK, dims >= 0, no overlapping or out-of-file ranges,
+ *           byte length = product of dims * dtype size, shards only in the index's own folder.
+ * Errors    KN_ERR_IO, KN_ERR_FORMAT (names file, tensor, expected, found), KN_ERR_NOMEM.
+ */
+#ifndef KN_IO_SAFETENSORS_H
+#define KN_IO_SAFETENSORS_H
+
+#include <stdint.h>
+
+#include "io/status.h"
+
+enum { KN_ST_MAX_RANK = 6 };
+
+typedef enum kn_st_dtype {
+    KN_ST_F32,
+    KN_ST_F16,
+    KN_ST_BF16,
+    KN_ST_F64,
+    KN_ST_I32,
+    KN_ST_I64,
+    KN_ST_U8,
+    KN_ST_OTHER /* a valid safetensors dtype that Kinora does not compute with (name kept) */
+} kn_st_dtype;
+
+typedef struct kn_st_tensor {
+    const char *name;
+    kn_st_dtype dtype;
+    const char *dtype_name; /* as written in the file: "BF16", "F8_E4M3", ... */
+    int rank;
+    int64_t dim[KN_ST_MAX_RANK];
+    const void *data; /* mapped; aligned to 1 byte only: copy before reading wider types if unaligned */
+    size_t bytes;
+} kn_st_tensor;
+
+typedef struct kn_safetensors kn_safetensors;
+
+/* path: a .safetensors file, a .safetensors.index.json, or a folder that holds
+ * <stem>.safetensors or <stem>.safetensors.index.json (stem NULL: the only one there). */
+KN_CHECKED kn_status kn_safetensors_open(const char *path, const char *stem, kn_safetensors **out);
+void kn_safetensors_close(kn_safetensors **st);
+/* Path of the (first) file, for messages. */
+const char *kn_safetensors_path(const kn_safetensors *st);
+int kn_safetensors_count(const kn_safetensors *st);
+/* i-th tensor in name order. */
+const kn_st_tensor *kn_safetensors_at(const kn_safetensors *st, int i);
+/* Tensor by name, or NULL. *index (may be NULL) gets its place for kn_safetensors_at. */
+const kn_st_tensor *kn_safetensors_find(const kn_safetensors *st, const char *name, int *index);
+/* A string of the file's __metadata__, or NULL. */
+const char *kn_safetensors_metadata(const kn_safetensors *st, const char *key);
+
+/* ---- writing -----------------------------------------------------------------------------------
+ * Writes to a temporary name beside path and renames when whole. tensors[i].data is host memory.
+ * metadata: key, value, key, value, ..., NULL; or NULL. */
+KN_CHECKED kn_status kn_safetensors_write(const char *path, const kn_st_tensor *tensors, int count,
+                                          const char *const *metadata);
+
+const char *kn_st_dtype_name(kn_st_dtype t);
+size_t kn_st_dtype_size(kn_st_dtype t); /* 0 for KN_ST_OTHER */
+
+#endif
