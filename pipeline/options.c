@@ -1,0 +1,464 @@
+#include "pipeline/options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "io/memory.h"
+
+/* Wan 2.1 wan/configs/shared_config.py sample_neg_prompt: the models were tuned with this text. */
+static const char wan_negative_prompt[] =
+    "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，"
+    "低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，画得不好的手部，画得不好的脸部，畸形的，"
+    "毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，背景人很多，倒着走";
+
+enum {
+    R = KN_OPTION_SHAPES_RESULT,
+    C = KN_OPTION_COMMAND_LINE,
+    M = KN_OPTION_MODEL,
+    MAX_SIDE_PX = 16384,
+    MAX_FRAMES = 4097
+};
+
+#define AT(field) offsetof(kn_options, field)
+#define STR(key, letter, field, init, group, flags, help) \
+    {key, letter, KN_OPTION_STRING, AT(field), 0, 0, init, NULL, NULL, group, flags, help}
+#define PATH(key, letter, field, group, flags, help) \
+    {key, letter, KN_OPTION_PATH, AT(field), 0, 0, NULL, NULL, NULL, group, flags, help}
+#define INT(key, letter, field, lo, hi, init, unit, group, flags, help) \
+    {key, letter, KN_OPTION_INT, AT(field), lo, hi, init, NULL, unit, group, flags, help}
+#define DBL(key, letter, field, lo, hi, init, unit, group, flags, help) \
+    {key, letter, KN_OPTION_DOUBLE, AT(field), lo, hi, init, NULL, unit, group, flags, help}
+#define BOOL(key, letter, field, init, group, flags, help) \
+    {key, letter, KN_OPTION_BOOL, AT(field), 0, 0, init, NULL, NULL, group, flags, help}
+#define PICK(key, letter, field, choices, init, group, flags, help) \
+    {key, letter, KN_OPTION_CHOICE, AT(field), 0, 0, init, choices, NULL, group, flags, help}
+
+/* Defaults are those of Wan 2.1 T2V (wan/configs, README): 832x480, 81 frames at 16 fps, 50 steps,
+ * guidance 5; shift comes from the model folder's scheduler config where it has one. */
+static const kn_option table[] = {
+    PATH("model", 'm', model, "Model and prompt", 0, "Model folder (diffusers layout); see docs/models.md."),
+    STR("prompt", 'p', prompt, NULL, "Model and prompt", R, "What the video shows."),
+    PATH("prompt-file", 0, prompt_file, "Model and prompt", 0, "Read the prompt from a UTF-8 text file."),
+    STR("negative-prompt", 'n', negative_prompt, wan_negative_prompt, "Model and prompt", R | M,
+        "What the video should not show. The default is Wan's own list."),
+    INT("text-length", 0, text_length_tok, 1, 4096, "512", "tokens", "Model and prompt", R | M,
+        "Text tokens given to the transformer; a property of the model."),
+
+    {"size", 0, KN_OPTION_SIZE, 0, 0, 0, NULL, NULL, "px", "Picture", 0,
+     "WIDTHxHEIGHT, such as 832x480 or 1920x1080; the same as --width and --height."},
+    INT("width", 'W', width_px, 16, MAX_SIDE_PX, "832", "px", "Picture", R | M,
+        "Frame width. Not a multiple of 16: rendered on the next one and cropped."),
+    INT("height", 'H', height_px, 16, MAX_SIDE_PX, "480", "px", "Picture", R | M, "Frame height, likewise."),
+    INT("frames", 0, frames, 1, MAX_FRAMES, "81", "frames", "Picture", R | M, "Number of frames, 4n+1."),
+    DBL("seconds", 0, seconds, 0, 600, "0", "s", "Picture", 0,
+        "Length instead of --frames: the nearest 4n+1 frames at --fps."),
+    DBL("fps", 0, fps, 1, 240, "16", "frames/s", "Picture", R | M, "Frame rate of the video."),
+
+    INT("steps", 0, steps, 1, 1000, "50", "steps", "Sampling", R | M, "Denoising steps."),
+    INT("seed", 0, seed, -1, 9.2e18, "-1", NULL, "Sampling", R,
+        "Seed of the initial noise, as torch.manual_seed on the CPU; -1 draws one and prints it."),
+    DBL("guidance", 0, guidance, 0, 100, "5", NULL, "Sampling", R | M,
+        "Classifier-free guidance scale; 1 turns guidance off and halves the work."),
+    DBL("shift", 0, shift, 0.01, 100, "3", NULL, "Sampling", R | M, "Shift of the sigma grid toward high noise."),
+    PICK("solver", 0, solver, "unipc|euler|dpm++", "unipc", "Sampling", R | M,
+         "unipc: order 2, bh2, with corrector. dpm++: 2M."),
+    PICK("grid", 0, grid, "wan|diffusers|linear", "wan", "Sampling", R | M,
+         "Sigma grid: wan (also diffusers up to 0.36), diffusers (0.37 and newer), linear."),
+
+    PATH("output", 'o', output, "Output", 0, "Video file; its extension chooses the container."),
+    STR("codec", 0, codec, "auto", "Output", R,
+        "Video codec by name; auto picks by container (H.264 for mp4). `kinora info --codecs` lists them."),
+    DBL("crf", 0, crf, -1, 63, "-1", NULL, "Output", R, "Constant quality of the codec, lower is better; -1: its default."),
+    PATH("frames-dir", 0, frames_dir, "Output", 0, "Also write every frame as a PNG into this folder."),
+    INT("frames-depth", 0, frames_depth, 8, 16, "8", "bits", "Output", 0, "Depth of those PNGs, 8 or 16."),
+    PATH("contact-sheet", 0, contact_sheet, "Output", 0, "Also write one PNG with frames side by side."),
+    BOOL("overwrite", 'y', overwrite, "false", "Output", 0, "Replace an output file that exists."),
+    BOOL("sidecar", 0, sidecar, "true", "Output", 0, "Write all settings to OUTPUT.json beside the video."),
+
+    PATH("noise-in", 0, noise_in, "Research and parity", R, "Initial noise from a safetensors file (tensor `noise`)."),
+    PATH("latents-in", 0, latents_in, "Research and parity", R,
+         "Decode these latents (tensor `latents`) and skip text and denoising."),
+    PATH("latents-out", 0, latents_out, "Research and parity", 0, "Write the final latents to a safetensors file."),
+    PATH("embeds-in", 0, embeds_in, "Research and parity", R,
+         "Prompt embeddings from a safetensors file (tensors `prompt`, `negative`); skips the text encoder."),
+    PATH("embeds-out", 0, embeds_out, "Research and parity", 0, "Write the prompt embeddings likewise."),
+
+    PICK("device", 0, device, "auto|cpu|ref|cuda", "auto", "Run", R,
+         "Where to compute. ref is the slow specification, for bisecting wrong frames."),
+    INT("threads", 't', threads, 0, 1024, "0", "threads", "Run", 0, "CPU threads; 0: all cores of this process."),
+    DBL("memory", 0, memory_gib, 0, 65536, "0", "GiB", "Run", 0,
+        "Memory budget of the device; 0: what is free now. Jobs that cannot fit are refused before they start."),
+    INT("vae-tile", 0, vae_tile_px, 0, MAX_SIDE_PX, "0", "px", "Run", R,
+        "Decode in square tiles of this side; 0: only when the memory budget asks for it."),
+    BOOL("resume", 0, resume, "false", "Run", C, "Go on from the checkpoint that a stopped run of this job left."),
+    BOOL("keep-checkpoint", 0, keep_checkpoint, "false", "Run", 0, "Keep the checkpoint after success."),
+    INT("checkpoint-every", 0, checkpoint_every, 0, 1000, "1", "steps", "Run", 0,
+        "Steps between checkpoints of the latents; 0: only when denoising is done."),
+    BOOL("dry-run", 0, dry_run, "false", "Run", C, "Check everything, print the plan, render nothing."),
+
+    STR("preset", 0, preset, NULL, "Files and messages", C, "Named settings; `kinora presets` lists them."),
+    PATH("config", 0, config, "Files and messages", C, "YAML or JSON file whose keys are these option names."),
+    PICK("progress", 0, progress, "auto|bar|lines|json|none", "auto", "Files and messages", 0,
+         "auto: a bar on a terminal, else lines. json: one event per line on standard output."),
+    BOOL("verbose", 'v', verbose, "false", "Files and messages", 0, "Say more."),
+    BOOL("quiet", 'q', quiet, "false", "Files and messages", 0, "Only errors."),
+};
+
+enum { TABLE_COUNT = sizeof table / sizeof table[0] };
+_Static_assert(TABLE_COUNT <= KN_OPTION_MAX, "kn_options.source is too short");
+
+const kn_option *kn_option_table(int *count)
+{
+    *count = TABLE_COUNT;
+    return table;
+}
+
+/* ---- looking up -------------------------------------------------------------------------------*/
+
+static bool same_key(const char *key, const char *text)
+{
+    for (; *key && *text; key++, text++)
+        if (*key != (*text == '_' ? '-' : *text)) return false;
+    return !*key && !*text;
+}
+
+const kn_option *kn_option_find(const char *key)
+{
+    for (int i = 0; i < TABLE_COUNT; i++)
+        if (same_key(table[i].key, key)) return &table[i];
+    return NULL;
+}
+
+const kn_option *kn_option_find_letter(char letter)
+{
+    for (int i = 0; letter && i < TABLE_COUNT; i++)
+        if (table[i].letter == letter) return &table[i];
+    return NULL;
+}
+
+/* Levenshtein distance, cut off at the length of the buffers. */
+static int edit_distance(const char *a, const char *b)
+{
+    enum { LEN = 40 };
+    int row[LEN + 1];
+    size_t n = strlen(b);
+    if (n > LEN || strlen(a) > LEN) return LEN;
+    for (size_t j = 0; j <= n; j++) row[j] = (int)j;
+    for (size_t i = 0; a[i]; i++) {
+        int diagonal = row[0];
+        row[0] = (int)i + 1;
+        for (size_t j = 0; j < n; j++) {
+            int best = diagonal + (a[i] != b[j]);
+            if (row[j] + 1 < best) best = row[j] + 1;
+            if (row[j + 1] + 1 < best) best = row[j + 1] + 1;
+            diagonal = row[j + 1];
+            row[j + 1] = best;
+        }
+    }
+    return row[n];
+}
+
+const char *kn_option_nearest(const char *key)
+{
+    const char *best = NULL;
+    int best_distance = 1000;
+    for (int i = 0; i < TABLE_COUNT; i++) {
+        int d = edit_distance(key, table[i].key);
+        if (d < best_distance) best_distance = d, best = table[i].key;
+    }
+    size_t n = strlen(key);
+    return best_distance <= (n > 5 ? 3 : 2) ? best : NULL;
+}
+
+/* ---- fields -----------------------------------------------------------------------------------*/
+
+static char **string_field(const kn_options *o, const kn_option *opt)
+{
+    return (char **)((char *)o + opt->offset);
+}
+
+static int64_t *int_field(const kn_options *o, const kn_option *opt)
+{
+    return (int64_t *)((char *)o + opt->offset);
+}
+
+static double *double_field(const kn_options *o, const kn_option *opt)
+{
+    return (double *)((char *)o + opt->offset);
+}
+
+static bool *bool_field(const kn_options *o, const kn_option *opt)
+{
+    return (bool *)((char *)o + opt->offset);
+}
+
+static bool is_string(const kn_option *opt)
+{
+    return opt->type == KN_OPTION_STRING || opt->type == KN_OPTION_PATH;
+}
+
+kn_option_source kn_options_source(const kn_options *o, const kn_option *opt)
+{
+    return (kn_option_source)o->source[opt - table];
+}
+
+const char *kn_option_source_name(kn_option_source s)
+{
+    static const char *const names[] = {"default", "model", "preset", "config", "command line"};
+    return names[s];
+}
+
+static const char *choice_name(const kn_option *opt, int64_t index, size_t *length)
+{
+    const char *p = opt->choices;
+    for (; index > 0 && strchr(p, '|'); index--) p = strchr(p, '|') + 1;
+    *length = strcspn(p, "|");
+    return p;
+}
+
+/* ---- setting ----------------------------------------------------------------------------------*/
+
+static kn_status set_string(kn_options *o, const kn_option *opt, const char *value)
+{
+    char *copy;
+    KN_TRY(kn_strdup(value, &copy));
+    char **field = string_field(o, opt);
+    kn_free(*field);
+    *field = copy;
+    return KN_OK;
+}
+
+static kn_status set_int(kn_options *o, const kn_option *opt, const char *value, const char *where)
+{
+    char *end;
+    errno = 0;
+    long long v = strtoll(value, &end, 10);
+    if (end == value || *end || errno == ERANGE || (double)v < opt->min || (double)v > opt->max)
+        return kn_fail(KN_ERR_ARG, "%s: expected a whole number from %.0f to %.0f%s%s, found '%s'", where,
+                       opt->min, opt->max, opt->unit ? " " : "", opt->unit ? opt->unit : "", value);
+    *int_field(o, opt) = v;
+    return KN_OK;
+}
+
+static kn_status set_double(kn_options *o, const kn_option *opt, const char *value, const char *where)
+{
+    char *end;
+    double v = strtod(value, &end);
+    if (end == value || *end || !isfinite(v) || v < opt->min || v > opt->max)
+        return kn_fail(KN_ERR_ARG, "%s: expected a number from %g to %g%s%s, found '%s'", where, opt->min,
+                       opt->max, opt->unit ? " " : "", opt->unit ? opt->unit : "", value);
+    *double_field(o, opt) = v;
+    return KN_OK;
+}
+
+static kn_status set_bool(kn_options *o, const kn_option *opt, const char *value, const char *where)
+{
+    if (!value || !strcasecmp(value, "true") || !strcasecmp(value, "yes") || !strcmp(value, "1"))
+        *bool_field(o, opt) = true;
+    else if (!strcasecmp(value, "false") || !strcasecmp(value, "no") || !strcmp(value, "0"))
+        *bool_field(o, opt) = false;
+    else
+        return kn_fail(KN_ERR_ARG, "%s: expected true or false, found '%s'", where, value);
+    return KN_OK;
+}
+
+static kn_status set_choice(kn_options *o, const kn_option *opt, const char *value, const char *where)
+{
+    int64_t index = 0;
+    for (const char *p = opt->choices;; index++) {
+        size_t n = strcspn(p, "|");
+        if (strlen(value) == n && !memcmp(p, value, n)) break;
+        if (!p[n]) return kn_fail(KN_ERR_ARG, "%s: expected one of %s, found '%s'", where, opt->choices, value);
+        p += n + 1;
+    }
+    *int_field(o, opt) = index;
+    return KN_OK;
+}
+
+/* "1920x1080", also "832*480" as Wan's own program writes it. */
+static kn_status set_size(kn_options *o, const char *value, kn_option_source source, const char *where)
+{
+    size_t n = strspn(value, "0123456789");
+    if (!n || n > 6 || !value[n] || !strchr("xX*", value[n]))
+        return kn_fail(KN_ERR_ARG, "%s: expected WIDTHxHEIGHT such as 832x480, found '%s'", where, value);
+    char width[8];
+    memcpy(width, value, n);
+    width[n] = '\0';
+    KN_TRY(kn_options_set(o, "width", width, source, where));
+    return kn_options_set(o, "height", value + n + 1, source, where);
+}
+
+kn_status kn_options_set(kn_options *o, const char *key, const char *value, kn_option_source source,
+                         const char *where)
+{
+    const kn_option *opt = kn_option_find(key);
+    if (!opt) {
+        const char *near = kn_option_nearest(key);
+        return kn_fail(KN_ERR_ARG, "%s: unknown option '%s'%s%s%s", where, key, near ? "; did you mean '" : "",
+                       near ? near : "", near ? "'?" : "");
+    }
+    bool from_file = source == KN_FROM_PRESET || source == KN_FROM_CONFIG;
+    if (from_file && (opt->flags & KN_OPTION_COMMAND_LINE))
+        return kn_fail(KN_ERR_ARG, "%s: '%s' can only be given on the command line", where, opt->key);
+    if (source == KN_FROM_MODEL && !(opt->flags & KN_OPTION_MODEL))
+        return kn_fail(KN_ERR_ARG, "%s: '%s' is not a property of a model", where, opt->key);
+    if (!value && opt->type != KN_OPTION_BOOL) return kn_fail(KN_ERR_ARG, "%s: expected a value", where);
+    if (opt->type == KN_OPTION_SIZE) return set_size(o, value, source, where);
+    unsigned char *mark = &o->source[opt - table];
+    /* Validate also what a later layer hides: a wrong file is wrong either way. */
+    bool hidden = *mark > source;
+    kn_options scratch = {0};
+    kn_options *to = hidden ? &scratch : o;
+    kn_status st = KN_ERR_INTERNAL;
+    switch (opt->type) {
+    case KN_OPTION_STRING:
+    case KN_OPTION_PATH: st = set_string(to, opt, value); break;
+    case KN_OPTION_INT: st = set_int(to, opt, value, where); break;
+    case KN_OPTION_DOUBLE: st = set_double(to, opt, value, where); break;
+    case KN_OPTION_BOOL: st = set_bool(to, opt, value, where); break;
+    case KN_OPTION_CHOICE: st = set_choice(to, opt, value, where); break;
+    case KN_OPTION_SIZE: break;
+    }
+    if (hidden)
+        kn_options_free(&scratch);
+    else if (st == KN_OK)
+        *mark = (unsigned char)source;
+    return st;
+}
+
+kn_status kn_options_init(kn_options *o)
+{
+    memset(o, 0, sizeof *o);
+    for (int i = 0; i < TABLE_COUNT; i++)
+        if (table[i].initial) {
+            kn_status st = kn_options_set(o, table[i].key, table[i].initial, KN_FROM_DEFAULT, table[i].key);
+            if (st != KN_OK) {
+                kn_options_free(o);
+                return st;
+            }
+        }
+    return KN_OK;
+}
+
+void kn_options_free(kn_options *o)
+{
+    for (int i = 0; i < TABLE_COUNT; i++)
+        if (is_string(&table[i])) {
+            kn_free(*string_field(o, &table[i]));
+            *string_field(o, &table[i]) = NULL;
+        }
+}
+
+kn_status kn_options_copy(const kn_options *from, kn_options *to)
+{
+    *to = *from;
+    for (int i = 0; i < TABLE_COUNT; i++)
+        if (is_string(&table[i])) *string_field(to, &table[i]) = NULL;
+    for (int i = 0; i < TABLE_COUNT; i++) {
+        const char *text = is_string(&table[i]) ? *string_field(from, &table[i]) : NULL;
+        kn_status st = text ? set_string(to, &table[i], text) : KN_OK;
+        if (st != KN_OK) {
+            kn_options_free(to);
+            return st;
+        }
+    }
+    return KN_OK;
+}
+
+/* ---- reading back -----------------------------------------------------------------------------*/
+
+const char *kn_options_text(const kn_options *o, const kn_option *opt, char buf[KN_OPTION_TEXT])
+{
+    size_t n;
+    buf[0] = '\0';
+    switch (opt->type) {
+    case KN_OPTION_STRING:
+    case KN_OPTION_PATH:
+        if (*string_field(o, opt)) snprintf(buf, KN_OPTION_TEXT, "%s", *string_field(o, opt));
+        break;
+    case KN_OPTION_INT: snprintf(buf, KN_OPTION_TEXT, "%lld", (long long)*int_field(o, opt)); break;
+    case KN_OPTION_DOUBLE: snprintf(buf, KN_OPTION_TEXT, "%.15g", *double_field(o, opt)); break;
+    case KN_OPTION_BOOL: snprintf(buf, KN_OPTION_TEXT, "%s", *bool_field(o, opt) ? "true" : "false"); break;
+    case KN_OPTION_CHOICE: {
+        const char *p = choice_name(opt, *int_field(o, opt), &n);
+        snprintf(buf, KN_OPTION_TEXT, "%.*s", (int)n, p);
+        break;
+    }
+    case KN_OPTION_SIZE:
+        snprintf(buf, KN_OPTION_TEXT, "%lldx%lld", (long long)o->width_px, (long long)o->height_px);
+        break;
+    }
+    return buf;
+}
+
+static json_t *option_json(const kn_options *o, const kn_option *opt)
+{
+    size_t n;
+    switch (opt->type) {
+    case KN_OPTION_STRING:
+    case KN_OPTION_PATH: return json_string(*string_field(o, opt));
+    case KN_OPTION_INT: return json_integer(*int_field(o, opt));
+    case KN_OPTION_DOUBLE: return json_real(*double_field(o, opt));
+    case KN_OPTION_BOOL: return json_boolean(*bool_field(o, opt));
+    case KN_OPTION_CHOICE: {
+        const char *p = choice_name(opt, *int_field(o, opt), &n);
+        return json_stringn(p, n);
+    }
+    case KN_OPTION_SIZE: break;
+    }
+    return NULL;
+}
+
+json_t *kn_options_json(const kn_options *o, int flags)
+{
+    json_t *object = json_object();
+    for (int i = 0; object && i < TABLE_COUNT; i++) {
+        const kn_option *opt = &table[i];
+        if (opt->type == KN_OPTION_SIZE || (flags && !(opt->flags & flags))) continue;
+        if (is_string(opt) && !*string_field(o, opt)) continue;
+        if (json_object_set_new(object, opt->key, option_json(o, opt)) != 0) {
+            json_decref(object);
+            object = NULL;
+        }
+    }
+    return object;
+}
+
+/* ---- rules over several options ---------------------------------------------------------------*/
+
+static kn_status resolve_frames(kn_options *o)
+{
+    const kn_option *seconds = kn_option_find("seconds"), *frames = kn_option_find("frames");
+    kn_option_source from_s = kn_options_source(o, seconds), from_f = kn_options_source(o, frames);
+    if (o->seconds > 0 && from_s >= from_f) {
+        if (from_s == from_f)
+            return kn_fail(KN_ERR_ARG, "--seconds and --frames are both given (%g s, %lld frames): give one", o->seconds,
+                           (long long)o->frames);
+        double n = round((o->seconds * o->fps - 1) / 4);
+        o->frames = 4 * (int64_t)(n < 0 ? 0 : n) + 1;
+        if (o->frames > MAX_FRAMES)
+            return kn_fail(KN_ERR_ARG, "--seconds: %g s at %g fps are %lld frames, expected at most %d", o->seconds,
+                           o->fps, (long long)o->frames, (int)MAX_FRAMES);
+    }
+    if (o->frames % 4 != 1) {
+        int64_t below = (o->frames - 1) / 4 * 4 + 1;
+        return kn_fail(KN_ERR_ARG, "--frames: expected 4n+1 (the VAE packs four frames into one latent), found %lld; nearest are %lld and %lld",
+                       (long long)o->frames, (long long)below, (long long)below + 4);
+    }
+    return KN_OK;
+}
+
+kn_status kn_options_resolve(kn_options *o)
+{
+    KN_TRY(resolve_frames(o));
+    if (o->frames_depth != 8 && o->frames_depth != 16)
+        return kn_fail(KN_ERR_ARG, "--frames-depth: expected 8 or 16 bits, found %lld", (long long)o->frames_depth);
+    if (o->prompt && o->prompt_file)
+        return kn_fail(KN_ERR_ARG, "--prompt and --prompt-file are both given: give one");
+    if (o->verbose && o->quiet) return kn_fail(KN_ERR_ARG, "--verbose and --quiet are both given: give one");
+    return KN_OK;
+}

@@ -1,0 +1,155 @@
+/* pipeline/options.h - every setting of a job, and the one table that describes them.
+ *
+ * Purpose   The table (kn_option_table) gives each option its key, type, place in kn_options, range,
+ *           default, unit and help. The command line, YAML presets and config files, --help, the man
+ *           page, docs/options.md and the JSON written beside each output are all made from it.
+ * Layers    Later ones win: built-in defaults < the model folder's own < preset < config file < command line.
+ *           Each option remembers which layer set it.
+ * Errors    KN_ERR_ARG: names the option, what was expected and what was found; for an unknown key,
+ *           the nearest known one.
+ * Threads   A kn_options is used by one thread at a time.
+ */
+#ifndef KN_PIPELINE_OPTIONS_H
+#define KN_PIPELINE_OPTIONS_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "io/status.h"
+
+/* Order as in the `choices` of the table. */
+typedef enum kn_device_choice { KN_DEVICE_AUTO, KN_DEVICE_CPU, KN_DEVICE_REF, KN_DEVICE_CUDA } kn_device_choice;
+typedef enum kn_progress_choice {
+    KN_PROGRESS_AUTO,
+    KN_PROGRESS_BAR,
+    KN_PROGRESS_LINES,
+    KN_PROGRESS_JSON,
+    KN_PROGRESS_NONE
+} kn_progress_choice;
+
+enum { KN_OPTION_MAX = 64 };
+
+typedef struct kn_options {
+    /* model and prompt */
+    char *model;
+    char *prompt;
+    char *prompt_file;
+    char *negative_prompt;
+    int64_t text_length_tok;
+    /* picture */
+    int64_t width_px, height_px;
+    int64_t frames;
+    double seconds;
+    double fps;
+    /* sampling */
+    int64_t steps;
+    int64_t seed;
+    double guidance;
+    double shift;
+    int64_t solver; /* kn_solver_kind */
+    int64_t grid;   /* kn_grid_kind */
+    /* output */
+    char *output;
+    char *codec;
+    double crf;
+    char *frames_dir;
+    int64_t frames_depth; /* bits per channel of PNG frames, 8 or 16 */
+    char *contact_sheet;
+    bool overwrite;
+    bool sidecar;
+    /* research and parity */
+    char *noise_in, *latents_in, *latents_out, *embeds_in, *embeds_out;
+    /* run */
+    int64_t device; /* kn_device_choice */
+    int64_t threads;
+    double memory_gib;
+    int64_t vae_tile_px;
+    bool resume;
+    bool keep_checkpoint;
+    int64_t checkpoint_every;
+    bool dry_run;
+    char *preset;
+    char *config;
+    int64_t progress; /* kn_progress_choice */
+    bool verbose, quiet;
+
+    /* which layer set option i of the table (a kn_option_source) */
+    unsigned char source[KN_OPTION_MAX];
+} kn_options;
+
+typedef enum kn_option_type {
+    KN_OPTION_STRING,
+    KN_OPTION_PATH,
+    KN_OPTION_INT,
+    KN_OPTION_DOUBLE,
+    KN_OPTION_BOOL,
+    KN_OPTION_CHOICE,
+    KN_OPTION_SIZE /* WIDTHxHEIGHT: writes width and height, has no field of its own */
+} kn_option_type;
+
+typedef enum kn_option_source {
+    KN_FROM_DEFAULT,
+    KN_FROM_MODEL,
+    KN_FROM_PRESET,
+    KN_FROM_CONFIG,
+    KN_FROM_COMMAND_LINE
+} kn_option_source;
+
+enum {
+    KN_OPTION_SHAPES_RESULT = 1, /* part of the job's identity: a checkpoint of another value is refused */
+    KN_OPTION_COMMAND_LINE = 2,  /* not allowed in presets and config files */
+    KN_OPTION_MODEL = 4          /* a model folder's kinora.json may set it */
+};
+
+typedef struct kn_option {
+    const char *key;   /* "width"; the flag is --width */
+    char letter;       /* 'W' for -W, or 0 */
+    kn_option_type type;
+    size_t offset;     /* of the field in kn_options */
+    double min, max;   /* inclusive; INT and DOUBLE */
+    const char *initial; /* default as text; NULL = unset */
+    const char *choices; /* "a|b|c" for CHOICE */
+    const char *unit;    /* "px", "frames", "GiB", ... or NULL */
+    const char *group;   /* heading in --help */
+    int flags;
+    const char *help;
+} kn_option;
+
+/* The table; *count gets its length. */
+const kn_option *kn_option_table(int *count);
+/* Entry by key ("frames-dir"; '_' is taken for '-'), or by letter; NULL if there is none. */
+const kn_option *kn_option_find(const char *key);
+const kn_option *kn_option_find_letter(char letter);
+/* Known key nearest to `key` by edit distance, or NULL if none is near. */
+const char *kn_option_nearest(const char *key);
+
+/* Fill with the built-in defaults. Free with kn_options_free (NULL-safe on members). */
+KN_CHECKED kn_status kn_options_init(kn_options *o);
+void kn_options_free(kn_options *o);
+KN_CHECKED kn_status kn_options_copy(const kn_options *from, kn_options *to);
+
+/* Set one option from text. where: for messages ("--width", "fast.yaml line 3: width"). An option
+ * already set by a later layer keeps its value. value NULL means the flag stood alone (BOOL only). */
+KN_CHECKED kn_status kn_options_set(kn_options *o, const char *key, const char *value, kn_option_source source,
+                                    const char *where);
+/* Value as text in buf ("" if unset). */
+enum { KN_OPTION_TEXT = 4096 };
+const char *kn_options_text(const kn_options *o, const kn_option *opt, char buf[KN_OPTION_TEXT]);
+kn_option_source kn_options_source(const kn_options *o, const kn_option *opt);
+const char *kn_option_source_name(kn_option_source s);
+
+/* JSON object of all set options that have any of `flags` (0 = all). New reference; NULL = no memory. */
+json_t *kn_options_json(const kn_options *o, int flags);
+
+/* Checks that need more than one option: frames 4n+1 (names the two nearest), seconds against frames, ...
+ * Fills in what follows from others (frames from seconds). Does not look at files. */
+KN_CHECKED kn_status kn_options_resolve(kn_options *o);
+
+/* Documentation from the table. */
+void kn_options_print_help(FILE *f, int columns);
+void kn_options_print_man(FILE *f);
+void kn_options_print_markdown(FILE *f);
+
+#endif
