@@ -38,6 +38,9 @@ const char *kn_dev_kind_name(kn_dev_kind kind);
 /* One line for people: "cpu, 2 threads, AVX-512, oneDNN 2.6.3". Lives as long as the device. */
 const char *kn_dev_describe(const kn_dev *d);
 int kn_dev_threads(const kn_dev *d);
+/* Instruction set that a cpu device uses: 1 base, 2 AVX2, 3 AVX-512; 1 on the other kinds. Layers
+ * with overlays of their own (attention/) choose by it. */
+int kn_dev_isa(const kn_dev *d);
 
 /* Device memory, 64-byte aligned (256 on cuda). Debug builds fill it with NaN. */
 KN_CHECKED kn_status kn_dev_alloc(kn_dev *d, size_t bytes, void **out);
