@@ -1,13 +1,11 @@
 #include "pipeline/options.h"
 
-#include <ctype.h>
-#include <errno.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "io/memory.h"
+#include "io/text.h"
 
 /* Wan 2.1 wan/configs/shared_config.py sample_neg_prompt: the models were tuned with this text. */
 static const char wan_negative_prompt[] =
@@ -66,16 +64,18 @@ static const kn_option table[] = {
     DBL("shift", 0, shift, 0.01, 100, "3", NULL, "Sampling", R | M, "Shift of the sigma grid toward high noise."),
     PICK("solver", 0, solver, "unipc|euler|dpm++", "unipc", "Sampling", R | M,
          "unipc: order 2, bh2, with corrector. dpm++: 2M."),
-    PICK("grid", 0, grid, "wan|diffusers|linear", "wan", "Sampling", R | M,
-         "Sigma grid: wan (also diffusers up to 0.36), diffusers (0.37 and newer), linear."),
+    PICK("grid", 0, grid, "auto|wan|diffusers|flow-euler|linear", "auto", "Sampling", R | M,
+         "Sigma grid. auto: the one the reference uses with the solver; wan: also diffusers up to 0.36; diffusers: 0.37 and newer."),
 
     PATH("output", 'o', output, "Output", 0, "Video file; its extension chooses the container."),
     STR("codec", 0, codec, "auto", "Output", R,
         "Video codec by name; auto picks by container (H.264 for mp4). `kinora info --codecs` lists them."),
-    DBL("crf", 0, crf, -1, 63, "-1", NULL, "Output", R, "Constant quality of the codec, lower is better; -1: its default."),
+    DBL("crf", 0, crf, -1, 63, "-1", NULL, "Output", R, "Quality on the codec's own scale, lower is better; -1: its default."),
     PATH("frames-dir", 0, frames_dir, "Output", 0, "Also write every frame as a PNG into this folder."),
     INT("frames-depth", 0, frames_depth, 8, 16, "8", "bits", "Output", 0, "Depth of those PNGs, 8 or 16."),
     PATH("contact-sheet", 0, contact_sheet, "Output", 0, "Also write one PNG with frames side by side."),
+    STR("encoder-preset", 0, encoder_preset, NULL, "Output", R, "Speed preset of the encoder, such as medium or slow."),
+    INT("bit-depth", 0, bit_depth, 0, 16, "0", "bits", "Output", R, "Bits per channel of the video; 0: the codec's default."),
     BOOL("overwrite", 'y', overwrite, "false", "Output", 0, "Replace an output file that exists."),
     BOOL("sidecar", 0, sidecar, "true", "Output", 0, "Write all settings to OUTPUT.json beside the video."),
 
@@ -109,7 +109,7 @@ static const kn_option table[] = {
 };
 
 enum { TABLE_COUNT = sizeof table / sizeof table[0] };
-_Static_assert(TABLE_COUNT <= KN_OPTION_MAX, "kn_options.source is too short");
+_Static_assert((int)TABLE_COUNT <= (int)KN_OPTION_MAX, "kn_options.source is too short");
 
 const kn_option *kn_option_table(int *count)
 {
@@ -234,10 +234,8 @@ static kn_status set_string(kn_options *o, const kn_option *opt, const char *val
 
 static kn_status set_int(kn_options *o, const kn_option *opt, const char *value, const char *where)
 {
-    char *end;
-    errno = 0;
-    long long v = strtoll(value, &end, 10);
-    if (end == value || *end || errno == ERANGE || (double)v < opt->min || (double)v > opt->max)
+    int64_t v;
+    if (!kn_text_to_int(value, &v) || (double)v < opt->min || (double)v > opt->max)
         return kn_fail(KN_ERR_ARG, "%s: expected a whole number from %.0f to %.0f%s%s, found '%s'", where,
                        opt->min, opt->max, opt->unit ? " " : "", opt->unit ? opt->unit : "", value);
     *int_field(o, opt) = v;
@@ -246,9 +244,8 @@ static kn_status set_int(kn_options *o, const kn_option *opt, const char *value,
 
 static kn_status set_double(kn_options *o, const kn_option *opt, const char *value, const char *where)
 {
-    char *end;
-    double v = strtod(value, &end);
-    if (end == value || *end || !isfinite(v) || v < opt->min || v > opt->max)
+    double v;
+    if (!kn_text_to_double(value, &v) || v < opt->min || v > opt->max)
         return kn_fail(KN_ERR_ARG, "%s: expected a number from %g to %g%s%s, found '%s'", where, opt->min,
                        opt->max, opt->unit ? " " : "", opt->unit ? opt->unit : "", value);
     *double_field(o, opt) = v;

@@ -49,11 +49,13 @@ typedef struct kn_options {
     double guidance;
     double shift;
     int64_t solver; /* kn_solver_kind */
-    int64_t grid;   /* kn_grid_kind */
+    int64_t grid;   /* 0 = of the solver, else kn_grid + 1 */
     /* output */
     char *output;
     char *codec;
     double crf;
+    char *encoder_preset;
+    int64_t bit_depth;
     char *frames_dir;
     int64_t frames_depth; /* bits per channel of PNG frames, 8 or 16 */
     char *contact_sheet;

@@ -1,0 +1,184 @@
+#include "pipeline/checkpoint.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "io/memory.h"
+#include "io/json.h"
+#include "io/safetensors.h"
+#include "io/text.h"
+
+/* ---- identity ---------------------------------------------------------------------------------*/
+
+/* FNV-1a, 64 bit (draft-eastlake-fnv): names a job, guards against mistakes, not against attackers. */
+static uint64_t hash_bytes(uint64_t h, const void *data, size_t n)
+{
+    const unsigned char *p = data;
+    for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * UINT64_C(0x100000001b3);
+    return h;
+}
+
+static kn_status hash_file(const char *path, uint64_t *h)
+{
+    char head[65536];
+    struct stat s;
+    FILE *f = fopen(path, "rb");
+    if (!f || fstat(fileno(f), &s) != 0) {
+        kn_status st = kn_fail(KN_ERR_IO, "%s: %s", path, strerror(errno));
+        if (f) fclose(f);
+        return st;
+    }
+    size_t n = fread(head, 1, sizeof head, f);
+    fclose(f);
+    int64_t size = s.st_size;
+    *h = hash_bytes(*h, &size, sizeof size);
+    *h = hash_bytes(*h, head, n);
+    return KN_OK;
+}
+
+kn_status kn_job_identity_build(const kn_options *o, const char *const *files, int count, kn_job_identity *out)
+{
+    memset(out, 0, sizeof *out);
+    kn_text text = {0};
+    json_t *options = kn_options_json(o, KN_OPTION_SHAPES_RESULT);
+    kn_status st = options ? kn_json_add_value(&text, options) : kn_fail(KN_ERR_NOMEM, "out of memory: options as JSON");
+    json_decref(options);
+    KN_TRY_GOTO(st);
+    uint64_t h = hash_bytes(UINT64_C(0xcbf29ce484222325), KN_VERSION, sizeof KN_VERSION);
+    h = hash_bytes(h, text.data, text.size);
+    for (int i = 0; i < count; i++) KN_TRY_GOTO(hash_file(files[i], &h));
+    snprintf(out->fingerprint, sizeof out->fingerprint, "%016" PRIx64, h);
+    out->options = text.data;
+    text.data = NULL;
+done:
+    kn_free(text.data);
+    return st;
+}
+
+void kn_job_identity_free(kn_job_identity *id)
+{
+    kn_free(id->options);
+    memset(id, 0, sizeof *id);
+}
+
+kn_status kn_checkpoint_path(const char *output, char **path)
+{
+    return kn_asprintf(path, "%s.checkpoint.safetensors", output);
+}
+
+/* ---- saving -----------------------------------------------------------------------------------*/
+
+static kn_status download(kn_dev *d, const kn_tensor *t, const char *name, kn_st_tensor *out)
+{
+    void *host;
+    KN_TRY(kn_alloc(kn_tensor_bytes(t), &host));
+    *out = (kn_st_tensor){.name = name, .dtype = KN_ST_F32, .rank = t->rank, .data = host, .bytes = kn_tensor_bytes(t)};
+    for (int i = 0; i < t->rank; i++) out->dim[i] = t->dim[i];
+    return kn_dev_download(d, t, host);
+}
+
+kn_status kn_checkpoint_save(const char *path, kn_dev *d, const kn_job_identity *id, int64_t seed,
+                             const kn_tensor *latents, const kn_solver *solver)
+{
+    static const char *const names[KN_SOLVER_MAX_TENSORS] = {"history.0", "history.1", "history.2", "history.3"};
+    kn_st_tensor tensors[1 + KN_SOLVER_MAX_TENSORS] = {0};
+    kn_solver_state state = kn_solver_get_state(solver);
+    kn_status st = KN_OK;
+    KN_TRY_GOTO(download(d, latents, "latents", &tensors[0]));
+    for (int i = 0; i < state.tensors; i++) KN_TRY_GOTO(download(d, &state.tensor[i], names[i], &tensors[1 + i]));
+    char step[16], known[16], order[16], seed_text[32];
+    snprintf(step, sizeof step, "%d", state.index);
+    snprintf(known, sizeof known, "%d", state.known);
+    snprintf(order, sizeof order, "%d", state.order);
+    snprintf(seed_text, sizeof seed_text, "%" PRId64, seed);
+    const char *metadata[] = {"job", id->fingerprint, "step", step, "known", known, "order", order, "seed", seed_text,
+                              "kinora", KN_VERSION, "options", id->options, NULL};
+    KN_TRY_GOTO(kn_safetensors_write(path, tensors, 1 + state.tensors, metadata));
+done:
+    for (int i = 0; i < 1 + KN_SOLVER_MAX_TENSORS; i++) kn_free((void *)tensors[i].data);
+    return KN_CTX(st, "saving the checkpoint");
+}
+
+/* ---- restoring --------------------------------------------------------------------------------*/
+
+static kn_status metadata_int(const kn_safetensors *file, const char *key, int64_t *out)
+{
+    const char *text = kn_safetensors_metadata(file, key);
+    if (!text || !kn_text_to_int(text, out))
+        return kn_fail(KN_ERR_FORMAT, "%s: expected a whole number in metadata `%s`, found '%s': not a checkpoint of Kinora",
+                       kn_safetensors_path(file), key, text ? text : "nothing");
+    return KN_OK;
+}
+
+kn_status kn_checkpoint_peek(const char *path, bool *exists, int64_t *seed)
+{
+    struct stat s;
+    *exists = stat(path, &s) == 0;
+    if (!*exists) return KN_OK;
+    kn_safetensors *file;
+    KN_TRY(kn_safetensors_open(path, NULL, &file));
+    kn_status st = metadata_int(file, "seed", seed);
+    kn_safetensors_close(&file);
+    return st;
+}
+
+/* Names the options in which the checkpoint's job differs from this one. */
+static kn_status other_job(const kn_safetensors *file, const kn_job_identity *id)
+{
+    const char *theirs_text = kn_safetensors_metadata(file, "options");
+    json_t *theirs = theirs_text ? json_loads(theirs_text, 0, NULL) : NULL;
+    json_t *ours = json_loads(id->options, 0, NULL);
+    char names[256] = "";
+    const char *key;
+    json_t *value;
+    if (theirs && ours) {
+        json_t *all = json_copy(ours);
+        json_object_update_missing(all, theirs);
+        json_object_foreach(all, key, value) {
+            size_t n = strlen(names);
+            json_t *a = json_object_get(ours, key), *b = json_object_get(theirs, key);
+            if (!(a && b && json_equal(a, b)) && n + strlen(key) + 3 < sizeof names)
+                snprintf(names + n, sizeof names - n, "%s%s", n ? ", " : "", key);
+        }
+        json_decref(all);
+    }
+    json_decref(theirs);
+    json_decref(ours);
+    return kn_fail(KN_ERR_ARG, "%s: checkpoint of another job (%s); give the same settings, or render without --resume to start anew",
+                   kn_safetensors_path(file), *names ? names : "the model or the version of Kinora differs");
+}
+
+static kn_status upload(kn_dev *d, const kn_safetensors *file, const char *name, const kn_tensor *dst)
+{
+    const kn_st_tensor *t = kn_safetensors_find(file, name, NULL);
+    if (!t || t->dtype != KN_ST_F32 || t->bytes != kn_tensor_bytes(dst))
+        return kn_fail(KN_ERR_FORMAT, "%s: tensor %s: expected %zu bytes of F32, found %zu bytes of %s",
+                       kn_safetensors_path(file), name, kn_tensor_bytes(dst), t ? t->bytes : (size_t)0,
+                       t ? t->dtype_name : "nothing");
+    return kn_dev_upload(d, t->data, dst);
+}
+
+kn_status kn_checkpoint_load(const char *path, kn_dev *d, const kn_job_identity *id, const kn_tensor *latents,
+                             kn_solver *solver)
+{
+    static const char *const names[KN_SOLVER_MAX_TENSORS] = {"history.0", "history.1", "history.2", "history.3"};
+    kn_safetensors *file;
+    KN_TRY(kn_safetensors_open(path, NULL, &file));
+    kn_status st = KN_OK;
+    const char *job = kn_safetensors_metadata(file, "job");
+    if (!job || strcmp(job, id->fingerprint)) KN_TRY_GOTO(other_job(file, id));
+    int64_t step, known, order;
+    KN_TRY_GOTO(metadata_int(file, "step", &step));
+    KN_TRY_GOTO(metadata_int(file, "known", &known));
+    KN_TRY_GOTO(metadata_int(file, "order", &order));
+    kn_solver_state state = {.index = (int)step, .known = (int)known, .order = (int)order,
+                             .tensors = kn_safetensors_count(file) - 1};
+    KN_TRY_GOTO(kn_solver_restore(solver, &state));
+    KN_TRY_GOTO(upload(d, file, "latents", latents));
+    for (int i = 0; i < state.tensors; i++) KN_TRY_GOTO(upload(d, file, names[i], &state.tensor[i]));
+done:
+    kn_safetensors_close(&file);
+    return st;
+}

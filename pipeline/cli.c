@@ -1,0 +1,285 @@
+#include "pipeline/cli.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "io/atomic_file.h"
+#include "io/log.h"
+#include "io/memory.h"
+#include "pipeline/info.h"
+#include "pipeline/model_folder.h"
+#include "pipeline/preset.h"
+#include "pipeline/progress.h"
+#include "pipeline/render.h"
+
+int kn_cli_exit_code(kn_status st)
+{
+    switch (st) {
+    case KN_OK: return 0;
+    case KN_ERR_ARG: return 2;
+    case KN_ERR_IO:
+    case KN_ERR_FORMAT:
+    case KN_ERR_MODEL: return 3;
+    case KN_ERR_NOMEM:
+    case KN_ERR_DEVICE: return 4;
+    case KN_ERR_UNSUPPORTED: return 5;
+    case KN_ERR_NUMERIC: return 6;
+    case KN_ERR_CANCELLED: return 130;
+    case KN_ERR_INTERNAL: break;
+    }
+    return 70;
+}
+
+static int report(kn_status st)
+{
+    if (st == KN_OK) return 0;
+    fprintf(stderr, "kinora: %s\n", kn_error_text());
+    if (st == KN_ERR_INTERNAL)
+        fprintf(stderr, "kinora: this is a bug (%s, version " KN_VERSION "); please report it\n", kn_error_place());
+    return kn_cli_exit_code(st);
+}
+
+/* ---- signals ----------------------------------------------------------------------------------*/
+
+static volatile sig_atomic_t stop_asked;
+
+static void on_stop(int sig)
+{
+    if (stop_asked) { /* the second one does not wait for the step to end */
+        kn_atomic_unlink_all();
+        signal(sig, SIG_DFL);
+        raise(sig);
+    }
+    stop_asked = 1;
+}
+
+static void catch_signals(void)
+{
+    struct sigaction a = {.sa_handler = on_stop};
+    sigaction(SIGINT, &a, NULL);
+    sigaction(SIGTERM, &a, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+typedef struct listener {
+    kn_progress progress;
+    int told;
+} listener;
+
+static int on_event(void *user, const kn_event *event)
+{
+    listener *l = user;
+    kn_progress_event(&l->progress, event);
+    if (stop_asked && !l->told) {
+        l->told = 1;
+        kn_progress_break(&l->progress);
+        fprintf(stderr, "kinora: stopping (a second signal stops at once)\n");
+    }
+    return stop_asked;
+}
+
+/* ---- options of the command line --------------------------------------------------------------*/
+
+/* One flag at argv[*i]; *i moves past its value. */
+static kn_status parse_flag(kn_options *o, int argc, char **argv, int *i)
+{
+    const char *arg = argv[(*i)++];
+    char key[64], where[80];
+    const char *value = NULL;
+    const kn_option *opt;
+    if (arg[1] != '-') {
+        opt = kn_option_find_letter(arg[1]);
+        if (!opt) return kn_fail(KN_ERR_ARG, "unknown flag '-%c'; `kinora help` lists them", arg[1]);
+        snprintf(key, sizeof key, "%s", opt->key);
+        if (arg[2]) value = arg + 2 + (arg[2] == '=');
+    } else {
+        size_t n = strcspn(arg + 2, "=");
+        if (n >= sizeof key) return kn_fail(KN_ERR_ARG, "unknown flag '%s'; `kinora help` lists them", arg);
+        memcpy(key, arg + 2, n);
+        key[n] = '\0';
+        if (arg[2 + n]) value = arg + 3 + n;
+        opt = kn_option_find(key);
+        if (!opt && !strncmp(key, "no-", 3) && !value) {
+            opt = kn_option_find(key + 3);
+            if (opt && opt->type == KN_OPTION_BOOL) {
+                snprintf(where, sizeof where, "--%s", key);
+                return kn_options_set(o, opt->key, "false", KN_FROM_COMMAND_LINE, where);
+            }
+            opt = NULL;
+        }
+        if (!opt) {
+            const char *near = kn_option_nearest(key);
+            return kn_fail(KN_ERR_ARG, "unknown flag '--%s'%s%s%s", key, near ? "; did you mean '--" : "; `kinora help` lists them",
+                           near ? near : "", near ? "'?" : "");
+        }
+    }
+    snprintf(where, sizeof where, "--%s", opt->key);
+    if (!value && opt->type != KN_OPTION_BOOL) {
+        if (*i >= argc) return kn_fail(KN_ERR_ARG, "%s: expected a value after it", where);
+        value = argv[(*i)++];
+    }
+    return kn_options_set(o, opt->key, value, KN_FROM_COMMAND_LINE, where);
+}
+
+static kn_status parse_options(kn_options *o, int argc, char **argv)
+{
+    KN_TRY(kn_options_init(o));
+    for (int i = 0; i < argc;) {
+        if (argv[i][0] != '-' || !argv[i][1])
+            return kn_fail(KN_ERR_ARG, "unexpected argument '%s': every setting is a flag; the prompt goes after --prompt", argv[i]);
+        KN_TRY(parse_flag(o, argc, argv, &i));
+    }
+    if (o->config) KN_TRY(kn_config_apply(o->config, o));
+    if (o->preset) KN_TRY(kn_preset_apply(o->preset, o));
+    return KN_OK;
+}
+
+/* ---- commands ---------------------------------------------------------------------------------*/
+
+static int run_render(int argc, char **argv, int plan_only)
+{
+    kn_options o = {0};
+    kn_status st = parse_options(&o, argc, argv);
+    listener l = {0};
+    if (st == KN_OK) {
+        kn_log_set_level(o.quiet ? KN_LOG_ERR : o.verbose ? KN_LOG_DEBUG : KN_LOG_INFO);
+        kn_progress_open(&l.progress, (kn_progress_choice)o.progress, o.quiet, stderr, stdout);
+        catch_signals();
+        if (plan_only) o.dry_run = true;
+        st = kn_render(&o, on_event, &l);
+        kn_progress_break(&l.progress);
+    }
+    int code = report(st);
+    if (st != KN_OK && o.progress == KN_PROGRESS_JSON) {
+        json_t *e = json_pack("{s:s, s:s, s:i, s:s}", "event", "error", "kind", kn_status_name(st), "exit_code", code,
+                              "text", kn_error_text());
+        if (e) json_dumpf(e, stdout, JSON_COMPACT), fputc('\n', stdout);
+        json_decref(e);
+    }
+    kn_options_free(&o);
+    return code;
+}
+
+static int run_presets(int argc, char **argv)
+{
+    int count;
+    const kn_preset *all = kn_presets(&count);
+    if (argc == 0) {
+        for (int i = 0; i < count; i++) {
+            char *about;
+            if (kn_preset_about(&all[i], &about) != KN_OK) return report(KN_ERR_INTERNAL);
+            printf("%-16s %s\n", all[i].name, about);
+            kn_free(about);
+        }
+        return 0;
+    }
+    if (argc != 2 || strcmp(argv[0], "show"))
+        return report(kn_fail(KN_ERR_ARG, "expected `kinora presets` or `kinora presets show NAME`, found 'presets %s'", argv[0]));
+    kn_options o;
+    kn_status st = kn_options_init(&o);
+    if (st == KN_OK) st = kn_preset_apply(argv[1], &o);
+    if (st == KN_OK) {
+        int n;
+        const kn_option *t = kn_option_table(&n);
+        char text[KN_OPTION_TEXT];
+        for (int i = 0; i < n; i++)
+            if (kn_options_source(&o, &t[i]) == KN_FROM_PRESET)
+                printf("%s: %s\n", t[i].key, kn_options_text(&o, &t[i], text));
+    }
+    kn_options_free(&o);
+    return report(st);
+}
+
+static const struct command {
+    const char *name, *about;
+} commands[] = {
+    {"render", "make a video from a prompt"},
+    {"plan", "print sizes, memory and work of a render, and whether it fits; renders nothing"},
+    {"info", "describe a model folder, or a video, PNG or JSON that Kinora made; alone: this build"},
+    {"presets", "list the presets; `presets show NAME` prints one"},
+    {"help", "this text; --man and --markdown print the other forms"},
+};
+
+static int columns(void)
+{
+    struct winsize w;
+    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 100;
+}
+
+static int run_help(FILE *f)
+{
+    fputs("Kinora renders video with pretrained video diffusion transformers.\n\n"
+          "usage: kinora COMMAND [options]\n"
+          "       kinora render -m MODEL -p PROMPT -o out.mp4\n\nCommands:\n", f);
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].about);
+    fputs("\nOptions of render and plan:\n", f);
+    kn_options_print_help(f, columns());
+    fputs("\nExit codes: 0 done, 2 usage, 3 file or model, 4 memory or device, 5 not supported,\n"
+          "6 NaN in the computation, 70 bug, 130 stopped by a signal.\n", f);
+    return 0;
+}
+
+static int run_man(void)
+{
+    puts(".TH KINORA 1 \"\" \"Kinora " KN_VERSION "\" \"User Commands\"\n"
+         ".SH NAME\nkinora \\- render video with pretrained video diffusion transformers\n"
+         ".SH SYNOPSIS\n.B kinora\n.I command\n[\\fIoptions\\fR]\n.SH COMMANDS");
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+        printf(".TP\n.B %s\n%s\n", commands[i].name, commands[i].about);
+    puts(".SH OPTIONS\nOptions of \\fBrender\\fR and \\fBplan\\fR. The same keys, without dashes in front, are used in presets\n"
+         "and in files given to \\fB\\-\\-config\\fR.");
+    kn_options_print_man(stdout);
+    puts(".SH EXIT STATUS\n0 done; 2 usage or a bad option; 3 a file, folder or model that does not fit; 4 memory or device;\n"
+         "5 not supported by this build or device; 6 NaN in the computation; 70 a bug; 130 stopped by a signal.\n"
+         ".SH EXAMPLE\n.nf\nkinora render \\-\\-model demo/model \\-\\-prompt \"a red ball bouncing over grass\" \\-\\-output ball.mp4\n.fi");
+    return 0;
+}
+
+/* "kinora rendr": the nearest command, by common prefix. */
+static const char *nearest_command(const char *name)
+{
+    for (size_t n = strlen(name); n >= 2; n--)
+        for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
+            if (!strncmp(commands[i].name, name, n)) return commands[i].name;
+    return NULL;
+}
+
+static int asks_help(int argc, char **argv)
+{
+    for (int i = 0; i < argc; i++)
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return 1;
+    return 0;
+}
+
+int kn_cli_main(int argc, char **argv)
+{
+    if (argc < 2) {
+        run_help(stderr);
+        return 2;
+    }
+    const char *command = argv[1];
+    argc -= 2, argv += 2;
+    if (!strcmp(command, "--version")) {
+        puts("kinora " KN_VERSION);
+        return 0;
+    }
+    if (!strcmp(command, "help") && argc == 1 && !strcmp(argv[0], "--man")) return run_man();
+    if (!strcmp(command, "help") && argc == 1 && !strcmp(argv[0], "--markdown")) {
+        kn_options_print_markdown(stdout);
+        return 0;
+    }
+    if (!strcmp(command, "help") || !strcmp(command, "--help") || !strcmp(command, "-h") || asks_help(argc, argv))
+        return run_help(stdout);
+    if (!strcmp(command, "render")) return run_render(argc, argv, 0);
+    if (!strcmp(command, "plan")) return run_render(argc, argv, 1);
+    if (!strcmp(command, "presets")) return run_presets(argc, argv);
+    if (!strcmp(command, "info")) return report(kn_info_print(argc, argv, stdout));
+    const char *near = nearest_command(command);
+    return report(kn_fail(KN_ERR_ARG, "unknown command '%s'%s%s%s", command, near ? "; did you mean '" : "; `kinora help` lists them",
+                          near ? near : "", near ? "'?" : ""));
+}

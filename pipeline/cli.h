@@ -1,0 +1,18 @@
+/* pipeline/cli.h - the command line.
+ *
+ * Purpose   kinora render | info | plan | presets | help. Everything that prints or ends the process
+ *           is here or in main.c.
+ * Exit      0 done; 2 usage or a bad option; 3 a file, folder or model that does not fit; 4 memory or
+ *           device; 5 not supported by this build or device; 6 NaN in the computation; 70 a bug in
+ *           Kinora; 130 stopped by a signal.
+ */
+#ifndef KN_PIPELINE_CLI_H
+#define KN_PIPELINE_CLI_H
+
+#include "io/status.h"
+
+/* Runs one command; returns the exit code. */
+int kn_cli_main(int argc, char **argv);
+int kn_cli_exit_code(kn_status st);
+
+#endif

@@ -1,0 +1,183 @@
+#include "pipeline/model_folder.h"
+
+#include <dirent.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "io/atomic_file.h"
+#include "io/json.h"
+#include "io/memory.h"
+#include "io/text.h"
+
+enum { CONFIG_LIMIT_BYTES = 1 << 20, CONFIG_LIMIT_VALUES = 10000 };
+
+static bool exists(const char *root, const char *name)
+{
+    char *path;
+    struct stat s;
+    if (kn_asprintf(&path, "%s/%s", root, name) != KN_OK) return false;
+    bool found = stat(path, &s) == 0;
+    kn_free(path);
+    return found;
+}
+
+/* ---- recognising ------------------------------------------------------------------------------*/
+
+static kn_status not_diffusers(const char *root)
+{
+    struct stat s;
+    if (stat(root, &s) != 0) return kn_fail(KN_ERR_MODEL, "%s: no such model folder", root);
+    if (!S_ISDIR(s.st_mode))
+        return kn_fail(KN_ERR_MODEL, "%s: expected a model folder (with model_index.json), found a file", root);
+    if (exists(root, "Wan2.1_VAE.pth") || exists(root, "models_t5_umt5-xxl-enc-bf16.pth"))
+        return kn_fail(KN_ERR_UNSUPPORTED,
+                       "%s: a folder in Wan's original layout, whose VAE and text encoder are Python pickles (.pth); "
+                       "use the diffusers layout of the same model (the repository whose name ends in -Diffusers)", root);
+    return kn_fail(KN_ERR_MODEL, "%s: not a model folder: expected model_index.json, transformer/, vae/, text_encoder/ and tokenizer/ in it", root);
+}
+
+static bool is_model_file(const char *name)
+{
+    static const char *const ends[] = {".safetensors", ".json", ".model"};
+    size_t n = strlen(name);
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
+        size_t e = strlen(ends[i]);
+        if (n > e && !strcmp(name + n - e, ends[i])) return true;
+    }
+    return false;
+}
+
+static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+static kn_status add_files(kn_model_folder *m, const char *folder)
+{
+    DIR *d = opendir(folder);
+    if (!d) return kn_fail(KN_ERR_MODEL, "%s: cannot be opened as a folder", folder);
+    kn_status st = KN_OK;
+    for (struct dirent *e; st == KN_OK && (e = readdir(d));) {
+        if (!is_model_file(e->d_name)) continue;
+        if (m->files_count == KN_MODEL_FILES_MAX)
+            st = kn_fail(KN_ERR_MODEL, "%s: more than %d files", m->root, (int)KN_MODEL_FILES_MAX);
+        else if ((st = kn_asprintf(&m->files[m->files_count], "%s/%s", folder, e->d_name)) == KN_OK)
+            m->files_count++;
+    }
+    closedir(d);
+    return st;
+}
+
+static kn_status open_part(kn_model_folder *m, const char *name, char **path)
+{
+    if (!exists(m->root, name))
+        return kn_fail(KN_ERR_MODEL, "%s: not a whole model folder: %s/ is missing", m->root, name);
+    KN_TRY(kn_asprintf(path, "%s/%s", m->root, name));
+    return add_files(m, *path);
+}
+
+kn_status kn_model_folder_open(const char *root, kn_model_folder *out)
+{
+    memset(out, 0, sizeof *out);
+    if (!exists(root, "model_index.json")) return not_diffusers(root);
+    kn_model_folder m = {0};
+    kn_status st = KN_OK;
+    KN_TRY_GOTO(kn_strdup(root, &m.root));
+    if (exists(root, "transformer_2"))
+        KN_TRY_GOTO(kn_fail(KN_ERR_UNSUPPORTED, "%s: a Wan 2.2 model with two transformers (transformer_2/); Kinora renders models with one", root));
+    KN_TRY_GOTO(open_part(&m, "transformer", &m.transformer));
+    KN_TRY_GOTO(open_part(&m, "vae", &m.vae));
+    KN_TRY_GOTO(open_part(&m, "text_encoder", &m.text_encoder));
+    KN_TRY_GOTO(open_part(&m, "tokenizer", &m.tokenizer));
+    qsort(m.files, (size_t)m.files_count, sizeof *m.files, by_name);
+    *out = m;
+    memset(&m, 0, sizeof m);
+done:
+    kn_model_folder_close(&m);
+    return st;
+}
+
+void kn_model_folder_close(kn_model_folder *m)
+{
+    char *parts[] = {m->root, m->transformer, m->vae, m->text_encoder, m->tokenizer};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) kn_free(parts[i]);
+    for (int i = 0; i < m->files_count; i++) kn_free(m->files[i]);
+    memset(m, 0, sizeof *m);
+}
+
+/* ---- defaults ---------------------------------------------------------------------------------*/
+
+static kn_status read_object(const char *path, json_t **out)
+{
+    char *data;
+    size_t size;
+    *out = NULL;
+    KN_TRY(kn_file_read(path, CONFIG_LIMIT_BYTES, &data, &size));
+    kn_status st = kn_json_parse(path, data, size, CONFIG_LIMIT_VALUES, out);
+    kn_free(data);
+    if (st == KN_OK && !json_is_object(*out)) {
+        st = kn_fail(KN_ERR_FORMAT, "%s: expected a JSON object, found %s", path, kn_json_kind(*out));
+        json_decref(*out);
+        *out = NULL;
+    }
+    return st;
+}
+
+static kn_status set_from_json(kn_options *o, const char *path, const char *key, const json_t *value)
+{
+    char *where, text[KN_DOUBLE_CHARS];
+    const char *as_text = text;
+    if (json_is_string(value))
+        as_text = json_string_value(value);
+    else if (json_is_integer(value))
+        snprintf(text, sizeof text, "%lld", (long long)json_integer_value(value));
+    else if (json_is_real(value))
+        kn_text_double(json_real_value(value), text);
+    else if (json_is_boolean(value))
+        as_text = json_is_true(value) ? "true" : "false";
+    else
+        return kn_fail(KN_ERR_MODEL, "%s: %s: expected a string, number or boolean, found %s", path, key, kn_json_kind(value));
+    KN_TRY(kn_asprintf(&where, "%s: %s", path, key));
+    kn_status st = kn_options_set(o, key, as_text, KN_FROM_MODEL, where);
+    kn_free(where);
+    return st == KN_ERR_ARG ? KN_ERR_MODEL : st; /* the folder is at fault, not the user */
+}
+
+static kn_status apply_kinora_json(const kn_model_folder *m, kn_options *o)
+{
+    char *path;
+    json_t *object = NULL;
+    KN_TRY(kn_asprintf(&path, "%s/kinora.json", m->root));
+    kn_status st = read_object(path, &object);
+    const char *key;
+    json_t *value;
+    if (st == KN_OK) {
+        json_object_foreach(object, key, value)
+            if (st == KN_OK) st = set_from_json(o, path, key, value);
+    }
+    json_decref(object);
+    kn_free(path);
+    return st;
+}
+
+/* flow_shift of UniPC and others, `shift` of FlowMatchEulerDiscreteScheduler. */
+static kn_status apply_scheduler(const kn_model_folder *m, kn_options *o)
+{
+    char *path;
+    json_t *object = NULL;
+    KN_TRY(kn_asprintf(&path, "%s/scheduler/scheduler_config.json", m->root));
+    kn_status st = read_object(path, &object);
+    if (st == KN_OK) {
+        const json_t *shift = json_object_get(object, "flow_shift");
+        if (!shift) shift = json_object_get(object, "shift");
+        if (shift) st = set_from_json(o, path, "shift", shift);
+    }
+    json_decref(object);
+    kn_free(path);
+    return st;
+}
+
+kn_status kn_model_folder_defaults(const kn_model_folder *m, kn_options *o)
+{
+    if (exists(m->root, "scheduler/scheduler_config.json")) KN_TRY(apply_scheduler(m, o));
+    if (exists(m->root, "kinora.json")) KN_TRY(apply_kinora_json(m, o));
+    return KN_OK;
+}

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# kill -9 at every step, then --resume: the bytes of a run that was never stopped.
+source "$(dirname "$0")/lib.sh" "$@"
+
+for solver in unipc euler dpm++; do
+  "$kinora" render "${quick[@]}" --solver $solver --steps 6 -o whole.mp4 -y
+  for step in 1 2 3 5 6; do
+    rm -f cut.mp4*
+    "$kinora" render "${quick[@]}" --solver $solver --steps 6 -o cut.mp4 --progress json >events.txt &
+    pid=$!
+    # Kill as soon as that step is reported; if the run is quicker than us, it is simply complete.
+    for _ in $(seq 3000); do
+      grep -q "\"stage\":\"denoise\",\"unit\":\"steps\",\"done\":$step," events.txt && break
+      kill -0 $pid 2>/dev/null || break
+      sleep 0.005
+    done
+    kill -9 $pid 2>/dev/null || true
+    wait $pid 2>/dev/null || true
+    if [ ! -e cut.mp4 ]; then
+      [ -e cut.mp4.checkpoint.safetensors ] || fail "$solver: no checkpoint after step $step"
+      "$kinora" render "${quick[@]}" --solver $solver --steps 6 -o cut.mp4 --resume
+    fi
+    cmp whole.mp4 cut.mp4 || fail "$solver, killed at step $step: other bytes after --resume"
+    [ ! -e cut.mp4.checkpoint.safetensors ] || fail "checkpoint left behind"
+  done
+done
+
+# A checkpoint of another job is refused, and the message says what differs.
+"$kinora" render "${quick[@]}" -o other.mp4 --keep-checkpoint
+rm other.mp4
+expect_error 2 "guidance" "$kinora" render "${quick[@]}" -o other.mp4 --guidance 2 --resume
