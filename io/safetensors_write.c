@@ -33,18 +33,10 @@ static int by_key(const void *a, const void *b)
     return strcmp(((const pair *)a)->key, ((const pair *)b)->key);
 }
 
-static int is_utf8(const char *text)
-{
-    /* jansson checks while it builds; NULL for text that is not UTF-8 (or for no memory). */
-    json_t *s = json_string(text);
-    json_decref(s);
-    return s != NULL;
-}
-
 static kn_status check_item(const char *path, const kn_st_tensor *t, item *out)
 {
     size_t bytes = 0;
-    if (!t->name || !*t->name || strcmp(t->name, "__metadata__") == 0 || !is_utf8(t->name))
+    if (!t->name || !*t->name || strcmp(t->name, "__metadata__") == 0 || !kn_text_is_utf8(t->name))
         return kn_fail(KN_ERR_ARG, "%s: a tensor to write: expected a name in UTF-8, found '%.200s'",
                        path, t->name ? t->name : "");
     const char *dtype = t->dtype == KN_ST_OTHER ? t->dtype_name : kn_st_dtype_name(t->dtype);
@@ -91,7 +83,7 @@ static kn_status add_metadata(const char *path, kn_text *header, const char *con
     pair *pairs = p;
     for (size_t i = 0; i < count; i++) {
         pairs[i] = (pair){metadata[2 * i], metadata[2 * i + 1]};
-        if (!pairs[i].value || !is_utf8(pairs[i].key) || !is_utf8(pairs[i].value)) {
+        if (!pairs[i].value || !kn_text_is_utf8(pairs[i].key) || !kn_text_is_utf8(pairs[i].value)) {
             st = kn_fail(KN_ERR_ARG, "%s: metadata '%.200s': expected a key and a value in UTF-8", path,
                          pairs[i].key);
             goto done;

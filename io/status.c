@@ -9,14 +9,22 @@ enum { TEXT_BYTES = 2048 };
 static _Thread_local char record_text[TEXT_BYTES];
 static _Thread_local char record_place[128];
 
+/* Messages quote names from files: a control character there must not reach a terminal. */
+static void make_printable(char *text)
+{
+    for (; *text; text++)
+        if (((unsigned char)*text < 0x20 && *text != '\n') || *text == 0x7f) *text = '?';
+}
+
 kn_status kn_fail_at(kn_status code, const char *file, int line, const char *fmt, ...)
 {
     /* A message may quote the previous record (kn_error_text() as an argument): format apart. */
-    char text[TEXT_BYTES];
+    char text[TEXT_BYTES] = "";
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    make_printable(text);
     memcpy(record_text, text, sizeof text);
     snprintf(record_place, sizeof record_place, "%s:%d", file, line);
     return code;
@@ -32,7 +40,8 @@ kn_status kn_context(kn_status st, const char *fmt, ...)
     va_end(ap);
     if (n < 0) return st;
     size_t used = (size_t)n < sizeof text ? (size_t)n : sizeof text - 1;
-    snprintf(text + used, sizeof text - used, ": %s", record_text);
+    make_printable(text);
+    snprintf(text + used, sizeof text - used, ": %.*s", (int)(sizeof text - used), record_text);
     memcpy(record_text, text, sizeof text);
     return st;
 }

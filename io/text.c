@@ -62,6 +62,35 @@ kn_status kn_text_addf(kn_text *t, const char *fmt, ...)
     return st;
 }
 
+int kn_text_is_utf8(const char *text)
+{
+    const unsigned char *s = (const unsigned char *)text;
+    while (*s) {
+        /* more: continuation bytes; [low, high]: the range of the first of them */
+        int more = 0;
+        unsigned char first = *s++, low = 0x80, high = 0xbf;
+        if (first < 0x80) continue;
+        if (first >= 0xc2 && first <= 0xdf) {
+            more = 1;
+        } else if (first >= 0xe0 && first <= 0xef) {
+            more = 2;
+            if (first == 0xe0) low = 0xa0;
+            if (first == 0xed) high = 0x9f;
+        } else if (first >= 0xf0 && first <= 0xf4) {
+            more = 3;
+            if (first == 0xf0) low = 0x90;
+            if (first == 0xf4) high = 0x8f;
+        } else {
+            return 0;
+        }
+        for (; more; more--, low = 0x80, high = 0xbf) {
+            if (*s < low || *s > high) return 0; /* the final 0 too */
+            s++;
+        }
+    }
+    return 1;
+}
+
 /* The decimal point of printf and strtod in this process, most often ".". */
 static const char *decimal_point(void)
 {

@@ -23,6 +23,9 @@ KN_CHECKED kn_status kn_text_add(kn_text *t, const char *text);
 KN_CHECKED kn_status kn_text_add_bytes(kn_text *t, const void *data, size_t bytes);
 KN_CHECKED kn_status kn_text_addf(kn_text *t, const char *fmt, ...) KN_PRINTF(2, 3);
 
+/* True for well-formed UTF-8: shortest forms only, no surrogates, at most U+10FFFF (RFC 3629). */
+int kn_text_is_utf8(const char *text);
+
 enum { KN_DOUBLE_CHARS = 32 };
 /* The shortest of %.15g, %.16g, %.17g that reads back as the same double, always with a '.' or an
  * exponent ("1.0", "1e+30"); "nan", "inf", "-inf" for the rest. Returns out. */
