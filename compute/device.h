@@ -33,6 +33,10 @@ KN_CHECKED kn_status kn_dev_open(const kn_dev_params *params, kn_dev **out);
 void kn_dev_close(kn_dev **d);
 
 kn_dev_kind kn_dev_get_kind(const kn_dev *d);
+/* The kind whose sizes and dtypes hold: the measured one of a measure device, else its own. */
+kn_dev_kind kn_dev_measured(const kn_dev *d);
+/* What networks keep activations in: bf16 on cuda, f32 elsewhere. */
+kn_dtype kn_dev_activation_dtype(const kn_dev *d);
 /* "ref", "cpu", "cuda", "measure". */
 const char *kn_dev_kind_name(kn_dev_kind kind);
 /* One line for people: "cpu, 2 threads, AVX-512, oneDNN 2.6.3". Lives as long as the device. */

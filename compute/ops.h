@@ -17,7 +17,12 @@
 
 #include "compute/device.h"
 
-typedef enum kn_act { KN_ACT_NONE, KN_ACT_SILU, KN_ACT_GELU_TANH, KN_ACT_GELU_ERF } kn_act;
+typedef enum kn_activation {
+    KN_ACT_NONE,
+    KN_ACT_SILU,
+    KN_ACT_GELU_TANH,
+    KN_ACT_GELU_ERF
+} kn_activation;
 
 /* ---- weights ----------------------------------------------------------------------------------
  * A weight is opened once from its stored form (f32, bf16 or f16, host memory) and belongs to the
@@ -37,8 +42,10 @@ typedef struct kn_weight {
     size_t bytes;   /* device bytes held */
 } kn_weight;
 
-/* host: contiguous view in host memory (may be a memory-mapped file; it is not kept by cpu and
- * cuda, and kept by ref for the life of the weight). Close with kn_weight_close. */
+/* host: contiguous view of f32, bf16 or f16 in host memory (may be a memory-mapped file); not kept.
+ * LINEAR takes any rank >= 2 as [dim 0, product of the others], so that a 1x1 convolution or a patch
+ * embedding can be run by linear. On the measure device data may be NULL. Close with
+ * kn_weight_close. */
 KN_CHECKED kn_status kn_weight_open(kn_dev *d, kn_weight_kind kind, const kn_tensor *host, kn_weight *out);
 /* NULL-safe on a zeroed weight; zeroes it. */
 void kn_weight_close(kn_dev *d, kn_weight *w);
@@ -49,7 +56,7 @@ typedef struct kn_rmsnorm_params {
     float eps;
     bool l2_clamp; /* false: x * rsqrt(mean(x^2) + eps)        (T5, Wan q/k norms)
                       true:  x / max(|x|_2, eps) * sqrt(C)     (Wan VAE; torch F.normalize) */
-    kn_act act;    /* applied after the weight */
+    kn_activation act; /* applied after the weight */
 } kn_rmsnorm_params;
 
 typedef struct kn_conv_params {
@@ -58,10 +65,10 @@ typedef struct kn_conv_params {
     int pad_hi[3];  /* zeros after */
 } kn_conv_params;
 
-typedef struct kn_stats {
+typedef struct kn_tensor_stats {
     int64_t nonfinite;        /* NaN and infinities; the others are not counted below */
     double min, max, mean, rms;
-} kn_stats;
+} kn_tensor_stats;
 
 /* ---- operations -------------------------------------------------------------------------------
  * linear     out[M,N] = act(x[M,K] w[N,K]^T + bias[N]) ; bias may be absent. x, out: rows.
@@ -70,7 +77,8 @@ typedef struct kn_stats {
  * embed      out[T,d] = table[ids[T]]; ids i32 in host memory, checked against V by the front end.
  * rmsnorm    out = act(normalise(x[..,C]) * weight[C]); out may be x. Rows.
  * layernorm  n = (x - mean) * rsqrt(var + eps) over the last axis, then
- *            out = n * weight + bias, or n * (1 + scale[C]) + shift[C]; any of the four may be absent.
+ *            out = n * weight + bias, or n * (1 + scale[C]) + shift[C]; any of the four may be absent;
+ *            out may be x. Rows.
  * gate_add   out = x + y * gate[C] (gate absent: 1). [..,C]; out may be x. Rows.
  * rope       rotate pairs: x[L,N,D], cos[L,D/2], sin[L,D/2] (f32 tables);
  *            out[2i] = x[2i] cos - x[2i+1] sin, out[2i+1] = x[2i] sin + x[2i+1] cos. out may be x.
@@ -86,7 +94,7 @@ typedef struct kn_stats {
  * stats      finite check and moments of x.
  */
 typedef kn_status kn_linear_fn(kn_dev *, const kn_tensor *x, const kn_weight *w, const kn_tensor *bias,
-                               kn_act act, const kn_tensor *out);
+                               kn_activation act, const kn_tensor *out);
 typedef kn_status kn_conv_fn(kn_dev *, const kn_tensor *x, const kn_weight *w, const kn_tensor *bias,
                              const kn_tensor *residual, const kn_conv_params *p, const kn_tensor *out);
 typedef kn_status kn_embed_fn(kn_dev *, const kn_weight *table, const int32_t *ids, int64_t count,
@@ -100,8 +108,8 @@ typedef kn_status kn_gate_add_fn(kn_dev *, const kn_tensor *x, const kn_tensor *
                                  const kn_tensor *out);
 typedef kn_status kn_rope_fn(kn_dev *, const kn_tensor *x, const kn_tensor *cos, const kn_tensor *sin,
                              const kn_tensor *out);
-typedef kn_status kn_act_fn(kn_dev *, const kn_tensor *x, kn_act act, const kn_tensor *out);
-typedef kn_status kn_mul_fn(kn_dev *, const kn_tensor *x, kn_act act, const kn_tensor *y,
+typedef kn_status kn_act_fn(kn_dev *, const kn_tensor *x, kn_activation act, const kn_tensor *out);
+typedef kn_status kn_mul_fn(kn_dev *, const kn_tensor *x, kn_activation act, const kn_tensor *y,
                             const kn_tensor *out);
 typedef kn_status kn_axpby_fn(kn_dev *, float a, const kn_tensor *x, float b, const kn_tensor *y,
                               const kn_tensor *out);
@@ -112,7 +120,7 @@ typedef kn_status kn_patchify_fn(kn_dev *, const kn_tensor *x, const int patch[3
 typedef kn_status kn_unpatchify_fn(kn_dev *, const kn_tensor *x, const int patch[3],
                                    const int32_t *order, const kn_tensor *out);
 typedef kn_status kn_gather_fn(kn_dev *, const kn_tensor *x, const int32_t *index, const kn_tensor *out);
-typedef kn_status kn_stats_fn(kn_dev *, const kn_tensor *x, kn_stats *out);
+typedef kn_status kn_stats_fn(kn_dev *, const kn_tensor *x, kn_tensor_stats *out);
 
 #define KN_OPS(X)                                                                                   \
     X(linear) X(conv) X(embed) X(rmsnorm) X(layernorm) X(gate_add) X(rope) X(act) X(mul) X(axpby)   \

@@ -1,0 +1,90 @@
+/* compute/backend.h - what a backend gives and gets: for the files of compute/ and for executors of
+ * attention/ only. Networks include ops.h.
+ *
+ * Purpose   kn_dev is opened by device.c, which fills in one kn_backend (memory, weights) and one
+ *           kn_ops (operations). The front ends in ops.c check arguments, so that backends may
+ *           assume: dtypes allowed on the device, matching shapes, dense last axes, no partial
+ *           overlap, non-NULL data. Absent optional tensors arrive as NULL.
+ * Threads   Host backends run their loops through kn_parallel_for.
+ */
+#ifndef KN_COMPUTE_BACKEND_H
+#define KN_COMPUTE_BACKEND_H
+
+#include "compute/ops.h"
+
+typedef struct kn_backend {
+    kn_status (*alloc)(kn_dev *d, size_t bytes, void **out);
+    void (*release)(kn_dev *d, void *p);
+    /* Fill with bytes 0xFF, which is NaN in every float dtype; used by debug builds. */
+    void (*poison)(kn_dev *d, void *p, size_t bytes);
+    kn_status (*upload)(kn_dev *d, const void *host, void *dst, size_t bytes);
+    kn_status (*download)(kn_dev *d, const void *src, void *host, size_t bytes);
+    kn_status (*sync)(kn_dev *d);
+    /* On entry w->kind is set, w->t has the logical shape and the stored dtype, no data. Sets what
+     * the backend needs and w->bytes; on failure nothing is held. host is contiguous. */
+    kn_status (*weight_open)(kn_dev *d, const kn_tensor *host, kn_weight *w);
+    void (*weight_close)(kn_dev *d, kn_weight *w);
+    void (*close)(kn_dev *d); /* frees d->impl */
+} kn_backend;
+
+struct kn_dev {
+    kn_dev_kind kind;
+    kn_dev_kind measured; /* equals kind unless kind is KN_DEV_MEASURE */
+    int threads;
+    int isa; /* 1 base, 2 AVX2, 3 AVX-512 */
+    kn_ops ops;
+    const kn_backend *backend;
+    void *impl;            /* backend's own state */
+    size_t now, peak;      /* bytes held, most ever held */
+    uintptr_t next_address; /* measure: next unbacked address */
+    char describe[160];
+};
+
+/* Backends. Each sets ops, backend, impl, describe. */
+void kn_ref_fill(kn_ops *ops);
+extern const kn_backend kn_host_backend; /* memory and weights of ref */
+kn_status kn_cpu_open(kn_dev *d, const kn_dev_params *params);
+kn_status kn_cuda_open(kn_dev *d, const kn_dev_params *params);
+
+/* Device bytes that weight_open would hold on a kind; what the measure device counts. */
+size_t kn_ref_weight_bytes(const kn_weight *w);
+size_t kn_cpu_weight_bytes(const kn_weight *w);
+size_t kn_cuda_weight_bytes(const kn_weight *w);
+
+/* Account bytes to a device (packed weights; negative frees are the second function). */
+void kn_dev_count(kn_dev *d, size_t bytes);
+void kn_dev_uncount(kn_dev *d, size_t bytes);
+
+/* ---- rows -------------------------------------------------------------------------------------
+ * A tensor with a dense last axis, seen as `count` rows of `width` elements. Outer axes that lie
+ * evenly are merged, so that most tensors have one axis here.
+ */
+typedef struct kn_rows {
+    char *data;
+    int64_t count, width;
+    int axes;                        /* merged outer axes, at least 1 */
+    int64_t dim[KN_MAX_RANK], pitch[KN_MAX_RANK]; /* pitch in bytes; outermost first */
+} kn_rows;
+
+kn_rows kn_rows_of(const kn_tensor *t);
+
+static inline void *kn_row(const kn_rows *r, int64_t i)
+{
+    if (r->axes == 1) return r->data + i * r->pitch[0];
+    int64_t offset = 0;
+    for (int a = r->axes - 1; a > 0; a--) {
+        offset += i % r->dim[a] * r->pitch[a];
+        i /= r->dim[a];
+    }
+    return r->data + offset + i * r->pitch[0];
+}
+
+/* n elements of a float dtype <-> double or float; base code, any dtype but integers. */
+void kn_load_f64(const void *src, kn_dtype dtype, int64_t n, int64_t stride, double *dst);
+void kn_store_f64(const double *src, int64_t n, void *dst, kn_dtype dtype, int64_t stride);
+bool kn_dtype_is_float(kn_dtype t);
+
+/* Kernel taps of a conv weight of rank 4 or 5 as t, h, w. */
+void kn_conv_kernel(const kn_weight *w, int k[3]);
+
+#endif
