@@ -1,14 +1,18 @@
 /* attention/attention.h - running attention on any device.
  *
- * Purpose   softmax(scale * q k^T + bias) v, dense or over the blocks of a plan (attention/plan.h),
+ * Purpose   softmax(scale * q k^T + bias) v, dense or over the key runs of a plan (attention/plan.h),
  *           one executor per backend, chosen by the device's kind.
  * Shapes    q [Lq,N,D], k [Lk,N,D], v [Lk,N,Dv], out [Lq,N,Dv]; last axis dense, token and head axes
- *           may be strided (so q, k, v may be slices of one fused projection).
+ *           may be strided (so q, k, v may be slices of one fused projection). Lk >= 1.
  *           bias [N,Lq,Lk] f32 or absent; lse [N,Lq] f32 or absent (natural log of the sum of
- *           exp(scale q.k + bias)).
- * dtypes    f32 on ref and cpu (f64 too on ref); bf16 on cuda. Softmax in fp32 or wider.
+ *           exp(scale q.k + bias); -inf, with a zero output, where every key is hidden). Both: any
+ *           strides.
+ * Aliasing  out may be the same view as q when Dv = D <= 512; otherwise out overlaps no input.
+ * dtypes    f32 on ref and cpu (f64, bf16 and f16 too on ref; bias and lse also f64 there); bf16 on
+ *           cuda. Softmax in fp32 or wider.
  * Cost      4 Lq Lk D N operations dense; the plan's density times that when sparse.
- * Errors    KN_ERR_ARG, KN_ERR_NOMEM, KN_ERR_DEVICE.
+ * Memory    cpu: a copy of k and v of a few heads (kn_attn_cpu_group), from scratch. ref: none.
+ * Errors    KN_ERR_ARG, KN_ERR_NOMEM, KN_ERR_DEVICE, KN_ERR_UNSUPPORTED.
  * Threads   Results do not depend on the thread count.
  */
 #ifndef KN_ATTENTION_ATTENTION_H
@@ -16,16 +20,23 @@
 
 #include "compute/ops.h"
 
+typedef struct kn_attn_plan kn_attn_plan; /* attention/plan.h */
+
 typedef struct kn_attn_args {
     kn_tensor q, k, v;
-    kn_tensor bias; /* rank 0 = none */
+    kn_tensor bias; /* rank 0 = none; not with a plan */
     float scale;    /* 1/sqrt(D) for Wan, 1 for UMT5 */
     kn_tensor out;
     kn_tensor lse; /* rank 0 = not wanted */
 } kn_attn_args;
 
-/* Dense attention. scratch: memory for a backend's needs (KV repacking); NULL lets the backend take
- * the little it needs itself. */
+/* Dense attention. scratch: memory for a backend's needs (KV repacking), given back before return;
+ * NULL lets the backend allocate it for the call. On the measure device only scratch is touched. */
 KN_CHECKED kn_status kn_attn_dense(kn_dev *d, const kn_attn_args *args, kn_arena *scratch);
+
+/* Attention of each query block over its key runs. Lq = Lk = plan->tokens; the plan's scale, when
+ * it is not 0, replaces args->scale. The plan must be valid (kn_attn_plan_check). */
+KN_CHECKED kn_status kn_attn_sparse(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,
+                                    kn_arena *scratch);
 
 #endif

@@ -1,0 +1,118 @@
+/* Front end of attention: every argument is checked here, once; executors trust them. */
+#include "attention/attention.h"
+
+#include "attention/executors.h"
+
+/* Absent, or of the given shape, dtype and data. */
+static kn_status check_tensor(const kn_attn_args *args, const kn_tensor *t, const char *name, int rank,
+                              const int64_t *dims, bool measuring)
+{
+    char text[KN_SHAPE_TEXT], q[KN_SHAPE_TEXT];
+    bool fits = t->rank == rank;
+    for (int i = 0; fits && i < rank; i++) fits = t->dim[i] == dims[i];
+    if (!fits)
+        return kn_fail(KN_ERR_ARG, "attention: %s is %s, which does not go with q %s", name,
+                       kn_tensor_text(t, text), kn_tensor_text(&args->q, q));
+    if (!t->data && !measuring && kn_tensor_count(t) > 0)
+        return kn_fail(KN_ERR_ARG, "attention: %s has no data", name);
+    return KN_OK;
+}
+
+static kn_status check_dense_axis(const kn_tensor *t, const char *name)
+{
+    if (t->stride[2] != 1 && t->dim[2] > 1)
+        return kn_fail(KN_ERR_ARG, "attention: the last axis of %s has stride %lld, must be 1", name,
+                       (long long)t->stride[2]);
+    return KN_OK;
+}
+
+static kn_status check_dtypes(kn_dev_kind kind, const kn_attn_args *a)
+{
+    kn_dtype t = a->q.dtype;
+    bool fits = kind == KN_DEV_CPU    ? t == KN_F32
+                : kind == KN_DEV_CUDA ? t == KN_BF16
+                                      : t == KN_F32 || t == KN_F64 || t == KN_BF16 || t == KN_F16;
+    if (!fits)
+        return kn_fail(KN_ERR_ARG, "attention: %s is not a dtype of the %s device", kn_dtype_name(t),
+                       kn_dev_kind_name(kind));
+    if (a->k.dtype != t || a->v.dtype != t || a->out.dtype != t)
+        return kn_fail(KN_ERR_ARG, "attention: q is %s, but k is %s, v is %s and out is %s",
+                       kn_dtype_name(t), kn_dtype_name(a->k.dtype), kn_dtype_name(a->v.dtype),
+                       kn_dtype_name(a->out.dtype));
+    const kn_tensor *side[] = {&a->bias, &a->lse};
+    for (int i = 0; i < 2; i++)
+        if (side[i]->rank && side[i]->dtype != KN_F32 &&
+            !(kind == KN_DEV_REF && side[i]->dtype == KN_F64))
+            return kn_fail(KN_ERR_ARG, "attention: %s is %s, must be f32", i ? "lse" : "bias",
+                           kn_dtype_name(side[i]->dtype));
+    return KN_OK;
+}
+
+static kn_status check_args(kn_dev *d, const kn_attn_args *a)
+{
+    bool measuring = kn_dev_get_kind(d) == KN_DEV_MEASURE;
+    char text[KN_SHAPE_TEXT];
+    if (a->q.rank != 3 || a->k.rank != 3 || a->v.rank != 3)
+        return kn_fail(KN_ERR_ARG, "attention: q, k and v must be [tokens, heads, dim], q is %s",
+                       kn_tensor_text(&a->q, text));
+    int64_t lq = a->q.dim[0], n = a->q.dim[1], dim = a->q.dim[2], lk = a->k.dim[0], dv = a->v.dim[2];
+    if (lk < 1 || n < 1 || dim < 1 || dv < 1 || lq > INT32_MAX || lk > INT32_MAX)
+        return kn_fail(KN_ERR_ARG, "attention: k is %s; tokens, heads and dim must be 1 or more",
+                       kn_tensor_text(&a->k, text));
+    KN_TRY(check_tensor(a, &a->q, "q", 3, a->q.dim, measuring));
+    KN_TRY(check_tensor(a, &a->k, "k", 3, (int64_t[]){lk, n, dim}, measuring));
+    KN_TRY(check_tensor(a, &a->v, "v", 3, (int64_t[]){lk, n, dv}, measuring));
+    KN_TRY(check_tensor(a, &a->out, "out", 3, (int64_t[]){lq, n, dv}, measuring));
+    KN_TRY(check_dense_axis(&a->q, "q"));
+    KN_TRY(check_dense_axis(&a->k, "k"));
+    KN_TRY(check_dense_axis(&a->v, "v"));
+    KN_TRY(check_dense_axis(&a->out, "out"));
+    if (a->bias.rank)
+        KN_TRY(check_tensor(a, &a->bias, "bias", 3, (int64_t[]){n, lq, lk}, measuring));
+    if (a->lse.rank) KN_TRY(check_tensor(a, &a->lse, "lse", 2, (int64_t[]){n, lq}, measuring));
+    return check_dtypes(kn_dev_get_kind(d), a);
+}
+
+static kn_status check_plan(const kn_attn_args *a, const kn_attn_plan *plan)
+{
+    int64_t n = a->q.dim[1];
+    if (a->q.dim[0] != plan->tokens || a->k.dim[0] != plan->tokens)
+        return kn_fail(KN_ERR_ARG, "attention: the plan is for %lld tokens, q has %lld and k has %lld",
+                       (long long)plan->tokens, (long long)a->q.dim[0], (long long)a->k.dim[0]);
+    if ((plan->heads != 1 && plan->heads != n) || (plan->perm_heads > 1 && plan->perm_heads != n))
+        return kn_fail(KN_ERR_ARG, "attention: the plan has lists for %d heads and orders for %d, "
+                                   "q has %lld heads",
+                       plan->heads, plan->perm_heads, (long long)n);
+    if (a->bias.rank) return kn_fail(KN_ERR_ARG, "attention: a bias cannot be used with a plan");
+    return KN_OK;
+}
+
+static kn_status dispatch(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,
+                          kn_arena *scratch)
+{
+    switch (kn_dev_get_kind(d)) {
+    case KN_DEV_REF: return kn_attn_run_ref(d, args, plan, scratch);
+    case KN_DEV_CPU: return kn_attn_run_cpu(d, args, plan, scratch);
+    case KN_DEV_MEASURE: return kn_attn_measure_cpu(d, args, plan, scratch);
+    case KN_DEV_CUDA: break;
+    }
+    return kn_fail(KN_ERR_UNSUPPORTED, "attention: no executor for the %s device in this build",
+                   kn_dev_kind_name(kn_dev_get_kind(d)));
+}
+
+kn_status kn_attn_dense(kn_dev *d, const kn_attn_args *args, kn_arena *scratch)
+{
+    KN_TRY(check_args(d, args));
+    return args->q.dim[0] == 0 ? KN_OK : dispatch(d, args, NULL, scratch);
+}
+
+kn_status kn_attn_sparse(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,
+                         kn_arena *scratch)
+{
+    KN_TRY(check_args(d, args));
+    KN_TRY(check_plan(args, plan));
+    if (plan->scale == 0.0f) return dispatch(d, args, plan, scratch);
+    kn_attn_args scaled = *args;
+    scaled.scale = plan->scale;
+    return dispatch(d, &scaled, plan, scratch);
+}

@@ -1,0 +1,83 @@
+/* attention/plan.h - which keys each query sees: the one type between planners and executors.
+ *
+ * Purpose   A planner (dense, window, tile3d, draft, permute) fills a plan, an executor runs one, and
+ *           neither knows the other. The queries are cut into blocks of consecutive tokens; each
+ *           block has a list of key runs (first token, count). A run is full (every query of the
+ *           block sees all of it) or names a rule, which hides single keys from single queries by
+ *           their coordinates on the latent token grid.
+ * Order     Tensors hold tokens in any order; pos says where each token lies on the grid. Usually
+ *           the model keeps its tokens in a tile order from patchify on (attention/grid.h) and the
+ *           plan needs no permutation. When heads want different orders, perm_q and perm_k give
+ *           them as gather indices (token p of the plan's order is token perm[p] of the tensors);
+ *           executors gather and scatter, callers do nothing. Blocks and runs count in the plan's
+ *           order.
+ * Text      Tokens that are not on the grid (text, audio) have pos -1, -1, -1. Planners give them
+ *           blocks of their own, let their queries see everything and let everything see them.
+ * Units     tokens, unless a name says otherwise.
+ * Cost      12 bytes per run; a 1080p window plan shared by all heads has about 1 MB.
+ * Threads   A built plan is read-only and may be shared.
+ */
+#ifndef KN_ATTENTION_PLAN_H
+#define KN_ATTENTION_PLAN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "attention/attention.h"
+
+/* Keys key .. key + count - 1 of the plan's order. rule -1: full. */
+typedef struct kn_attn_run {
+    int32_t key;
+    int32_t count;
+    int32_t rule;
+} kn_attn_run;
+
+struct kn_attn_plan {
+    int64_t tokens;      /* L, queries and keys alike */
+    int heads;           /* lists: 1 = shared by all heads, or one set per head */
+    int64_t q_blocks;
+    int32_t *q_start;    /* [q_blocks + 1], from 0 to tokens */
+    int64_t *row_ptr;    /* [heads * q_blocks + 1] into runs, row = head * q_blocks + block */
+    kn_attn_run *runs;   /* ascending within a row, no key twice */
+    int64_t run_capacity;
+    int perm_heads;      /* permutations: 0 = none, 1 = shared, or one per head */
+    int32_t *perm_q;     /* [perm_heads][L]; NULL = as stored */
+    int32_t *perm_k;
+    int grid[3];         /* T, H, W; 0 when there are no rules and no positions */
+    int16_t *pos;        /* [L][3] t, h, w by stored token, -1 off the grid; NULL without a grid */
+    int rules;
+    int32_t (*dilation)[3]; /* [rules] per axis, >= 1 */
+    int32_t *bounds;     /* [rules][2 (T + H + W)]: see kn_attn_rule_bounds */
+    float scale;         /* softmax scale; 0 = the caller's */
+    double density;      /* visible (query, key) pairs / all pairs, element-exact */
+};
+
+/* Bounds of one rule on one axis (0 t, 1 h, 2 w), indexed by the query's coordinate c: keys with
+ * lo[c] <= coordinate < lo[c] + len[c] are visible if they also share c's residue modulo
+ * dilation[axis]. A pair is visible when it is visible on all three axes. */
+static inline const int32_t *kn_attn_rule_lo(const kn_attn_plan *p, int rule, int axis)
+{
+    const int *g = p->grid;
+    int64_t before = axis == 0 ? 0 : axis == 1 ? g[0] : g[0] + g[1];
+    return p->bounds + 2 * ((int64_t)rule * (g[0] + g[1] + g[2]) + before);
+}
+
+static inline const int32_t *kn_attn_rule_len(const kn_attn_plan *p, int rule, int axis)
+{
+    return kn_attn_rule_lo(p, rule, axis) + p->grid[axis];
+}
+
+/* Does the query at grid position q see the key at position k under this rule? The definition of a
+ * rule; executors are tested against it. */
+static inline bool kn_attn_rule_sees(const kn_attn_plan *p, int rule, const int16_t q[3],
+                                     const int16_t k[3])
+{
+    for (int a = 0; a < 3; a++) {
+        int32_t from = k[a] - kn_attn_rule_lo(p, rule, a)[q[a]];
+        if (from < 0 || from >= kn_attn_rule_len(p, rule, a)[q[a]]) return false;
+        if ((k[a] - q[a]) % p->dilation[rule][a] != 0) return false;
+    }
+    return true;
+}
+
+#endif

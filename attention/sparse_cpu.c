@@ -1,0 +1,395 @@
+/* The CPU executor: flash-style attention over lists of key runs; dense is one run of all keys.
+ *
+ * One piece of work is (head, up to 128 queries). Its queries are packed once, in panels, and its
+ * output stays in panels; keys and values stream past in steps of KN_ATTN_KEYS, each step used by
+ * all panels while it is in the L2 cache. Short runs share a step. Pieces are independent and walk
+ * their keys in list order, so results do not depend on threads.
+ *
+ * Keys and values of a head lie far apart in a fused projection (row stride N*D), where equal cache
+ * sets would collide; they are copied together first, a group of heads at a time, in the plan's
+ * key order.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "attention/executors.h"
+#include "attention/sparse_cpu.h"
+
+#include "io/memory.h"
+
+#define LOG2_E 1.44269504088896340736
+#define LN_2   0.69314718055994530942
+
+enum {
+    QUERIES = 128,           /* per piece, for dims up to WIDE_DIM; half of it up to MAX_DIM */
+    WIDE_DIM = 256,
+    MAX_DIM = 512,           /* wider heads run on the reference executor */
+    PIECES_WANTED = 256,     /* heads are grouped until a group has this many pieces... */
+    PACK_TOKENS = 256,       /* tokens per piece of the packing loop */
+    PACK_MIN_QUERIES = 64,   /* fewer queries do not repay a copy of the keys */
+    PACK_LINE = 16           /* floats of a cache line */
+};
+static const int64_t GROUP_BYTES_MAX = 256ll << 20; /* ...or its copies would pass this size */
+
+/* One head's keys or values as the kernels read them. */
+typedef struct rows {
+    const float *data;
+    int64_t stride;
+} rows;
+
+typedef struct cpu_job {
+    const kn_attn_args *args;
+    const kn_attn_plan *plan; /* NULL: dense */
+    const kn_attn_cpu_kernels *kern;
+    int64_t head0, heads;     /* the group being run */
+    int64_t chunk;            /* queries per piece */
+    int64_t chunks;           /* pieces per head; with a plan, its query blocks */
+    float *packed_k, *packed_v; /* [heads][Lk][D], [heads][Lk][Dv]; NULL: used in place */
+} cpu_job;
+
+/* Working memory of one piece, on the stack of the thread that runs it. */
+typedef struct piece {
+    const cpu_job *job;
+    int64_t head;
+    int64_t query0, queries; /* in the plan's order */
+    int panels;
+    rows k, v;
+    const int32_t *perm_q, *perm_k; /* of this head, or NULL */
+    float *q, *o;                   /* panels: [panels][D][W], [panels][Dv][W] */
+    float *s;                       /* [KN_ATTN_KEYS][W] */
+    float m[QUERIES], l[QUERIES];
+} piece;
+
+/* Keys of one softmax step: parts of runs, together at most KN_ATTN_KEYS. */
+typedef struct step {
+    kn_attn_run part[KN_ATTN_KEYS];
+    int parts;
+    int64_t keys;
+} step;
+
+static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Row of the tensors that query i of the piece is. */
+static int64_t query_row(const piece *w, int64_t i)
+{
+    return w->perm_q ? w->perm_q[w->query0 + i] : w->query0 + i;
+}
+
+static void pack_queries(piece *w)
+{
+    const kn_tensor *q = &w->job->args->q;
+    int64_t dim = q->dim[2], W = w->job->kern->panel;
+    float scale = (float)(w->job->args->scale * LOG2_E);
+    for (int64_t i = 0; i < w->panels * W; i++) {
+        float *lane = w->q + (i / W) * dim * W + i % W;
+        if (i >= w->queries) { /* idle lanes: zeros keep them finite */
+            for (int64_t d = 0; d < dim; d++) lane[d * W] = 0.0f;
+            continue;
+        }
+        const float *row = (const float *)q->data + query_row(w, i) * q->stride[0] +
+                           w->head * q->stride[1];
+        for (int64_t d = 0; d < dim; d++) lane[d * W] = row[d] * scale;
+    }
+    for (int64_t i = 0; i < w->panels * W; i++) {
+        w->m[i] = -INFINITY;
+        w->l[i] = 0.0f;
+    }
+    memset(w->o, 0, sizeof(float) * (size_t)(w->panels * W * w->job->args->v.dim[2]));
+}
+
+static void store_output(const piece *w)
+{
+    const kn_tensor *o = &w->job->args->out, *lse = &w->job->args->lse;
+    int64_t dim = o->dim[2], W = w->job->kern->panel;
+    for (int64_t i = 0; i < w->queries; i++) {
+        const float *lane = w->o + (i / W) * dim * W + i % W;
+        int64_t query = query_row(w, i);
+        float *row = (float *)o->data + query * o->stride[0] + w->head * o->stride[1];
+        float inverse = w->l[i] == 0.0f ? 0.0f : 1.0f / w->l[i];
+        for (int64_t d = 0; d < dim; d++) row[d] = lane[d * W] * inverse;
+        if (lse->rank)
+            ((float *)lse->data)[w->head * lse->stride[0] + query * lse->stride[1]] =
+                w->l[i] == 0.0f ? -INFINITY : (float)(LN_2 * (w->m[i] + log2((double)w->l[i])));
+    }
+}
+
+static void add_bias(const piece *w, int panel, int64_t key0, int64_t keys)
+{
+    const kn_tensor *b = &w->job->args->bias;
+    int64_t W = w->job->kern->panel, lanes = min_i64(W, w->queries - panel * W);
+    for (int64_t i = 0; i < lanes; i++) {
+        const float *row = (const float *)b->data + w->head * b->stride[0] +
+                           (w->query0 + panel * W + i) * b->stride[1] + key0 * b->stride[2];
+        for (int64_t j = 0; j < keys; j++) w->s[j * W + i] += row[j * b->stride[2]] * (float)LOG2_E;
+    }
+}
+
+/* The rule's bounds for each query lane of a panel. */
+static void load_lanes(const piece *w, int panel, int rule, kn_attn_lanes *lanes)
+{
+    const kn_attn_plan *p = w->job->plan;
+    int W = w->job->kern->panel;
+    for (int axis = 0; axis < 3; axis++) {
+        const int32_t *lo = kn_attn_rule_lo(p, rule, axis), *len = kn_attn_rule_len(p, rule, axis);
+        lanes->dilation[axis] = p->dilation[rule][axis];
+        for (int i = 0; i < W; i++) {
+            /* Idle lanes repeat the last query. */
+            int64_t query = min_i64((int64_t)panel * W + i, w->queries - 1);
+            int c = p->pos[3 * query_row(w, query) + axis];
+            lanes->lo[axis][i] = lo[c];
+            lanes->len[axis][i] = len[c];
+            lanes->residue[axis][i] = c % p->dilation[rule][axis];
+        }
+    }
+}
+
+static void hide_keys(const piece *w, const kn_attn_run *part, const kn_attn_lanes *lanes, float *s)
+{
+    const int16_t *pos = w->job->plan->pos;
+    if (!w->perm_k) {
+        w->job->kern->mask(s, part->count, pos + 3 * (int64_t)part->key, lanes);
+        return;
+    }
+    int16_t gathered[3 * KN_ATTN_KEYS];
+    for (int j = 0; j < part->count; j++)
+        memcpy(gathered + 3 * j, pos + 3 * (int64_t)w->perm_k[part->key + j], 3 * sizeof *pos);
+    w->job->kern->mask(s, part->count, gathered, lanes);
+}
+
+static void run_step(piece *w, const step *st)
+{
+    const cpu_job *job = w->job;
+    const kn_attn_cpu_kernels *kern = job->kern;
+    int64_t W = kern->panel, dim = job->args->q.dim[2], dv = job->args->v.dim[2];
+    kn_attn_lanes lanes;
+    float alpha[KN_ATTN_MAX_PANEL];
+    for (int panel = 0; panel < w->panels; panel++) {
+        const float *q = w->q + panel * dim * W;
+        float *o = w->o + panel * dv * W, *s = w->s;
+        int rule = -1;
+        for (int i = 0; i < st->parts; s += st->part[i].count * W, i++) {
+            const kn_attn_run *part = &st->part[i];
+            kern->qk(w->k.data + part->key * w->k.stride, w->k.stride, part->count, q, dim, s);
+            if (part->rule < 0) continue;
+            if (part->rule != rule) load_lanes(w, panel, rule = part->rule, &lanes);
+            hide_keys(w, part, &lanes, s);
+        }
+        if (job->args->bias.rank) add_bias(w, panel, st->part[0].key, st->keys);
+        kern->softmax(w->s, st->keys, w->m + panel * W, w->l + panel * W, alpha);
+        s = w->s;
+        for (int i = 0; i < st->parts; s += st->part[i].count * W, i++) {
+            const kn_attn_run *part = &st->part[i];
+            kern->pv(w->v.data + part->key * w->v.stride, w->v.stride, part->count, s,
+                     i ? NULL : alpha, dv, o);
+        }
+    }
+}
+
+/* Walk the runs in steps of KN_ATTN_KEYS keys. */
+static void run_list(piece *w, const kn_attn_run *runs, int64_t run_count)
+{
+    step st = {.parts = 0, .keys = 0};
+    for (int64_t r = 0; r < run_count; r++)
+        for (int32_t done = 0; done < runs[r].count;) {
+            int32_t take = (int32_t)min_i64(runs[r].count - done, KN_ATTN_KEYS - st.keys);
+            st.part[st.parts++] = (kn_attn_run){runs[r].key + done, take, runs[r].rule};
+            st.keys += take;
+            done += take;
+            if (st.keys < KN_ATTN_KEYS) continue;
+            run_step(w, &st);
+            st.parts = 0;
+            st.keys = 0;
+        }
+    if (st.keys) run_step(w, &st);
+}
+
+/* Row stride of packed keys or values, in floats: an odd number of cache lines, so that one column
+ * of many rows spreads over all sets of the L1 cache. */
+static int64_t packed_stride(const kn_tensor *t)
+{
+    return ((t->dim[2] + PACK_LINE - 1) / PACK_LINE | 1) * PACK_LINE;
+}
+
+static rows head_rows(const kn_tensor *t, const float *packed, int64_t head, int64_t head0)
+{
+    if (packed)
+        return (rows){packed + (head - head0) * t->dim[0] * packed_stride(t), packed_stride(t)};
+    return (rows){(const float *)t->data + head * t->stride[1], t->stride[0]};
+}
+
+static void run_piece(const cpu_job *job, int64_t head, int64_t query0, int64_t queries,
+                      const kn_attn_run *runs, int64_t run_count)
+{
+    _Alignas(64) float q[QUERIES * WIDE_DIM], o[QUERIES * WIDE_DIM];
+    _Alignas(64) float s[KN_ATTN_KEYS * KN_ATTN_MAX_PANEL];
+    const kn_attn_plan *p = job->plan;
+    int64_t perm = p && p->perm_heads > 1 ? head * p->tokens : 0;
+    piece w = {.job = job,
+               .head = head,
+               .query0 = query0,
+               .queries = queries,
+               .panels = (int)((queries + job->kern->panel - 1) / job->kern->panel),
+               .k = head_rows(&job->args->k, job->packed_k, head, job->head0),
+               .v = head_rows(&job->args->v, job->packed_v, head, job->head0),
+               .perm_q = p && p->perm_q ? p->perm_q + perm : NULL,
+               .perm_k = p && p->perm_k ? p->perm_k + perm : NULL,
+               .q = q,
+               .o = o,
+               .s = s};
+    pack_queries(&w);
+    run_list(&w, runs, run_count);
+    store_output(&w);
+}
+
+static void run_dense_pieces(void *user, int64_t begin, int64_t end)
+{
+    const cpu_job *job = user;
+    int64_t lq = job->args->q.dim[0];
+    kn_attn_run all = {0, (int32_t)job->args->k.dim[0], -1};
+    for (int64_t i = begin; i < end; i++) {
+        int64_t q0 = i % job->chunks * job->chunk;
+        run_piece(job, job->head0 + i / job->chunks, q0, min_i64(job->chunk, lq - q0), &all, 1);
+    }
+}
+
+static void run_plan_pieces(void *user, int64_t begin, int64_t end)
+{
+    const cpu_job *job = user;
+    const kn_attn_plan *p = job->plan;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t head = job->head0 + i / job->chunks, block = i % job->chunks;
+        int64_t row = (p->heads > 1 ? head : 0) * p->q_blocks + block;
+        const kn_attn_run *runs = p->runs + p->row_ptr[row];
+        for (int64_t q0 = p->q_start[block]; q0 < p->q_start[block + 1]; q0 += job->chunk)
+            run_piece(job, head, q0, min_i64(job->chunk, p->q_start[block + 1] - q0), runs,
+                      p->row_ptr[row + 1] - p->row_ptr[row]);
+    }
+}
+
+/* Copy one head's token range of k or v into packed rows, in the plan's key order. */
+static void pack_rows(const cpu_job *job, const kn_tensor *t, float *packed, int64_t head, int64_t begin,
+                      int64_t end)
+{
+    const kn_attn_plan *p = job->plan;
+    const int32_t *perm = p && p->perm_k ? p->perm_k + (p->perm_heads > 1 ? head * p->tokens : 0) : NULL;
+    int64_t dim = t->dim[2], stride = packed_stride(t);
+    float *out = packed + ((head - job->head0) * t->dim[0] + begin) * stride;
+    for (int64_t i = begin; i < end; i++, out += stride)
+        memcpy(out, (const float *)t->data + (perm ? perm[i] : i) * t->stride[0] + head * t->stride[1],
+               (size_t)dim * sizeof(float));
+}
+
+static void pack_pieces(void *user, int64_t begin, int64_t end)
+{
+    const cpu_job *job = user;
+    int64_t tokens = job->args->k.dim[0], per_head = (tokens + PACK_TOKENS - 1) / PACK_TOKENS;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t head = job->head0 + i / per_head, first = i % per_head * PACK_TOKENS;
+        int64_t last = min_i64(first + PACK_TOKENS, tokens);
+        if (job->packed_k) pack_rows(job, &job->args->k, job->packed_k, head, first, last);
+        if (job->packed_v) pack_rows(job, &job->args->v, job->packed_v, head, first, last);
+    }
+}
+
+/* How the heads are grouped, and the floats of packed keys and values that a group needs. Depends
+ * on shapes and strides only, so that measuring gives the same answer. */
+typedef struct grouping {
+    int64_t heads;
+    int64_t k_floats, v_floats;
+} grouping;
+
+static bool wants_packing(const kn_attn_args *a, const kn_attn_plan *plan, const kn_tensor *t)
+{
+    if (plan && plan->perm_k) return true;
+    return t->stride[0] != t->dim[2] && a->q.dim[0] > PACK_MIN_QUERIES;
+}
+
+static int64_t chunk_of(const kn_attn_args *a)
+{
+    return a->q.dim[2] > WIDE_DIM || a->v.dim[2] > WIDE_DIM ? QUERIES / 2 : QUERIES;
+}
+
+static grouping group_heads(const kn_attn_args *a, const kn_attn_plan *plan)
+{
+    grouping g = {.heads = a->q.dim[1]};
+    int64_t k_head = wants_packing(a, plan, &a->k) ? a->k.dim[0] * packed_stride(&a->k) : 0;
+    int64_t v_head = wants_packing(a, plan, &a->v) ? a->v.dim[0] * packed_stride(&a->v) : 0;
+    if (k_head + v_head) {
+        int64_t pieces = plan ? plan->q_blocks : (a->q.dim[0] + chunk_of(a) - 1) / chunk_of(a);
+        int64_t wanted = (PIECES_WANTED + pieces - 1) / pieces;
+        int64_t fit = GROUP_BYTES_MAX / (int64_t)sizeof(float) / (k_head + v_head);
+        g.heads = min_i64(g.heads, min_i64(wanted, fit > 1 ? fit : 1));
+    }
+    g.k_floats = g.heads * k_head;
+    g.v_floats = g.heads * v_head;
+    return g;
+}
+
+static const kn_attn_cpu_kernels *pick_kernels(kn_dev *d)
+{
+#if defined(__x86_64__)
+    if (kn_dev_isa(d) >= 3) return &kn_attn_cpu_avx512;
+    if (kn_dev_isa(d) == 2) return &kn_attn_cpu_avx2;
+#endif
+    (void)d;
+    return &kn_attn_cpu_base;
+}
+
+/* dst: floats from scratch, or from the host heap (then *owned is set too); NULL for none. */
+static kn_status take_floats(kn_arena *scratch, int64_t floats, float **dst, void **owned)
+{
+    if (floats == 0) return KN_OK;
+    if (scratch) {
+        kn_tensor t;
+        KN_TRY(kn_arena_take(scratch, &t, KN_F32, floats));
+        *dst = t.data;
+        return KN_OK;
+    }
+    KN_TRY(kn_alloc((size_t)floats * sizeof(float), owned));
+    *dst = *owned;
+    return KN_OK;
+}
+
+static bool too_wide(const kn_attn_args *a) { return a->q.dim[2] > MAX_DIM || a->v.dim[2] > MAX_DIM; }
+
+kn_status kn_attn_run_cpu(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,
+                          kn_arena *scratch)
+{
+    if (too_wide(args)) return kn_attn_run_ref(d, args, plan, scratch);
+    kn_status st = KN_OK;
+    kn_arena_mark mark = scratch ? kn_arena_get_mark(scratch) : 0;
+    void *owned_k = NULL, *owned_v = NULL;
+    grouping g = group_heads(args, plan);
+    int64_t heads = args->q.dim[1], lk = args->k.dim[0];
+    cpu_job job = {.args = args, .plan = plan, .kern = pick_kernels(d), .chunk = chunk_of(args)};
+    job.chunks = plan ? plan->q_blocks : (args->q.dim[0] + job.chunk - 1) / job.chunk;
+    KN_TRY_GOTO(take_floats(scratch, g.k_floats, &job.packed_k, &owned_k));
+    KN_TRY_GOTO(take_floats(scratch, g.v_floats, &job.packed_v, &owned_v));
+    for (; job.head0 < heads; job.head0 += g.heads) {
+        job.heads = min_i64(g.heads, heads - job.head0);
+        if (job.packed_k || job.packed_v)
+            kn_parallel_for(d, job.heads * ((lk + PACK_TOKENS - 1) / PACK_TOKENS), 1, pack_pieces, &job);
+        kn_parallel_for(d, job.heads * job.chunks, 1, plan ? run_plan_pieces : run_dense_pieces, &job);
+    }
+done:
+    kn_free(owned_k);
+    kn_free(owned_v);
+    if (scratch) kn_arena_reset(scratch, mark);
+    return st;
+}
+
+kn_status kn_attn_measure_cpu(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,
+                              kn_arena *scratch)
+{
+    (void)d;
+    if (!scratch || too_wide(args)) return KN_OK;
+    grouping g = group_heads(args, plan);
+    kn_arena_mark mark = kn_arena_get_mark(scratch);
+    kn_status st = KN_OK;
+    float *unused;
+    KN_TRY_GOTO(take_floats(scratch, g.k_floats, &unused, NULL));
+    KN_TRY_GOTO(take_floats(scratch, g.v_floats, &unused, NULL));
+done:
+    kn_arena_reset(scratch, mark);
+    return st;
+}

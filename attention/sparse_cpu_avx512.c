@@ -1,0 +1,170 @@
+/* AVX-512 kernels of the CPU attention executor: panels of 32 queries. See sparse_cpu.h.
+ *
+ * The two products keep 12 x 2 accumulators in registers: per step 2 vector loads and 12 broadcasts
+ * feed 24 fused multiply-adds, so the multiply-add ports are the limit, not the load ports.
+ */
+#include "attention/sparse_cpu.h"
+
+#if defined(__AVX512F__)
+
+#include <immintrin.h>
+#include <math.h>
+
+enum { W = 32, HALF = 16 };
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* acc[r] += sum_i a[i*step + r*row] b[i,:], for r < rows (a constant at every call). */
+INLINE void product(int rows, const float *a, int64_t row, int64_t step, const float *b, int64_t count,
+                    __m512 acc[12][2])
+{
+    for (int64_t i = 0; i < count; i++) {
+        __m512 b0 = _mm512_loadu_ps(b + i * W);
+        __m512 b1 = _mm512_loadu_ps(b + i * W + HALF);
+#pragma GCC unroll 12
+        for (int r = 0; r < rows; r++) {
+            __m512 x = _mm512_set1_ps(a[i * step + r * row]);
+            acc[r][0] = _mm512_fmadd_ps(x, b0, acc[r][0]);
+            acc[r][1] = _mm512_fmadd_ps(x, b1, acc[r][1]);
+        }
+    }
+}
+
+INLINE void store(int rows, float *out, __m512 acc[12][2])
+{
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++) {
+        _mm512_storeu_ps(out + r * W, acc[r][0]);
+        _mm512_storeu_ps(out + r * W + HALF, acc[r][1]);
+    }
+}
+
+INLINE void qk_rows(int rows, const float *k, int64_t ldk, const float *q, int64_t dim, float *s)
+{
+    __m512 acc[12][2];
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++) acc[r][0] = acc[r][1] = _mm512_setzero_ps();
+    product(rows, k, ldk, 1, q, dim, acc);
+    store(rows, s, acc);
+}
+
+static void qk(const float *k, int64_t ldk, int64_t keys, const float *q, int64_t dim, float *s)
+{
+    int64_t j = 0;
+    for (; keys - j >= 12; j += 12) qk_rows(12, k + j * ldk, ldk, q, dim, s + j * W);
+    for (; keys - j >= 8; j += 8) qk_rows(8, k + j * ldk, ldk, q, dim, s + j * W);
+    for (; keys - j >= 4; j += 4) qk_rows(4, k + j * ldk, ldk, q, dim, s + j * W);
+    for (; j < keys; j++) qk_rows(1, k + j * ldk, ldk, q, dim, s + j * W);
+}
+
+INLINE void pv_rows(int rows, const float *v, int64_t ldv, int64_t keys, const float *p, __m512 a0,
+                    __m512 a1, float *o)
+{
+    __m512 acc[12][2];
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++) {
+        acc[r][0] = _mm512_mul_ps(_mm512_loadu_ps(o + r * W), a0);
+        acc[r][1] = _mm512_mul_ps(_mm512_loadu_ps(o + r * W + HALF), a1);
+    }
+    product(rows, v, 1, ldv, p, keys, acc);
+    store(rows, o, acc);
+}
+
+static void pv(const float *v, int64_t ldv, int64_t keys, const float *p, const float *alpha,
+               int64_t dim, float *o)
+{
+    __m512 a0 = alpha ? _mm512_loadu_ps(alpha) : _mm512_set1_ps(1.0f);
+    __m512 a1 = alpha ? _mm512_loadu_ps(alpha + HALF) : _mm512_set1_ps(1.0f);
+    int64_t d = 0;
+    for (; dim - d >= 12; d += 12) pv_rows(12, v + d, ldv, keys, p, a0, a1, o + d * W);
+    for (; dim - d >= 8; d += 8) pv_rows(8, v + d, ldv, keys, p, a0, a1, o + d * W);
+    for (; dim - d >= 4; d += 4) pv_rows(4, v + d, ldv, keys, p, a0, a1, o + d * W);
+    for (; d < dim; d++) pv_rows(1, v + d, ldv, keys, p, a0, a1, o + d * W);
+}
+
+/* 2^x, 0 below 2^-126, NaN for NaN. */
+INLINE __m512 exp2_(__m512 x)
+{
+    __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512 f = _mm512_sub_ps(x, n);
+    __m512 p = _mm512_set1_ps(KN_EXP2_C6);
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(KN_EXP2_C5));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(KN_EXP2_C4));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(KN_EXP2_C3));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(KN_EXP2_C2));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(KN_EXP2_C1));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+    __mmask16 seen = _mm512_cmp_ps_mask(x, _mm512_set1_ps(KN_EXP2_LOW), _CMP_NLT_UQ);
+    return _mm512_maskz_scalef_ps(seen, p, n);
+}
+
+INLINE void softmax_half(float *s, int64_t keys, float *m, float *l, float *alpha)
+{
+    /* Four chains each, so that latency does not bind. */
+    __m512 top[4], sum[4];
+    __m512 old = _mm512_loadu_ps(m);
+    top[0] = top[1] = top[2] = top[3] = old;
+    int64_t j = 0;
+    for (; j + 4 <= keys; j += 4)
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++)
+            top[i] = _mm512_max_ps(top[i], _mm512_loadu_ps(s + (j + i) * W));
+    for (; j < keys; j++) top[0] = _mm512_max_ps(top[0], _mm512_loadu_ps(s + j * W));
+    __m512 now = _mm512_max_ps(_mm512_max_ps(top[0], top[1]), _mm512_max_ps(top[2], top[3]));
+    _mm512_storeu_ps(m, now);
+    /* Nothing visible yet: subtract 0, or -inf minus -inf would give NaN. */
+    __mmask16 empty = _mm512_cmp_ps_mask(now, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ);
+    now = _mm512_mask_mov_ps(now, empty, _mm512_setzero_ps());
+    __m512 a = exp2_(_mm512_sub_ps(old, now));
+    _mm512_storeu_ps(alpha, a);
+    sum[0] = sum[1] = sum[2] = sum[3] = _mm512_setzero_ps();
+    for (j = 0; j + 4 <= keys; j += 4)
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            float *at = s + (j + i) * W;
+            __m512 p = exp2_(_mm512_sub_ps(_mm512_loadu_ps(at), now));
+            _mm512_storeu_ps(at, p);
+            sum[i] = _mm512_add_ps(sum[i], p);
+        }
+    for (; j < keys; j++) {
+        __m512 p = exp2_(_mm512_sub_ps(_mm512_loadu_ps(s + j * W), now));
+        _mm512_storeu_ps(s + j * W, p);
+        sum[0] = _mm512_add_ps(sum[0], p);
+    }
+    sum[0] = _mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3]));
+    _mm512_storeu_ps(l, _mm512_fmadd_ps(_mm512_loadu_ps(l), a, sum[0]));
+}
+
+static void softmax(float *s, int64_t keys, float *m, float *l, float *alpha)
+{
+    for (int h = 0; h < W; h += HALF) softmax_half(s + h, keys, m + h, l + h, alpha + h);
+}
+
+/* Lanes that see coordinate c on one axis. */
+INLINE __mmask16 axis_visible(const kn_attn_lanes *b, int axis, int lane, int32_t c)
+{
+    /* One unsigned compare tests both ends: a coordinate below lo wraps to a huge value. */
+    __m512i from = _mm512_sub_epi32(_mm512_set1_epi32(c), _mm512_loadu_si512(b->lo[axis] + lane));
+    __mmask16 in = _mm512_cmplt_epu32_mask(from, _mm512_loadu_si512(b->len[axis] + lane));
+    if (b->dilation[axis] > 1)
+        in &= _mm512_cmpeq_epi32_mask(_mm512_set1_epi32(c % b->dilation[axis]),
+                                      _mm512_loadu_si512(b->residue[axis] + lane));
+    return in;
+}
+
+static void mask(float *s, int64_t keys, const int16_t *pos, const kn_attn_lanes *b)
+{
+    const __m512 hidden = _mm512_set1_ps(-INFINITY);
+    for (int64_t j = 0; j < keys; j++)
+        for (int lane = 0; lane < W; lane += HALF) {
+            __mmask16 in = axis_visible(b, 0, lane, pos[3 * j]) &
+                           axis_visible(b, 1, lane, pos[3 * j + 1]) &
+                           axis_visible(b, 2, lane, pos[3 * j + 2]);
+            _mm512_mask_storeu_ps(s + j * W + lane, (__mmask16)~in, hidden);
+        }
+}
+
+const kn_attn_cpu_kernels kn_attn_cpu_avx512 = {
+    .panel = W, .qk = qk, .softmax = softmax, .pv = pv, .mask = mask};
+
+#endif
