@@ -112,7 +112,7 @@ static kn_status metadata_int(const kn_safetensors *file, const char *key, int64
     return KN_OK;
 }
 
-kn_status kn_checkpoint_peek(const char *path, bool *exists, int64_t *seed)
+kn_status kn_checkpoint_peek(const char *path, bool *exists, int64_t *seed, int64_t *step)
 {
     struct stat s;
     *exists = stat(path, &s) == 0;
@@ -120,6 +120,7 @@ kn_status kn_checkpoint_peek(const char *path, bool *exists, int64_t *seed)
     kn_safetensors *file;
     KN_TRY(kn_safetensors_open(path, NULL, &file));
     kn_status st = metadata_int(file, "seed", seed);
+    if (st == KN_OK) st = metadata_int(file, "step", step);
     kn_safetensors_close(&file);
     return st;
 }
@@ -169,6 +170,8 @@ kn_status kn_checkpoint_load(const char *path, kn_dev *d, const kn_job_identity 
     kn_status st = KN_OK;
     const char *job = kn_safetensors_metadata(file, "job");
     if (!job || strcmp(job, id->fingerprint)) KN_TRY_GOTO(other_job(file, id));
+    KN_TRY_GOTO(upload(d, file, "latents", latents));
+    if (!solver) goto done;
     int64_t step, known, order;
     KN_TRY_GOTO(metadata_int(file, "step", &step));
     KN_TRY_GOTO(metadata_int(file, "known", &known));
@@ -176,7 +179,6 @@ kn_status kn_checkpoint_load(const char *path, kn_dev *d, const kn_job_identity 
     kn_solver_state state = {.index = (int)step, .known = (int)known, .order = (int)order,
                              .tensors = kn_safetensors_count(file) - 1};
     KN_TRY_GOTO(kn_solver_restore(solver, &state));
-    KN_TRY_GOTO(upload(d, file, "latents", latents));
     for (int i = 0; i < state.tensors; i++) KN_TRY_GOTO(upload(d, file, names[i], &state.tensor[i]));
 done:
     kn_safetensors_close(&file);

@@ -34,10 +34,10 @@ KN_CHECKED kn_status kn_checkpoint_path(const char *output, char **path);
 KN_CHECKED kn_status kn_checkpoint_save(const char *path, kn_dev *d, const kn_job_identity *id, int64_t seed,
                                         const kn_tensor *latents, const kn_solver *solver);
 
-/* Read only the seed of a checkpoint (a job with --seed -1 goes on with the one it drew).
+/* Read only the seed (a job with --seed -1 goes on with the one it drew) and the step of a checkpoint.
  * *exists is false, and KN_OK returned, when there is no file. */
-KN_CHECKED kn_status kn_checkpoint_peek(const char *path, bool *exists, int64_t *seed);
-/* Restore latents and solver from a checkpoint of the same job. */
+KN_CHECKED kn_status kn_checkpoint_peek(const char *path, bool *exists, int64_t *seed, int64_t *step);
+/* Restore latents, and the solver unless it is NULL (denoising is done), from a checkpoint of the same job. */
 KN_CHECKED kn_status kn_checkpoint_load(const char *path, kn_dev *d, const kn_job_identity *id,
                                         const kn_tensor *latents, kn_solver *solver);
 

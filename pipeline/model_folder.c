@@ -5,12 +5,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "io/atomic_file.h"
-#include "io/json.h"
 #include "io/memory.h"
-#include "io/text.h"
-
-enum { CONFIG_LIMIT_BYTES = 1 << 20, CONFIG_LIMIT_VALUES = 10000 };
+#include "pipeline/preset.h"
 
 static bool exists(const char *root, const char *name)
 {
@@ -105,55 +101,17 @@ void kn_model_folder_close(kn_model_folder *m)
 
 /* ---- defaults ---------------------------------------------------------------------------------*/
 
-static kn_status read_object(const char *path, json_t **out)
-{
-    char *data;
-    size_t size;
-    *out = NULL;
-    KN_TRY(kn_file_read(path, CONFIG_LIMIT_BYTES, &data, &size));
-    kn_status st = kn_json_parse(path, data, size, CONFIG_LIMIT_VALUES, out);
-    kn_free(data);
-    if (st == KN_OK && !json_is_object(*out)) {
-        st = kn_fail(KN_ERR_FORMAT, "%s: expected a JSON object, found %s", path, kn_json_kind(*out));
-        json_decref(*out);
-        *out = NULL;
-    }
-    return st;
-}
-
-static kn_status set_from_json(kn_options *o, const char *path, const char *key, const json_t *value)
-{
-    char *where, text[KN_DOUBLE_CHARS];
-    const char *as_text = text;
-    if (json_is_string(value))
-        as_text = json_string_value(value);
-    else if (json_is_integer(value))
-        snprintf(text, sizeof text, "%lld", (long long)json_integer_value(value));
-    else if (json_is_real(value))
-        kn_text_double(json_real_value(value), text);
-    else if (json_is_boolean(value))
-        as_text = json_is_true(value) ? "true" : "false";
-    else
-        return kn_fail(KN_ERR_MODEL, "%s: %s: expected a string, number or boolean, found %s", path, key, kn_json_kind(value));
-    KN_TRY(kn_asprintf(&where, "%s: %s", path, key));
-    kn_status st = kn_options_set(o, key, as_text, KN_FROM_MODEL, where);
-    kn_free(where);
-    return st == KN_ERR_ARG ? KN_ERR_MODEL : st; /* the folder is at fault, not the user */
-}
+/* What is wrong in the folder's own files is the model's fault, not the user's. */
+static kn_status as_model_error(kn_status st) { return st == KN_ERR_ARG ? KN_ERR_MODEL : st; }
 
 static kn_status apply_kinora_json(const kn_model_folder *m, kn_options *o)
 {
     char *path;
-    json_t *object = NULL;
+    kn_config *config = NULL;
     KN_TRY(kn_asprintf(&path, "%s/kinora.json", m->root));
-    kn_status st = read_object(path, &object);
-    const char *key;
-    json_t *value;
-    if (st == KN_OK) {
-        json_object_foreach(object, key, value)
-            if (st == KN_OK) st = set_from_json(o, path, key, value);
-    }
-    json_decref(object);
+    kn_status st = kn_config_open(path, &config);
+    if (st == KN_OK) st = as_model_error(kn_options_apply(kn_config_root(config), o, KN_FROM_MODEL));
+    kn_config_close(&config);
     kn_free(path);
     return st;
 }
@@ -162,15 +120,16 @@ static kn_status apply_kinora_json(const kn_model_folder *m, kn_options *o)
 static kn_status apply_scheduler(const kn_model_folder *m, kn_options *o)
 {
     char *path;
-    json_t *object = NULL;
+    kn_config *config = NULL;
     KN_TRY(kn_asprintf(&path, "%s/scheduler/scheduler_config.json", m->root));
-    kn_status st = read_object(path, &object);
+    kn_status st = kn_config_open(path, &config);
     if (st == KN_OK) {
-        const json_t *shift = json_object_get(object, "flow_shift");
-        if (!shift) shift = json_object_get(object, "shift");
-        if (shift) st = set_from_json(o, path, "shift", shift);
+        const kn_node *root = kn_config_root(config);
+        const kn_node *shift = kn_node_find(root, kn_node_has(root, "flow_shift") ? "flow_shift" : "shift");
+        if (shift && shift->text && !kn_node_is_null(shift))
+            st = as_model_error(kn_options_set(o, "shift", shift->text, KN_FROM_MODEL, path));
     }
-    json_decref(object);
+    kn_config_close(&config);
     kn_free(path);
     return st;
 }

@@ -8,6 +8,7 @@
 #ifndef KN_PIPELINE_PRESET_H
 #define KN_PIPELINE_PRESET_H
 
+#include "io/config.h"
 #include "pipeline/options.h"
 
 typedef struct kn_preset {
@@ -24,5 +25,8 @@ KN_CHECKED kn_status kn_preset_apply(const char *name, kn_options *o);
 KN_CHECKED kn_status kn_preset_about(const kn_preset *p, char **about);
 /* Set the options of a YAML or JSON file; source KN_FROM_CONFIG. */
 KN_CHECKED kn_status kn_config_apply(const char *path, kn_options *o);
+
+/* Set every key of a flat map, whose values are scalars; `about` is skipped. */
+KN_CHECKED kn_status kn_options_apply(const kn_node *map, kn_options *o, kn_option_source source);
 
 #endif

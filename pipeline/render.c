@@ -1,0 +1,223 @@
+#include "pipeline/render.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "io/atomic_file.h"
+#include "io/memory.h"
+#include "io/safetensors.h"
+#include "io/video.h"
+#include "pipeline/memory_plan.h"
+#include "pipeline/render_job.h"
+#include "text/utf8.h"
+#include "vae/wan_vae.h"
+
+void kn_job_note(kn_job *j, const char *fmt, ...)
+{
+    char text[1024];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    kn_event e = {.kind = KN_EVENT_NOTE, .text = text};
+    if (j->fn) j->fn(j->user, &e);
+}
+
+/* ---- checks before any work -------------------------------------------------------------------*/
+
+static kn_status check_utf8(const char *what, const char *text)
+{
+    size_t n = strlen(text), bad = kn_utf8_check(text, n);
+    if (bad < n) return kn_fail(KN_ERR_ARG, "%s: expected UTF-8 text, found byte 0x%02x at offset %zu", what, (unsigned char)text[bad], bad);
+    return KN_OK;
+}
+
+/* --prompt-file takes the place of --prompt. */
+static kn_status read_prompt(kn_options *o)
+{
+    enum { LIMIT_BYTES = 1 << 20 };
+    if (o->prompt_file) {
+        char *text;
+        size_t size;
+        KN_TRY(kn_file_read(o->prompt_file, LIMIT_BYTES, &text, &size));
+        kn_status st = strlen(text) == size ? KN_OK : kn_fail(KN_ERR_ARG, "%s: expected UTF-8 text, found a zero byte", o->prompt_file);
+        if (st == KN_OK) st = check_utf8(o->prompt_file, text);
+        if (st == KN_OK) st = kn_options_set(o, "prompt", text, KN_FROM_COMMAND_LINE, "--prompt-file");
+        kn_free(text);
+        KN_TRY(st);
+        kn_free(o->prompt_file);
+        o->prompt_file = NULL;
+    }
+    if (!o->prompt && !o->embeds_in && !o->latents_in)
+        return kn_fail(KN_ERR_ARG, "nothing to render: give --prompt TEXT or --prompt-file FILE");
+    if (o->prompt) KN_TRY(check_utf8("--prompt", o->prompt));
+    return o->negative_prompt ? check_utf8("--negative-prompt", o->negative_prompt) : KN_OK;
+}
+
+/* The folder a file would go to must be there and writable before hours are spent. */
+static kn_status check_target(const kn_options *o, const char *flag, const char *path)
+{
+    struct stat s;
+    char folder[4096];
+    const char *slash = strrchr(path, '/');
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path + (slash == path)) : 1, slash ? path : ".");
+    if (stat(folder, &s) != 0 || !S_ISDIR(s.st_mode) || access(folder, W_OK) != 0)
+        return kn_fail(KN_ERR_IO, "%s %s: the folder '%s' is missing or not writable", flag, path, folder);
+    if (stat(path, &s) != 0) return KN_OK;
+    if (S_ISDIR(s.st_mode)) return kn_fail(KN_ERR_ARG, "%s %s: is a folder, expected a file", flag, path);
+    if (!o->overwrite) return kn_fail(KN_ERR_ARG, "%s %s: exists; give --overwrite (-y) to replace it", flag, path);
+    return KN_OK;
+}
+
+static kn_status check_outputs(const kn_options *o)
+{
+    if (!o->output && !o->frames_dir && !o->latents_out && !o->embeds_out)
+        return kn_fail(KN_ERR_ARG, "nowhere to write: give --output FILE (or --frames-dir, --latents-out)");
+    if (o->output) {
+        KN_TRY(check_target(o, "--output", o->output));
+        kn_video_writer_params p = kn_video_writer_defaults();
+        kn_job_video_params(o, &p);
+        KN_TRY(kn_video_writer_check(&p));
+    }
+    if (o->contact_sheet) KN_TRY(check_target(o, "--contact-sheet", o->contact_sheet));
+    if (o->latents_out) KN_TRY(check_target(o, "--latents-out", o->latents_out));
+    if (o->embeds_out) KN_TRY(check_target(o, "--embeds-out", o->embeds_out));
+    struct stat s;
+    if (o->frames_dir && stat(o->frames_dir, &s) == 0 && !S_ISDIR(s.st_mode))
+        return kn_fail(KN_ERR_ARG, "--frames-dir %s: is a file, expected a folder", o->frames_dir);
+    return KN_OK;
+}
+
+static kn_status pick_seed(kn_options *o)
+{
+    if (o->seed >= 0) return KN_OK;
+    /* 32 bits: all that torch's CPU generator uses, and short enough to type again */
+    uint32_t drawn;
+    if (getrandom(&drawn, sizeof drawn, 0) != (ssize_t)sizeof drawn)
+        return kn_fail(KN_ERR_IO, "drawing a seed: %s", strerror(errno));
+    o->seed = drawn;
+    return KN_OK;
+}
+
+/* ---- device -----------------------------------------------------------------------------------*/
+
+static kn_status open_device(kn_job *j)
+{
+    kn_dev_params p = {.threads = (int)j->o->threads};
+    if (j->o->device == KN_DEVICE_AUTO || j->o->device == KN_DEVICE_CUDA) {
+        p.kind = KN_DEV_CUDA;
+        kn_status st = kn_dev_open(&p, &j->dev);
+        if (st == KN_OK || j->o->device == KN_DEVICE_CUDA) return st;
+        kn_error_clear();
+    }
+    p.kind = j->o->device == KN_DEVICE_REF ? KN_DEV_REF : KN_DEV_CPU;
+    return kn_dev_open(&p, &j->dev);
+}
+
+/* ---- preparing --------------------------------------------------------------------------------*/
+
+static kn_status open_model(kn_job *j)
+{
+    kn_options *o = j->o;
+    if (!o->model) return kn_fail(KN_ERR_ARG, "no model: give --model FOLDER");
+    KN_TRY(kn_model_folder_open(o->model, &j->folder));
+    KN_TRY(kn_model_folder_defaults(&j->folder, o));
+    char *path;
+    KN_TRY(kn_asprintf(&path, "%s/config.json", j->folder.transformer));
+    kn_status st = kn_dit_config_read(path, &j->dit);
+    kn_free(path);
+    return st;
+}
+
+static kn_status find_checkpoint(kn_job *j)
+{
+    const kn_options *o = j->o;
+    const char *beside = o->output ? o->output : o->frames_dir ? o->frames_dir : o->latents_out;
+    if (!beside || o->latents_in) return KN_OK;
+    KN_TRY(kn_checkpoint_path(beside, &j->checkpoint));
+    if (!o->resume) return KN_OK;
+    int64_t seed = 0, step = 0;
+    KN_TRY(kn_checkpoint_peek(j->checkpoint, &j->resumed, &seed, &step));
+    if (!j->resumed) return KN_OK;
+    if (o->seed < 0) j->o->seed = seed;
+    j->denoised = step == o->steps;
+    return KN_OK;
+}
+
+static kn_status prepare(kn_job *j)
+{
+    kn_options *o = j->o;
+    KN_TRY(open_model(j));
+    KN_TRY(read_prompt(o));
+    KN_TRY(kn_options_resolve(o));
+    KN_TRY(check_outputs(o));
+    KN_TRY(find_checkpoint(j));
+    KN_TRY(pick_seed(o));
+    j->denoised = j->denoised || o->latents_in;
+    j->guided = o->guidance != 1.0;
+    j->geo = kn_geometry_of(o, j->dit.in_channels, j->dit.patch);
+    KN_TRY(kn_job_identity_build(o, (const char *const *)j->folder.files, j->folder.files_count, &j->id));
+    return open_device(j);
+}
+
+static void tell_what_follows(kn_job *j)
+{
+    const kn_options *o = j->o;
+    const kn_geometry *g = &j->geo;
+    kn_job_note(j, "%" PRId64 "x%" PRId64 ", %" PRId64 " frames at %g fps, %" PRId64 " tokens; %" PRId64 " steps, guidance %g, shift %g, seed %" PRId64 "; %s",
+                o->width_px, o->height_px, o->frames, o->fps, g->tokens, o->steps, o->guidance, o->shift, o->seed,
+                kn_dev_describe(j->dev));
+    if (g->width_px != g->out_width_px || g->height_px != g->out_height_px)
+        kn_job_note(j, "rendered at %" PRId64 "x%" PRId64 " and cropped", g->width_px, g->height_px);
+    if (o->resume && !j->resumed) kn_job_note(j, "no checkpoint at %s: starting from the beginning", j->checkpoint ? j->checkpoint : "(none)");
+    if (j->resumed) kn_job_note(j, "going on from %s", j->checkpoint);
+}
+
+static kn_status run_phases(kn_job *j)
+{
+    if (!j->denoised || j->o->embeds_out) KN_TRY(kn_job_text(j));
+    if (j->o->output || j->o->frames_dir || j->o->contact_sheet || j->o->latents_out) KN_TRY(kn_job_denoise(j));
+    if (j->o->output || j->o->frames_dir || j->o->contact_sheet) KN_TRY(kn_job_decode(j));
+    if (j->checkpoint && !j->o->keep_checkpoint) unlink(j->checkpoint);
+    return KN_OK;
+}
+
+static void close_job(kn_job *j)
+{
+    for (int i = 0; i < KN_PROMPTS; i++) kn_free(j->embeds[i]);
+    kn_free(j->latents);
+    kn_free(j->checkpoint);
+    kn_job_identity_free(&j->id);
+    kn_dev_close(&j->dev);
+    kn_model_folder_close(&j->folder);
+}
+
+kn_status kn_render(kn_options *o, kn_event_fn *fn, void *user)
+{
+    kn_job j = {.o = o, .fn = fn, .user = user};
+    kn_memory_plan plan;
+    kn_status st = KN_OK;
+    KN_TRY_GOTO(prepare(&j));
+    tell_what_follows(&j);
+    KN_TRY_GOTO(kn_memory_plan_build(&j, &plan));
+    if (o->dry_run) kn_memory_plan_tell(&j, &plan);
+    KN_TRY_GOTO(kn_memory_plan_check(&j, &plan));
+    if (o->dry_run) goto done;
+    KN_TRY_GOTO(run_phases(&j));
+    if (o->output) {
+        kn_event e = {.kind = KN_EVENT_DONE, .text = o->output};
+        if (fn) fn(user, &e);
+    }
+done:
+    if (st == KN_ERR_CANCELLED && j.checkpoint && access(j.checkpoint, F_OK) == 0)
+        st = kn_fail(st, "%s; the same command with --resume goes on from there", kn_error_text());
+    close_job(&j);
+    return st;
+}

@@ -1,0 +1,19 @@
+/* pipeline/render.h - one render, from options to a finished file.
+ *
+ * Purpose   Checks everything that can be checked before weights are read, then runs the phases: text,
+ *           denoise, decode. Each phase loads its network, and closes it before the next.
+ * Errors    As the parts say; nothing is left under a final name unless it is whole. After the first step a
+ *           checkpoint stands beside the output until the output is complete.
+ * Threads   One render per thread; renders share nothing.
+ */
+#ifndef KN_PIPELINE_RENDER_H
+#define KN_PIPELINE_RENDER_H
+
+#include "pipeline/progress.h"
+
+/* o: the user's options (command line, preset and config applied). The model folder's defaults are added
+ * and what follows from others is filled in; on return o holds what was used, the seed included.
+ * o->dry_run: stops after the plan. fn may be NULL. */
+KN_CHECKED kn_status kn_render(kn_options *o, kn_event_fn *fn, void *user);
+
+#endif
