@@ -234,7 +234,7 @@ kn_status kn_spm_charsmap_apply(const char *charsmap, size_t size, const char *t
     const char *strings = trie + trie_bytes;
     size_t string_bytes = size - 4 - trie_bytes;
     for (size_t at = 0; at < text_size;) {
-        uint32_t offset, cp;
+        uint32_t offset = 0, cp;
         int n = longest_match(trie, trie_bytes / 4, text + at, text_size - at, &offset);
         if (n < 0) return kn_fail(KN_ERR_FORMAT, "character map: the trie leads outside itself");
         if (n == 0) {
