@@ -1,0 +1,462 @@
+#include "dit/dit.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "dit/weights.h"
+#include "io/memory.h"
+
+struct kn_dit {
+    kn_dev *dev;
+    kn_dit_config config;
+    kn_dit_weights weights;
+    kn_dtype activation;
+};
+
+struct kn_dit_context {
+    kn_dev *dev;
+    int64_t tokens; /* T */
+    kn_tensor kv;   /* [layers, 2, T, d] */
+};
+
+/* ---- opening ----------------------------------------------------------------------------------*/
+static bool is_folder(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+/* A folder states its dimensions; a single file shows them. */
+static kn_status read_config(const char *path, const kn_safetensors *file, kn_dit_config *config)
+{
+    if (!is_folder(path)) {
+        kn_dit_naming naming;
+        const char *prefix;
+        KN_TRY(kn_dit_naming_detect(file, &naming, &prefix));
+        if (naming == KN_DIT_DIFFUSERS)
+            return kn_fail(KN_ERR_MODEL, "%s: a single file with diffusers' names; give the folder that "
+                                         "also holds its config.json", path);
+        return kn_dit_config_infer(file, prefix, config);
+    }
+    char *name = NULL;
+    KN_TRY(kn_asprintf(&name, "%s/config.json", path));
+    kn_status st = kn_dit_config_read(name, config);
+    kn_free(name);
+    return st;
+}
+
+kn_status kn_dit_open(kn_dev *d, const char *path, kn_dit **out)
+{
+    *out = NULL;
+    kn_status st = KN_OK;
+    kn_dit *m = NULL;
+    kn_safetensors *file = NULL;
+    void *p;
+    KN_TRY_GOTO(kn_alloc_zero(sizeof *m, &p));
+    m = p;
+    m->dev = d;
+    m->activation = kn_dev_activation_dtype(d);
+    KN_TRY_GOTO(kn_safetensors_open(path, is_folder(path) ? "diffusion_pytorch_model" : NULL, &file));
+    KN_TRY_GOTO(read_config(path, file, &m->config));
+    KN_TRY_GOTO(kn_dit_weights_open(d, file, &m->config, &m->weights));
+    *out = m;
+    m = NULL;
+done:
+    kn_dit_close(&m);
+    kn_safetensors_close(&file);
+    return KN_CTX(st, "loading the transformer from %s", path);
+}
+
+void kn_dit_close(kn_dit **m)
+{
+    if (!*m) return;
+    kn_dit_weights_close((*m)->dev, &(*m)->weights);
+    kn_free(*m);
+    *m = NULL;
+}
+
+const kn_dit_config *kn_dit_get_config(const kn_dit *m) { return &m->config; }
+
+kn_status kn_dit_rope_open(const kn_dit *m, int64_t frames_lat, int64_t height_lat,
+                           int64_t width_lat, const int32_t *order, kn_dit_rope *out)
+{
+    const kn_dit_config *c = &m->config;
+    int64_t grid[3] = {frames_lat, height_lat, width_lat};
+    memset(out, 0, sizeof *out);
+    for (int a = 0; a < 3; a++) {
+        if (grid[a] % c->patch[a])
+            return kn_fail(KN_ERR_ARG, "latents of %" PRId64 " x %" PRId64 " x %" PRId64
+                                       ": expected multiples of the patch, %d x %d x %d",
+                           frames_lat, height_lat, width_lat, c->patch[0], c->patch[1], c->patch[2]);
+        grid[a] /= c->patch[a];
+    }
+    return kn_dit_rope_open_grid(m->dev, c->head_dim, c->rope_max_positions, grid, order, out);
+}
+
+/* ---- pieces that prompt and forward share -----------------------------------------------------*/
+static kn_status linear(kn_dev *d, const kn_dit_linear *l, const kn_tensor *x, kn_activation act,
+                        const kn_tensor *out)
+{
+    return kn_linear(d, x, &l->weight, &l->bias.t, act, out);
+}
+
+static kn_status rms(const kn_dit *m, const kn_tensor *x, const kn_weight *weight)
+{
+    kn_rmsnorm_params p = {.eps = (float)m->config.eps};
+    return kn_rmsnorm(m->dev, x, &weight->t, &p, x);
+}
+
+static kn_status tapped(const kn_dit_tap *tap, const char *name, const kn_tensor *t)
+{
+    return tap && tap->fn ? tap->fn(tap->user, name, t) : KN_OK;
+}
+
+/* Axis 0 of t at i, without that axis. */
+static kn_tensor entry(const kn_tensor *t, int64_t i)
+{
+    kn_tensor part = kn_tensor_slice(t, 0, i, 1);
+    part.rank--;
+    for (int a = 0; a < part.rank; a++) {
+        part.dim[a] = part.dim[a + 1];
+        part.stride[a] = part.stride[a + 1];
+    }
+    return part;
+}
+
+/* ---- prompt -----------------------------------------------------------------------------------*/
+static kn_status project_text(const kn_dit *m, const kn_tensor *embeds, kn_arena *mem, kn_tensor *text)
+{
+    int64_t T = embeds->dim[0];
+    kn_tensor in, hidden;
+    KN_TRY(kn_arena_take(mem, &in, m->activation, T, m->config.text_dim));
+    KN_TRY(kn_arena_take(mem, &hidden, m->activation, T, kn_dit_width(&m->config)));
+    KN_TRY(kn_arena_take(mem, text, m->activation, T, kn_dit_width(&m->config)));
+    KN_TRY(kn_copy(m->dev, embeds, &in));
+    KN_TRY(linear(m->dev, &m->weights.text_1, &in, KN_ACT_GELU_TANH, &hidden));
+    return linear(m->dev, &m->weights.text_2, &hidden, KN_ACT_NONE, text);
+}
+
+static kn_status fill_context(const kn_dit *m, const kn_tensor *text, kn_dit_context *c)
+{
+    for (int i = 0; i < m->config.layers; i++) {
+        const kn_dit_attention *cross = &m->weights.blocks[i].cross;
+        kn_tensor kv = entry(&c->kv, i), k = entry(&kv, 0), v = entry(&kv, 1);
+        KN_TRY(linear(m->dev, &cross->k, text, KN_ACT_NONE, &k));
+        KN_TRY(rms(m, &k, &cross->norm_k));
+        KN_TRY(linear(m->dev, &cross->v, text, KN_ACT_NONE, &v));
+    }
+    return KN_OK;
+}
+
+kn_status kn_dit_context_open(const kn_dit *m, const kn_tensor *embeds, const kn_dit_tap *tap,
+                              kn_dit_context **out)
+{
+    *out = NULL;
+    if (embeds->rank != 2 || embeds->dim[0] < 1 || embeds->dim[1] != m->config.text_dim) {
+        char text[KN_SHAPE_TEXT];
+        return kn_fail(KN_ERR_ARG, "text embeddings are %s: expected [tokens, %" PRId64 "]",
+                       kn_tensor_text(embeds, text), m->config.text_dim);
+    }
+    kn_status st = KN_OK;
+    kn_dit_context *c = NULL;
+    kn_arena *mem = NULL;
+    kn_tensor text;
+    void *p;
+    int64_t T = embeds->dim[0], d = kn_dit_width(&m->config);
+    KN_TRY_GOTO(kn_alloc_zero(sizeof *c, &p));
+    c = p;
+    c->dev = m->dev;
+    c->tokens = T;
+    c->kv = kn_tensor_of(NULL, m->activation, m->config.layers, 2, T, d);
+    KN_TRY_GOTO(kn_dev_alloc(m->dev, kn_tensor_bytes(&c->kv), &c->kv.data));
+    /* The three tensors of project_text, each rounded up as arenas do. */
+    size_t bytes = (size_t)(T * (m->config.text_dim + 2 * d)) * kn_dtype_size(m->activation);
+    KN_TRY_GOTO(kn_arena_open(m->dev, bytes + 3 * 256, &mem));
+    KN_TRY_GOTO(project_text(m, embeds, mem, &text));
+    KN_TRY_GOTO(tapped(tap, "text", &text));
+    KN_TRY_GOTO(fill_context(m, &text, c));
+    *out = c;
+    c = NULL;
+done:
+    kn_arena_close(&mem);
+    kn_dit_context_close(&c);
+    return KN_CTX(st, "preparing a prompt of %" PRId64 " tokens", T);
+}
+
+void kn_dit_context_close(kn_dit_context **c)
+{
+    if (!*c) return;
+    if ((*c)->kv.data) kn_dev_free((*c)->dev, (*c)->kv.data, kn_tensor_bytes(&(*c)->kv));
+    kn_free(*c);
+    *c = NULL;
+}
+
+/* ---- forward ----------------------------------------------------------------------------------*/
+/* One evaluation. x is the residual stream; h, q, k, v are the buffers that all blocks share. */
+typedef struct pass {
+    const kn_dit *m;
+    const kn_dit_args *args;
+    kn_dev *dev;
+    kn_arena *mem;
+    int64_t L, d;
+    kn_tensor x, h, q, k, v;  /* [L, d] */
+    kn_tensor temb;           /* [1, d] f32 */
+    kn_tensor timestep_proj;  /* [6, d] f32 */
+    kn_tensor modulation;     /* [6, d] f32 of the block at hand */
+    int block;
+} pass;
+
+/* Rows of pass.modulation and of a block's table. */
+enum { SHIFT_ATTENTION, SCALE_ATTENTION, GATE_ATTENTION, SHIFT_FFN, SCALE_FFN, GATE_FFN };
+
+static kn_status tap_block(const pass *p, const char *what, const kn_tensor *t)
+{
+    if (!p->args->tap.fn) return KN_OK;
+    char name[64];
+    snprintf(name, sizeof name, "blocks.%d.%s", p->block, what);
+    return tapped(&p->args->tap, name, t);
+}
+
+static kn_tensor heads_of(const pass *p, const kn_tensor *x)
+{
+    return kn_tensor_view(x, x->dim[0], p->m->config.heads, p->m->config.head_dim);
+}
+
+/* cos(t w_i), then sin(t w_i), w_i = 10000^(-i / half), with the float32 roundings of diffusers'
+ * get_timestep_embedding(flip_sin_to_cos=True, downscale_freq_shift=0): at t near 1000 the rounding
+ * of w_i shows. */
+static kn_status sinusoid(const pass *p, kn_tensor *out)
+{
+    int64_t half = p->m->config.freq_dim / 2;
+    void *memory;
+    KN_TRY(kn_arena_take(p->mem, out, KN_F32, 1, 2 * half));
+    KN_TRY(kn_alloc_array((size_t)half, 2 * sizeof(float), &memory));
+    float *row = memory;
+    for (int64_t i = 0; i < half; i++) {
+        float exponent = (float)-log(10000.0) * (float)i / (float)half;
+        float angle = (float)p->args->timestep * (float)exp(exponent);
+        row[i] = (float)cos(angle);
+        row[half + i] = (float)sin(angle);
+    }
+    kn_status st = kn_dev_upload(p->dev, row, out);
+    kn_free(memory);
+    return st;
+}
+
+/* temb = linear(silu(linear(sinusoid))); timestep_proj = linear(silu(temb)), all f32. */
+static kn_status embed_time(pass *p)
+{
+    const kn_dit_weights *w = &p->m->weights;
+    kn_tensor wave, hidden, flat;
+    KN_TRY(kn_arena_take(p->mem, &p->temb, KN_F32, 1, p->d));
+    KN_TRY(kn_arena_take(p->mem, &p->timestep_proj, KN_F32, 6, p->d));
+    kn_arena_mark mark = kn_arena_get_mark(p->mem);
+    KN_TRY(sinusoid(p, &wave));
+    KN_TRY(kn_arena_take(p->mem, &hidden, KN_F32, 1, p->d));
+    KN_TRY(linear(p->dev, &w->time_1, &wave, KN_ACT_SILU, &hidden));
+    KN_TRY(linear(p->dev, &w->time_2, &hidden, KN_ACT_NONE, &p->temb));
+    KN_TRY(kn_act(p->dev, &p->temb, KN_ACT_SILU, &hidden));
+    flat = kn_tensor_view(&p->timestep_proj, 1, 6 * p->d);
+    KN_TRY(linear(p->dev, &w->time_proj, &hidden, KN_ACT_NONE, &flat));
+    kn_arena_reset(p->mem, mark);
+    KN_TRY(tapped(&p->args->tap, "temb", &p->temb));
+    return tapped(&p->args->tap, "timestep_proj", &p->timestep_proj);
+}
+
+static kn_status embed_patches(pass *p)
+{
+    const kn_dit_config *c = &p->m->config;
+    kn_tensor patches;
+    kn_arena_mark mark = kn_arena_get_mark(p->mem);
+    KN_TRY(kn_arena_take(p->mem, &patches, p->m->activation, p->L,
+                         kn_dit_patch_elements(c, c->in_channels)));
+    KN_TRY(kn_patchify(p->dev, &p->args->latents, c->patch, p->args->rope->order, &patches));
+    KN_TRY(linear(p->dev, &p->m->weights.patch, &patches, KN_ACT_NONE, &p->x));
+    kn_arena_reset(p->mem, mark);
+    return tapped(&p->args->tap, "patch_embed", &p->x);
+}
+
+/* out = layernorm(x) * (1 + scale) + shift */
+static kn_status modulated_norm(const pass *p, const kn_tensor *x, const kn_tensor *shift,
+                                const kn_tensor *scale, const kn_tensor *out)
+{
+    return kn_layernorm(p->dev, x, KN_ABSENT, KN_ABSENT, scale, shift, (float)p->m->config.eps, out);
+}
+
+static kn_status modulate_block(pass *p, const kn_dit_block *b)
+{
+    kn_tensor table = kn_tensor_view(&b->modulation.t, 6, p->d);
+    return kn_axpby(p->dev, 1, &table, 1, &p->timestep_proj, &p->modulation);
+}
+
+/* x += gate * out(attention(rope(norm(q)), rope(norm(k)), v)) of the modulated x */
+static kn_status self_attention(pass *p, const kn_dit_attention *a)
+{
+    const kn_dit_args *args = p->args;
+    const kn_dit_rope *rope = args->rope;
+    kn_tensor shift = entry(&p->modulation, SHIFT_ATTENTION);
+    kn_tensor scale = entry(&p->modulation, SCALE_ATTENTION);
+    kn_tensor gate = entry(&p->modulation, GATE_ATTENTION);
+    KN_TRY(modulated_norm(p, &p->x, &shift, &scale, &p->h));
+    KN_TRY(linear(p->dev, &a->q, &p->h, KN_ACT_NONE, &p->q));
+    KN_TRY(linear(p->dev, &a->k, &p->h, KN_ACT_NONE, &p->k));
+    KN_TRY(linear(p->dev, &a->v, &p->h, KN_ACT_NONE, &p->v));
+    KN_TRY(rms(p->m, &p->q, &a->norm_q));
+    KN_TRY(rms(p->m, &p->k, &a->norm_k));
+
+    kn_attn_args attn = {.q = heads_of(p, &p->q), .k = heads_of(p, &p->k), .v = heads_of(p, &p->v),
+                         .out = heads_of(p, &p->h)};
+    KN_TRY(kn_rope(p->dev, &attn.q, &rope->cos, &rope->sin, &attn.q));
+    KN_TRY(kn_rope(p->dev, &attn.k, &rope->cos, &rope->sin, &attn.k));
+    KN_TRY(tap_block(p, "attn1.q", &p->q));
+    KN_TRY(tap_block(p, "attn1.k", &p->k));
+    attn.scale = (float)(args->softmax_scale > 0 ? args->softmax_scale
+                                                 : 1 / sqrt(p->m->config.head_dim));
+    if (args->plan)
+        KN_TRY(kn_attn_sparse(p->dev, &attn, args->plan, p->mem));
+    else
+        KN_TRY(kn_attn_dense(p->dev, &attn, p->mem));
+    KN_TRY(linear(p->dev, &a->out, &p->h, KN_ACT_NONE, &p->q));
+    KN_TRY(tap_block(p, "attn1", &p->q));
+    return kn_gate_add(p->dev, &p->x, &p->q, &gate, &p->x);
+}
+
+/* x += out(attention(norm(q), K, V)); K and V come from the prompt */
+static kn_status cross_attention(pass *p, const kn_dit_block *b)
+{
+    const kn_dit_attention *a = &b->cross;
+    const kn_tensor *in = &p->x;
+    kn_tensor kv = entry(&p->args->context->kv, p->block), k = entry(&kv, 0), v = entry(&kv, 1);
+    if (p->m->config.cross_attn_norm) {
+        KN_TRY(kn_layernorm(p->dev, &p->x, &b->norm.weight.t, &b->norm.bias.t, KN_ABSENT, KN_ABSENT,
+                            (float)p->m->config.eps, &p->h));
+        in = &p->h;
+    }
+    KN_TRY(linear(p->dev, &a->q, in, KN_ACT_NONE, &p->q));
+    KN_TRY(rms(p->m, &p->q, &a->norm_q));
+    kn_attn_args attn = {.q = heads_of(p, &p->q), .k = heads_of(p, &k), .v = heads_of(p, &v),
+                         .out = heads_of(p, &p->h), .scale = (float)(1 / sqrt(p->m->config.head_dim))};
+    KN_TRY(kn_attn_dense(p->dev, &attn, p->mem));
+    KN_TRY(linear(p->dev, &a->out, &p->h, KN_ACT_NONE, &p->q));
+    KN_TRY(tap_block(p, "attn2", &p->q));
+    return kn_gate_add(p->dev, &p->x, &p->q, KN_ABSENT, &p->x);
+}
+
+/* x += gate * down(gelu(up(modulated x))), for `rows` tokens at a time */
+static kn_status feed_forward(pass *p, const kn_dit_block *b)
+{
+    kn_tensor shift = entry(&p->modulation, SHIFT_FFN);
+    kn_tensor scale = entry(&p->modulation, SCALE_FFN);
+    kn_tensor gate = entry(&p->modulation, GATE_FFN);
+    int64_t rows = p->args->ffn_rows > 0 && p->args->ffn_rows < p->L ? p->args->ffn_rows : p->L;
+    kn_tensor wide;
+    kn_arena_mark mark = kn_arena_get_mark(p->mem);
+    KN_TRY(kn_arena_take(p->mem, &wide, p->m->activation, rows, p->m->config.ffn_dim));
+    for (int64_t begin = 0; begin < p->L; begin += rows) {
+        int64_t count = p->L - begin < rows ? p->L - begin : rows;
+        kn_tensor x = kn_tensor_slice(&p->x, 0, begin, count);
+        kn_tensor h = kn_tensor_slice(&p->h, 0, begin, count);
+        kn_tensor up = kn_tensor_slice(&wide, 0, 0, count);
+        KN_TRY(modulated_norm(p, &x, &shift, &scale, &h));
+        KN_TRY(linear(p->dev, &b->up, &h, KN_ACT_GELU_TANH, &up));
+        KN_TRY(linear(p->dev, &b->down, &up, KN_ACT_NONE, &h));
+        if (rows == p->L) KN_TRY(tap_block(p, "ffn", &h));
+        KN_TRY(kn_gate_add(p->dev, &x, &h, &gate, &x));
+    }
+    kn_arena_reset(p->mem, mark);
+    return KN_OK;
+}
+
+/* velocity = unpatchify(linear(layernorm(x) * (1 + scale) + shift)); both from temb and a table */
+static kn_status head(pass *p)
+{
+    const kn_dit_config *c = &p->m->config;
+    const kn_dit_weights *w = &p->m->weights;
+    kn_tensor table = kn_tensor_view(&w->head_modulation.t, 2, p->d), both, patches;
+    kn_arena_mark mark = kn_arena_get_mark(p->mem);
+    KN_TRY(kn_arena_take(p->mem, &both, KN_F32, 2, p->d));
+    for (int i = 0; i < 2; i++) {
+        kn_tensor from = kn_tensor_slice(&table, 0, i, 1), to = kn_tensor_slice(&both, 0, i, 1);
+        KN_TRY(kn_axpby(p->dev, 1, &from, 1, &p->temb, &to));
+    }
+    kn_tensor shift = entry(&both, 0), scale = entry(&both, 1);
+    KN_TRY(modulated_norm(p, &p->x, &shift, &scale, &p->h));
+    KN_TRY(tapped(&p->args->tap, "norm_out", &p->h));
+    KN_TRY(kn_arena_take(p->mem, &patches, p->m->activation, p->L,
+                         kn_dit_patch_elements(c, c->out_channels)));
+    KN_TRY(linear(p->dev, &w->head, &p->h, KN_ACT_NONE, &patches));
+    KN_TRY(kn_unpatchify(p->dev, &patches, c->patch, p->args->rope->order, &p->args->velocity));
+    kn_arena_reset(p->mem, mark);
+    return tapped(&p->args->tap, "output", &p->args->velocity);
+}
+
+static kn_status run(pass *p)
+{
+    kn_tensor *const buffers[] = {&p->x, &p->h, &p->q, &p->k, &p->v};
+    for (int i = 0; i < 5; i++) KN_TRY(kn_arena_take(p->mem, buffers[i], p->m->activation, p->L, p->d));
+    KN_TRY(kn_arena_take(p->mem, &p->modulation, KN_F32, 6, p->d));
+    KN_TRY(embed_time(p));
+    KN_TRY(embed_patches(p));
+    for (p->block = 0; p->block < p->m->config.layers; p->block++) {
+        const kn_dit_block *b = &p->m->weights.blocks[p->block];
+        KN_TRY(modulate_block(p, b));
+        KN_TRY(self_attention(p, &b->self));
+        KN_TRY(cross_attention(p, b));
+        KN_TRY(feed_forward(p, b));
+        KN_TRY(tap_block(p, "out", &p->x));
+    }
+    return head(p);
+}
+
+static kn_status check_shape(const kn_dit *m, const kn_dit_rope *rope, const char *what, int64_t channels,
+                             const kn_tensor *t)
+{
+    int64_t want[4] = {channels};
+    for (int a = 0; a < 3; a++) want[a + 1] = rope->grid[a] * m->config.patch[a];
+    if (t->rank == 4 && t->dtype == KN_F32 && memcmp(t->dim, want, sizeof want) == 0) return KN_OK;
+    char text[KN_SHAPE_TEXT];
+    return kn_fail(KN_ERR_ARG, "transformer: %s are %s: expected f32[%" PRId64 ", %" PRId64 ", %" PRId64
+                               ", %" PRId64 "], from the model and the token grid",
+                   what, kn_tensor_text(t, text), want[0], want[1], want[2], want[3]);
+}
+
+kn_status kn_dit_forward(const kn_dit *m, const kn_dit_args *args)
+{
+    KN_TRY(check_shape(m, args->rope, "latents", m->config.in_channels, &args->latents));
+    KN_TRY(check_shape(m, args->rope, "velocities", m->config.out_channels, &args->velocity));
+    if (!(args->timestep >= 0 && args->timestep <= 1000))
+        return kn_fail(KN_ERR_ARG, "transformer: timestep is %g: expected 0 to 1000", args->timestep);
+    pass p = {.m = m, .args = args, .dev = m->dev, .mem = args->scratch, .L = args->rope->tokens,
+              .d = kn_dit_width(&m->config)};
+    kn_arena_mark mark = kn_arena_get_mark(args->scratch);
+    kn_status st = run(&p);
+    kn_arena_reset(args->scratch, mark);
+    if (st == KN_ERR_CANCELLED) return st;
+    return KN_CTX(st, p.block < m->config.layers ? "transformer, block %d" : "transformer, head after %d",
+                  p.block);
+}
+
+kn_status kn_dit_scratch_bytes(const kn_dit *m, const kn_dit_args *args, size_t *bytes)
+{
+    *bytes = 0;
+    kn_status st = KN_OK;
+    kn_dev *measure = NULL;
+    kn_arena *arena = NULL;
+    kn_dit model = *m;
+    kn_dit_args call = *args;
+    KN_TRY_GOTO(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_MEASURE, .measured = kn_dev_measured(m->dev)},
+                            &measure));
+    KN_TRY_GOTO(kn_arena_open(measure, 0, &arena));
+    model.dev = measure;
+    call.scratch = arena;
+    call.tap.fn = NULL;
+    KN_TRY_GOTO(kn_dit_forward(&model, &call));
+    *bytes = kn_arena_peak(arena);
+done:
+    kn_arena_close(&arena);
+    kn_dev_close(&measure);
+    return KN_CTX(st, "measuring the transformer");
+}

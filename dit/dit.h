@@ -1,0 +1,79 @@
+/* dit/dit.h - the Wan diffusion transformer.
+ *
+ * Purpose   One evaluation of the network: latents, a noise level and a prompt in, velocity out.
+ * Shapes    latents [C,F,H,W] and velocity [C_out,F,H,W] f32; F, H, W multiples of the patch.
+ *           L = F h w tokens of width d, in the order that the kn_dit_rope was built with.
+ * Precision Activations f32 on ref and cpu, bf16 on cuda; f32 for the time embedding, modulation,
+ *           norms, softmax, latents and velocity, as in the reference.
+ * Cost      per block 8 L d^2 (self-attention projections) + 4 L^2 d + 4 L d^2 (cross-attention) +
+ *           4 L T d + 4 L d ffn operations.
+ * Memory    weights; per prompt 2 T d per layer; per call the scratch of kn_dit_scratch_bytes:
+ *           5 L d activations, and L ffn or, with ffn_rows, ffn_rows * ffn more.
+ * Errors    KN_ERR_ARG, KN_ERR_MODEL, KN_ERR_UNSUPPORTED, KN_ERR_IO, KN_ERR_NOMEM, KN_ERR_DEVICE.
+ * Threads   The device's thread. Results do not depend on the device's thread count.
+ * Source    Wan, arXiv 2503.20314; diffusers transformer_wan.py; Wan2.1 wan/modules/model.py.
+ */
+#ifndef KN_DIT_DIT_H
+#define KN_DIT_DIT_H
+
+#include "attention/attention.h"
+#include "dit/config.h"
+#include "dit/rope.h"
+
+typedef struct kn_dit kn_dit;
+typedef struct kn_dit_context kn_dit_context;
+
+/* ---- taps -------------------------------------------------------------------------------------
+ * Called with intermediate tensors as they are made, for tests and for finding a wrong operation.
+ * t is in device memory and valid during the call only. Not KN_OK: the forward ends with it.
+ */
+typedef kn_status kn_dit_tap_fn(void *user, const char *name, const kn_tensor *t);
+typedef struct kn_dit_tap {
+    kn_dit_tap_fn *fn; /* NULL = off */
+    void *user;
+} kn_dit_tap;
+
+/* ---- model ------------------------------------------------------------------------------------*/
+/* path: a folder with config.json and diffusion_pytorch_model.safetensors (or its shards), as
+ * diffusers or Wan's own repositories have it, or a single .safetensors file. On the measure device
+ * only names, shapes and sizes are read. */
+KN_CHECKED kn_status kn_dit_open(kn_dev *d, const char *path, kn_dit **out);
+void kn_dit_close(kn_dit **m);
+const kn_dit_config *kn_dit_get_config(const kn_dit *m);
+
+/* Token grid of F x H x W latents, on the model's device. KN_ERR_ARG when a side is no multiple of
+ * the patch. order: as kn_dit_rope_open_grid. Close with kn_dit_rope_close. */
+KN_CHECKED kn_status kn_dit_rope_open(const kn_dit *m, int64_t frames_lat, int64_t height_lat,
+                                      int64_t width_lat, const int32_t *order, kn_dit_rope *out);
+
+/* ---- prompt -----------------------------------------------------------------------------------
+ * What every step needs of a prompt and no timestep changes: each block's cross-attention keys and
+ * values. embeds: [T, text_dim] f32 in device memory, rows past the prompt's end zero; not kept.
+ * Taps: "text". The model must outlive the context.
+ */
+KN_CHECKED kn_status kn_dit_context_open(const kn_dit *m, const kn_tensor *embeds, const kn_dit_tap *tap,
+                                         kn_dit_context **out);
+void kn_dit_context_close(kn_dit_context **c);
+
+/* ---- forward ----------------------------------------------------------------------------------*/
+typedef struct kn_dit_args {
+    const kn_dit_context *context;
+    const kn_dit_rope *rope;  /* token grid; its sides times the patch are F, H, W */
+    kn_tensor latents;        /* [C,F,H,W] f32 */
+    double timestep;          /* 1000 sigma, see pipeline/schedule.h */
+    kn_tensor velocity;       /* out: [C_out,F,H,W] f32; may be latents if C = C_out */
+    kn_arena *scratch;        /* kn_dit_scratch_bytes; left as found */
+    const kn_attn_plan *plan; /* self-attention; NULL = dense */
+    double softmax_scale;     /* of self-attention; 0 = 1/sqrt(D). A plan's own scale wins */
+    int64_t ffn_rows;         /* tokens that the feed-forward takes at a time; 0 = all */
+    kn_dit_tap tap; /* patch_embed temb timestep_proj, per block blocks.N. attn1.q attn1.k attn1 attn2
+                       ffn (when ffn_rows is 0) out, then norm_out output */
+} kn_dit_args;
+
+KN_CHECKED kn_status kn_dit_forward(const kn_dit *m, const kn_dit_args *args);
+
+/* Bytes of scratch that kn_dit_forward takes with these args: runs it on the measure device. No
+ * data is read: args->scratch and all data pointers may be NULL. */
+KN_CHECKED kn_status kn_dit_scratch_bytes(const kn_dit *m, const kn_dit_args *args, size_t *bytes);
+
+#endif
