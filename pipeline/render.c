@@ -13,11 +13,9 @@
 #include "io/atomic_file.h"
 #include "io/memory.h"
 #include "io/safetensors.h"
-#include "io/video.h"
 #include "pipeline/memory_plan.h"
-#include "pipeline/render_job.h"
+#include "pipeline/render_output.h"
 #include "text/utf8.h"
-#include "vae/wan_vae.h"
 
 void kn_job_note(kn_job *j, const char *fmt, ...)
 {
@@ -83,7 +81,7 @@ static kn_status check_outputs(const kn_options *o)
     if (o->output) {
         KN_TRY(check_target(o, "--output", o->output));
         kn_video_writer_params p = kn_video_writer_defaults();
-        kn_job_video_params(o, &p);
+        kn_output_video_params(o, &p);
         KN_TRY(kn_video_writer_check(&p));
     }
     if (o->contact_sheet) KN_TRY(check_target(o, "--contact-sheet", o->contact_sheet));

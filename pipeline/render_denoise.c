@@ -11,8 +11,9 @@
 /* Device side of the phase; everything is closed in reverse. */
 typedef struct denoise {
     kn_job *job;
+    kn_dev *dev; /* job->dev, or the measure device */
     kn_dit *dit;
-    kn_rope rope;
+    kn_dit_rope rope;
     kn_dit_context *context[KN_PROMPTS];
     kn_schedule schedule;
     kn_solver *solver;
@@ -26,7 +27,7 @@ static kn_status save_step(void *user, int done, int total)
     const kn_job *j = x->job;
     int64_t every = j->o->checkpoint_every;
     if (!j->checkpoint || (done < total && (every == 0 || done % every))) return KN_OK;
-    return kn_checkpoint_save(j->checkpoint, j->dev, &j->id, j->o->seed, &x->sampler.latents, x->solver);
+    return kn_checkpoint_save(j->checkpoint, x->dev, &j->id, j->o->seed, &x->sampler.latents, x->solver);
 }
 
 /* Upload the embeddings of one prompt and let the transformer project them. */
@@ -36,7 +37,7 @@ static kn_status open_context(denoise *x, int which)
     kn_arena_mark mark = kn_arena_get_mark(x->arena);
     kn_tensor embeds;
     KN_TRY(kn_arena_take(x->arena, &embeds, KN_F32, j->o->text_length_tok, j->dit.text_dim));
-    KN_TRY(kn_dev_upload(j->dev, j->embeds[which], &embeds));
+    if (j->embeds[which]) KN_TRY(kn_dev_upload(x->dev, j->embeds[which], &embeds)); /* none when measuring */
     KN_TRY(kn_dit_context_open(x->dit, &embeds, NULL, &x->context[which]));
     kn_arena_reset(x->arena, mark);
     return KN_OK;
@@ -52,7 +53,7 @@ static kn_status open_arena(denoise *x)
     size_t scratch, latent = kn_tensor_bytes(&shape);
     KN_TRY(kn_dit_scratch_bytes(x->dit, &args, &scratch));
     /* 3 latents and slack for the alignment of each piece */
-    KN_TRY(kn_arena_open(j->dev, scratch + 3 * (latent + 256), &x->arena));
+    KN_TRY(kn_arena_open(x->dev, scratch + 3 * (latent + 256), &x->arena));
     KN_TRY(kn_arena_tensor(x->arena, KN_F32, 4, dims, &x->sampler.latents));
     KN_TRY(kn_arena_tensor(x->arena, KN_F32, 4, dims, &x->sampler.velocity));
     if (j->guided) KN_TRY(kn_arena_tensor(x->arena, KN_F32, 4, dims, &x->sampler.velocity_negative));
@@ -64,7 +65,7 @@ static kn_status fill_latents(denoise *x)
 {
     kn_job *j = x->job;
     const kn_tensor *latents = &x->sampler.latents;
-    if (j->resumed) return kn_checkpoint_load(j->checkpoint, j->dev, &j->id, latents, x->solver);
+    if (j->resumed) return kn_checkpoint_load(j->checkpoint, x->dev, &j->id, latents, x->solver);
     float *noise;
     if (j->o->noise_in) {
         KN_TRY(kn_job_read_tensor(j->o->noise_in, "noise", 4, latents->dim, &noise));
@@ -74,26 +75,43 @@ static kn_status fill_latents(denoise *x)
         kn_noise_init(&gen, (uint64_t)j->o->seed);
         kn_noise_normal(&gen, noise, kn_tensor_count(latents));
     }
-    kn_status st = kn_dev_upload(j->dev, noise, latents);
+    kn_status st = kn_dev_upload(x->dev, noise, latents);
     kn_free(noise);
     return st;
 }
 
-static kn_status run(denoise *x)
+/* Everything that the steps need, on j->dev; the same on the measure device, which reads and computes
+ * nothing but counts. */
+static kn_status open_all(denoise *x)
 {
     kn_job *j = x->job;
     const kn_geometry *g = &j->geo;
     kn_solver_kind solver = (kn_solver_kind)j->o->solver;
     kn_grid grid = j->o->grid ? (kn_grid)(j->o->grid - 1) : kn_solver_grid(solver);
     KN_TRY(kn_schedule_build(grid, (int)j->o->steps, j->o->shift, 1.0, &x->schedule));
-    KN_TRY(kn_dit_open(j->dev, j->folder.transformer, &x->dit));
+    KN_TRY(kn_dit_open(x->dev, j->folder.transformer, &x->dit));
     KN_TRY(kn_dit_rope_open(x->dit, g->frames_lat, g->height_lat, g->width_lat, NULL, &x->rope));
-    KN_TRY(kn_arena_open(j->dev, 2 * (size_t)(j->o->text_length_tok * j->dit.text_dim) * sizeof(float), &x->arena));
+    KN_TRY(kn_arena_open(x->dev, (size_t)(j->o->text_length_tok * j->dit.text_dim) * sizeof(float) + 256, &x->arena));
     KN_TRY(open_context(x, KN_PROMPT));
     if (j->guided) KN_TRY(open_context(x, KN_NEGATIVE));
     kn_arena_close(&x->arena);
     KN_TRY(open_arena(x));
-    KN_TRY(kn_solver_open(j->dev, solver, &x->schedule, 4, x->sampler.latents.dim, &x->solver));
+    return kn_solver_open(x->dev, solver, &x->schedule, 4, x->sampler.latents.dim, &x->solver);
+}
+
+static void close_all(denoise *x)
+{
+    kn_solver_close(&x->solver);
+    for (int i = 0; i < KN_PROMPTS; i++) kn_dit_context_close(&x->context[i]);
+    kn_dit_rope_close(&x->rope);
+    kn_arena_close(&x->arena);
+    kn_dit_close(&x->dit);
+}
+
+static kn_status run(denoise *x)
+{
+    kn_job *j = x->job;
+    KN_TRY(open_all(x));
     KN_TRY(fill_latents(x));
     x->sampler.dit = x->dit;
     x->sampler.rope = &x->rope;
@@ -107,18 +125,22 @@ static kn_status run(denoise *x)
     x->sampler.hook_user = x;
     KN_TRY(kn_sampler_run(&x->sampler, j->fn, j->user));
     KN_TRY(kn_alloc(kn_tensor_bytes(&x->sampler.latents), (void **)&j->latents));
-    return kn_dev_download(j->dev, &x->sampler.latents, j->latents);
+    return kn_dev_download(x->dev, &x->sampler.latents, j->latents);
 }
 
 static kn_status denoise_all(kn_job *j)
 {
-    denoise x = {.job = j};
+    denoise x = {.job = j, .dev = j->dev};
     kn_status st = run(&x);
-    kn_solver_close(&x.solver);
-    for (int i = 0; i < KN_PROMPTS; i++) kn_dit_context_close(&x.context[i]);
-    kn_rope_close(&x.rope);
-    kn_arena_close(&x.arena);
-    kn_dit_close(&x.dit);
+    close_all(&x);
+    return st;
+}
+
+kn_status kn_job_denoise_measure(kn_job *j, kn_dev *measure)
+{
+    denoise x = {.job = j, .dev = measure};
+    kn_status st = open_all(&x);
+    close_all(&x);
     return st;
 }
 

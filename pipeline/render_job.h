@@ -26,7 +26,6 @@ typedef struct kn_job {
     float *embeds[KN_PROMPTS]; /* host [T, text_dim]; the second only when guided */
     float *latents;   /* host [C,F,H,W], clean, normalised as the transformer sees them */
     double sec[3];    /* text, denoise, decode */
-    char device_text[128];
 } kn_job;
 
 /* One line for the listener. */
@@ -38,6 +37,11 @@ KN_CHECKED kn_status kn_job_text(kn_job *j);
 KN_CHECKED kn_status kn_job_denoise(kn_job *j);
 /* j->latents to video, PNG frames and contact sheet; writes the sidecar. */
 KN_CHECKED kn_status kn_job_decode(kn_job *j);
+
+/* The same allocations as the phase makes, on a measure device: its peak is the phase's. */
+KN_CHECKED kn_status kn_job_text_measure(kn_job *j, kn_dev *measure);
+KN_CHECKED kn_status kn_job_denoise_measure(kn_job *j, kn_dev *measure);
+KN_CHECKED kn_status kn_job_decode_measure(kn_job *j, kn_dev *measure);
 
 /* A float tensor of known shape from a safetensors file, converted to f32; caller frees with kn_free. */
 KN_CHECKED kn_status kn_job_read_tensor(const char *path, const char *name, int rank, const int64_t *dims, float **out);

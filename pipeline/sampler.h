@@ -21,7 +21,7 @@ typedef kn_status kn_step_fn(void *user, int done, int total);
 
 typedef struct kn_sampler {
     const kn_dit *dit;
-    const kn_rope *rope;
+    const kn_dit_rope *rope;
     const kn_dit_context *prompt;
     const kn_dit_context *negative; /* NULL: no guidance */
     double guidance;

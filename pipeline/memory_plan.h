@@ -1,0 +1,35 @@
+/* pipeline/memory_plan.h - how much memory a render will take, before it takes it.
+ *
+ * Purpose   Runs each phase's own code on the measure device, which allocates nothing and counts. A job
+ *           that cannot fit is refused with the numbers before a weight is read.
+ * Units     bytes of device memory (host memory on the CPU).
+ * Errors    KN_ERR_NOMEM from kn_memory_plan_check; the phases' own errors (a tensor that is missing or
+ *           of another shape is found here, before any work).
+ */
+#ifndef KN_PIPELINE_MEMORY_PLAN_H
+#define KN_PIPELINE_MEMORY_PLAN_H
+
+#include "pipeline/render_job.h"
+
+enum { KN_PHASES = 3 };
+
+typedef struct kn_memory_plan {
+    struct {
+        const char *name;
+        bool needed;
+        size_t peak_bytes;
+    } phase[KN_PHASES];
+    size_t budget_bytes;
+} kn_memory_plan;
+
+KN_CHECKED kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out);
+/* The plan as notes to the listener. */
+void kn_memory_plan_tell(kn_job *j, const kn_memory_plan *p);
+/* KN_ERR_NOMEM when a phase's peak is over the budget. */
+KN_CHECKED kn_status kn_memory_plan_check(kn_job *j, const kn_memory_plan *p);
+
+/* Host memory that this process may still take: what the kernel calls available, or what its control
+ * group leaves, whichever is less. 0 when unknown. */
+size_t kn_host_memory_available(void);
+
+#endif

@@ -1,0 +1,148 @@
+#include "pipeline/render_output.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io/json.h"
+#include "io/memory.h"
+
+enum { SHEET_TILES = 8, SHEET_WIDTH_PX = 1600 };
+
+/* 23.976 and its kin are n*1000/1001; other rates keep three decimals. */
+static void rational_fps(double fps, int *num, int *den)
+{
+    double n = round(fps * 1001 / 1000);
+    if (fabs(fps - round(fps)) > 1e-9 && fabs(n * 1000 / 1001 - fps) < 5e-4) {
+        *num = (int)n * 1000;
+        *den = 1001;
+        return;
+    }
+    *num = (int)lround(fps * 1000);
+    *den = 1000;
+    for (int a = *num, b = *den; a > 0;) {
+        int r = b % a;
+        if (r == 0) {
+            *num /= a;
+            *den /= a;
+        }
+        b = a;
+        a = r;
+    }
+}
+
+void kn_output_video_params(const kn_options *o, kn_video_writer_params *p)
+{
+    p->path = o->output;
+    p->codec = o->codec;
+    p->width_px = (int)o->width_px;
+    p->height_px = (int)o->height_px;
+    rational_fps(o->fps, &p->fps_num, &p->fps_den);
+    p->quality = o->crf < 0 ? KN_VIDEO_QUALITY_DEFAULT : o->crf;
+    p->preset = o->encoder_preset;
+    p->bit_depth = (int)o->bit_depth;
+    p->threads = (int)o->threads;
+}
+
+/* What shaped the result, and nothing that may differ between two equal runs. */
+static kn_status settings_text(const kn_job *j, char **out)
+{
+    json_t *o = json_pack("{s:s, s:s, s:o*}", "kinora", KN_VERSION, "job", j->id.fingerprint, "options",
+                          kn_options_json(j->o, KN_OPTION_SHAPES_RESULT));
+    kn_text text = {0};
+    kn_status st = o ? kn_json_add_value(&text, o) : kn_fail(KN_ERR_NOMEM, "out of memory: settings as JSON");
+    json_decref(o);
+    *out = text.data;
+    return st;
+}
+
+static kn_status open_video(const kn_job *j, kn_output *x)
+{
+    if (!j->o->output) return KN_OK;
+    kn_video_writer_params p = kn_video_writer_defaults();
+    kn_output_video_params(j->o, &p);
+    const char *metadata[] = {"title", j->o->prompt ? j->o->prompt : "", "comment", x->settings, NULL};
+    p.metadata = metadata;
+    return kn_video_writer_open(&p, &x->video);
+}
+
+kn_status kn_output_open(const kn_job *j, kn_output *out)
+{
+    const kn_options *o = j->o;
+    int width = (int)o->width_px, height = (int)o->height_px;
+    *out = (kn_output){.job = j};
+    kn_status st = KN_OK;
+    KN_TRY_GOTO(settings_text(j, &out->settings));
+    KN_TRY_GOTO(kn_alloc((size_t)(3 * width) * (size_t)height * sizeof(float), (void **)&out->frame));
+    KN_TRY_GOTO(open_video(j, out));
+    if (o->contact_sheet)
+        KN_TRY_GOTO(kn_contact_sheet_build(o->frames, SHEET_TILES, width, height, SHEET_WIDTH_PX, &out->sheet));
+done:
+    if (st != KN_OK) kn_output_close(out);
+    return st;
+}
+
+static kn_status put_frame(kn_output *x)
+{
+    const kn_options *o = x->job->o;
+    const char *text[] = {"kinora", x->settings, NULL};
+    if (x->video) KN_TRY(kn_video_writer_put(x->video, x->frame));
+    if (x->sheet) KN_TRY(kn_contact_sheet_add(x->sheet, x->frame));
+    if (o->frames_dir)
+        KN_TRY(kn_frames_write(o->frames_dir, x->count, x->frame, (int)o->width_px, (int)o->height_px,
+                               (int)o->frames_depth, text));
+    x->count++;
+    return KN_OK;
+}
+
+kn_status kn_output_frames(kn_output *x, const float *frames, int64_t count)
+{
+    const kn_geometry *g = &x->job->geo;
+    int64_t row = 3 * g->width_px, kept = 3 * g->out_width_px;
+    for (int64_t t = 0; t < count; t++) {
+        for (int64_t y = 0; y < g->out_height_px; y++) {
+            const float *from = frames + (t * g->height_px + y) * row;
+            float *to = x->frame + y * kept;
+            for (int64_t i = 0; i < kept; i++) to[i] = from[i] * 0.5f + 0.5f;
+        }
+        KN_TRY(put_frame(x));
+    }
+    return KN_OK;
+}
+
+/* Everything about the run, for people and scripts; unlike the settings inside the video it may hold
+ * times and paths. */
+static kn_status write_sidecar(const kn_output *x)
+{
+    const kn_job *j = x->job;
+    char *path;
+    KN_TRY(kn_asprintf(&path, "%s.json", j->o->output));
+    json_t *o = json_pack("{s:s, s:s, s:o*, s:{s:s, s:s}, s:{s:I, s:I, s:I, s:I}, s:{s:f, s:f, s:f}}", "kinora",
+                          KN_VERSION, "job", j->id.fingerprint, "options", kn_options_json(j->o, 0), "made_with", "device",
+                          kn_dev_describe(j->dev), "encoder", kn_video_writer_text(x->video), "geometry",
+                          "rendered_width_px", (json_int_t)j->geo.width_px, "rendered_height_px",
+                          (json_int_t)j->geo.height_px, "latent_frames", (json_int_t)j->geo.frames_lat, "tokens",
+                          (json_int_t)j->geo.tokens, "seconds", "text", j->sec[0], "denoise", j->sec[1], "decode",
+                          j->sec[2]);
+    kn_status st = o ? kn_json_write(path, o) : kn_fail(KN_ERR_NOMEM, "out of memory: sidecar");
+    json_decref(o);
+    kn_free(path);
+    return st;
+}
+
+kn_status kn_output_finish(kn_output *x)
+{
+    if (x->video) KN_TRY(kn_video_writer_finish(x->video));
+    if (x->sheet) KN_TRY(kn_contact_sheet_write(x->sheet, x->job->o->contact_sheet));
+    if (x->video && x->job->o->sidecar) KN_TRY(write_sidecar(x));
+    return KN_OK;
+}
+
+void kn_output_close(kn_output *x)
+{
+    kn_video_writer_close(&x->video);
+    kn_contact_sheet_free(&x->sheet);
+    kn_free(x->frame);
+    kn_free(x->settings);
+    *x = (kn_output){0};
+}
