@@ -92,13 +92,17 @@ static bool is_folder(const char *path)
     return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
 }
 
-bool kn_frames_is_list(const char *path)
+/* Asked before a name is taken for a pattern: a real file may well have a per cent sign. */
+static bool exists(const char *path)
 {
     struct stat s;
+    return stat(path, &s) == 0;
+}
+
+bool kn_frames_is_list(const char *path)
+{
     pattern p;
-    if (is_folder(path) || has_png_suffix(path)) return true;
-    /* A real file may well have a per cent sign in its name. */
-    return stat(path, &s) != 0 && find_pattern(path, &p);
+    return is_folder(path) || has_png_suffix(path) || (!exists(path) && find_pattern(path, &p));
 }
 
 void kn_frames_list_free(kn_frame_list *list)
@@ -163,9 +167,8 @@ static kn_status list_pattern(const char *path, const pattern *p, kn_frame_list 
     int capacity = 0;
     for (int number = 0;; number++) {
         char *name;
-        struct stat s;
         KN_TRY(kn_asprintf(&name, "%.*s%0*d%s", p->prefix_bytes, path, p->digits, number, p->suffix));
-        if (stat(name, &s) != 0) {
+        if (!exists(name)) {
             kn_free(name);
             if (number == 0) continue; /* many programs count from 1 */
             break;
@@ -186,7 +189,7 @@ kn_status kn_frames_list(const char *path, kn_frame_list *list)
     *list = (kn_frame_list){0};
     if (is_folder(path)) {
         st = list_folder(path, list);
-    } else if (find_pattern(path, &p)) {
+    } else if (!exists(path) && find_pattern(path, &p)) {
         st = list_pattern(path, &p, list);
     } else {
         st = kn_strdup(path, &copy);
