@@ -1,0 +1,272 @@
+/* Properties of the forward that need no reference: token order, chunks, plans, threads, memory. */
+#include "dit_model.h"
+
+#include "attention/plan.h"
+#include "dit/dit.h"
+
+enum { F = 3, H = 8, W = 6, T = 5, TOKENS = 3 * 4 * 3, VALUES = 4 * F * H * W };
+
+/* An open model with one prompt and its latents. */
+typedef struct scene {
+    kn_dev *dev;
+    kn_dit *model;
+    kn_dit_context *context;
+    kn_dit_rope rope;
+    kn_tensor latents, velocity;
+} scene;
+
+static char folder[64];
+
+static int setup(void **state)
+{
+    (void)state;
+    make_folder(folder);
+    write_config(folder, &small_config);
+    write_weights(folder, &small_config, KN_DIT_DIFFUSERS, "", -1, -1, NULL);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    remove_folder(folder);
+    return 0;
+}
+
+static kn_tensor new_tensor(kn_dev *d, int rank, const int64_t *dims, uint32_t seed)
+{
+    static float values[VALUES];
+    kn_tensor t = kn_tensor_make(NULL, KN_F32, rank, dims);
+    must(kn_dev_alloc(d, kn_tensor_bytes(&t), &t.data));
+    fill_values(values, kn_tensor_count(&t), seed);
+    must(kn_dev_upload(d, values, &t));
+    return t;
+}
+
+static void scene_open(scene *s, kn_dev_kind kind, int threads, const int32_t *order)
+{
+    must(kn_dev_open(&(kn_dev_params){.kind = kind, .threads = threads}, &s->dev));
+    must(kn_dit_open(s->dev, folder, &s->model));
+    s->latents = new_tensor(s->dev, 4, (int64_t[]){4, F, H, W}, 7);
+    s->velocity = new_tensor(s->dev, 4, (int64_t[]){4, F, H, W}, 8);
+    kn_tensor embeds = new_tensor(s->dev, 2, (int64_t[]){T, small_config.text_dim}, 9);
+    must(kn_dit_context_open(s->model, &embeds, NULL, &s->context));
+    kn_dev_free(s->dev, embeds.data, kn_tensor_bytes(&embeds));
+    must(kn_dit_rope_open(s->model, F, H, W, order, &s->rope));
+}
+
+static void scene_close(scene *s)
+{
+    kn_dev_free(s->dev, s->latents.data, kn_tensor_bytes(&s->latents));
+    kn_dev_free(s->dev, s->velocity.data, kn_tensor_bytes(&s->velocity));
+    kn_dit_rope_close(&s->rope);
+    kn_dit_context_close(&s->context);
+    kn_dit_close(&s->model);
+    assert_int_equal(kn_dev_bytes_now(s->dev), 0);
+    kn_dev_close(&s->dev);
+}
+
+static kn_dit_args scene_args(const scene *s)
+{
+    return (kn_dit_args){.context = s->context, .rope = &s->rope, .latents = s->latents,
+                         .timestep = 500, .velocity = s->velocity};
+}
+
+/* Runs with scratch of exactly the measured size, into out. */
+static void run(const scene *s, kn_dit_args args, float out[VALUES])
+{
+    size_t bytes;
+    must(kn_dit_scratch_bytes(s->model, &args, &bytes));
+    must(kn_arena_open(s->dev, bytes, &args.scratch));
+    must(kn_dit_forward(s->model, &args));
+    must(kn_dev_download(s->dev, &args.velocity, out));
+    assert_int_equal(kn_arena_peak(args.scratch), bytes);
+    kn_arena_close(&args.scratch);
+}
+
+static void run_once(kn_dev_kind kind, int threads, const int32_t *order, float out[VALUES])
+{
+    scene s;
+    scene_open(&s, kind, threads, order);
+    run(&s, scene_args(&s), out);
+    scene_close(&s);
+}
+
+static float plain[VALUES], other[VALUES];
+
+static void order_of_tokens_is_free(void **state)
+{
+    (void)state;
+    int32_t order[TOKENS];
+    for (int l = 0; l < TOKENS; l++) order[l] = l * 5 % TOKENS;
+    run_once(KN_DEV_REF, 1, NULL, plain);
+    run_once(KN_DEV_REF, 1, order, other);
+    /* Only sums over keys change their order. */
+    assert_true(relative_max(other, plain, VALUES) < 1e-6);
+}
+
+static void threads_give_the_same_bytes(void **state)
+{
+    (void)state;
+    static const kn_dev_kind kinds[] = {KN_DEV_REF, KN_DEV_CPU};
+    for (int k = 0; k < 2; k++) {
+        run_once(kinds[k], 1, NULL, plain);
+        run_once(kinds[k], 2, NULL, other);
+        assert_memory_equal(plain, other, sizeof plain);
+        run_once(kinds[k], 2, NULL, plain);
+        assert_memory_equal(plain, other, sizeof plain);
+    }
+}
+
+static void chunks_change_memory_not_results(void **state)
+{
+    (void)state;
+    static const kn_dev_kind kinds[] = {KN_DEV_REF, KN_DEV_CPU};
+    for (int k = 0; k < 2; k++) {
+        scene s;
+        scene_open(&s, kinds[k], 1, NULL);
+        kn_dit_args args = scene_args(&s);
+        size_t whole, parts;
+        must(kn_dit_scratch_bytes(s.model, &args, &whole));
+        run(&s, args, plain);
+        args.ffn_rows = 7;
+        must(kn_dit_scratch_bytes(s.model, &args, &parts));
+        assert_true(parts < whole);
+        run(&s, args, other);
+        /* On cpu a product of fewer rows may take another kernel with another order of sums. */
+        if (kinds[k] == KN_DEV_REF)
+            assert_memory_equal(plain, other, sizeof plain);
+        else
+            assert_true(relative_max(other, plain, VALUES) < 1e-6);
+        args.ffn_rows = TOKENS + 1;
+        run(&s, args, other);
+        assert_memory_equal(plain, other, sizeof plain);
+        scene_close(&s);
+    }
+}
+
+/* A plan in which one block of queries sees all keys is dense attention; one that hides keys isn't. */
+static void plans_drive_self_attention(void **state)
+{
+    (void)state;
+    scene s;
+    scene_open(&s, KN_DEV_REF, 1, NULL);
+    run(&s, scene_args(&s), plain);
+    int32_t q_start[2] = {0, TOKENS};
+    int64_t row_ptr[2] = {0, 1};
+    kn_attn_run all = {.key = 0, .count = TOKENS, .rule = -1};
+    kn_attn_plan plan = {.tokens = TOKENS, .heads = 1, .q_blocks = 1, .q_start = q_start,
+                         .row_ptr = row_ptr, .runs = &all, .run_capacity = 1, .density = 1};
+    kn_dit_args args = scene_args(&s);
+    args.plan = &plan;
+    run(&s, args, other);
+    assert_true(relative_max(other, plain, VALUES) < 1e-6);
+    all.count = TOKENS / 2;
+    run(&s, args, other);
+    assert_true(relative_max(other, plain, VALUES) > 1e-3);
+    all.count = TOKENS;
+    args.softmax_scale = 1.0;
+    run(&s, args, other);
+    assert_true(relative_max(other, plain, VALUES) > 1e-3);
+    args.softmax_scale = 0.25; /* 1/sqrt(16) */
+    run(&s, args, other);
+    assert_true(relative_max(other, plain, VALUES) < 1e-6);
+    scene_close(&s);
+}
+
+static void velocity_may_replace_latents(void **state)
+{
+    (void)state;
+    scene s;
+    scene_open(&s, KN_DEV_CPU, 1, NULL);
+    run(&s, scene_args(&s), plain);
+    kn_dit_args args = scene_args(&s);
+    args.velocity = args.latents;
+    run(&s, args, other);
+    assert_memory_equal(plain, other, sizeof plain);
+    scene_close(&s);
+}
+
+static kn_status stop_at(void *user, const char *name, const kn_tensor *t)
+{
+    (void)t;
+    return strcmp(name, user) == 0 ? KN_ERR_CANCELLED : KN_OK;
+}
+
+static void wrong_arguments_are_named(void **state)
+{
+    (void)state;
+    scene s;
+    scene_open(&s, KN_DEV_REF, 1, NULL);
+    kn_dit_args args = scene_args(&s);
+    must(kn_arena_open(s.dev, 1 << 20, &args.scratch));
+    kn_dit_args bad = args;
+    bad.latents.dim[1] = F - 1;
+    assert_int_equal(kn_dit_forward(s.model, &bad), KN_ERR_ARG);
+    assert_non_null(strstr(kn_error_text(), "latents"));
+    bad = args;
+    bad.velocity.dtype = KN_BF16;
+    assert_int_equal(kn_dit_forward(s.model, &bad), KN_ERR_ARG);
+    assert_non_null(strstr(kn_error_text(), "velocities"));
+    bad = args;
+    bad.timestep = 1000.5;
+    assert_int_equal(kn_dit_forward(s.model, &bad), KN_ERR_ARG);
+    bad.timestep = NAN;
+    assert_int_equal(kn_dit_forward(s.model, &bad), KN_ERR_ARG);
+
+    bad = args;
+    bad.tap = (kn_dit_tap){stop_at, "blocks.1.attn2"};
+    assert_int_equal(kn_dit_forward(s.model, &bad), KN_ERR_CANCELLED);
+    assert_int_equal(kn_arena_get_mark(args.scratch), 0);
+    kn_arena_close(&args.scratch);
+
+    must(kn_arena_open(s.dev, 1000, &args.scratch));
+    assert_int_equal(kn_dit_forward(s.model, &args), KN_ERR_NOMEM);
+    assert_int_equal(kn_arena_get_mark(args.scratch), 0);
+    kn_arena_close(&args.scratch);
+
+    kn_dit_rope rope;
+    assert_int_equal(kn_dit_rope_open(s.model, F, H + 1, W, NULL, &rope), KN_ERR_ARG);
+    assert_non_null(strstr(kn_error_text(), "1 x 2 x 2"));
+    kn_dit_context *context;
+    kn_tensor embeds = kn_tensor_of(NULL, KN_F32, T, small_config.text_dim + 1);
+    assert_int_equal(kn_dit_context_open(s.model, &embeds, NULL, &context), KN_ERR_ARG);
+    scene_close(&s);
+}
+
+/* The whole model on the measure device reports what the real device then holds. */
+static void measured_sizes_hold(void **state)
+{
+    (void)state;
+    size_t peak[2];
+    static const kn_dev_params params[2] = {{.kind = KN_DEV_CPU, .threads = 1},
+                                            {.kind = KN_DEV_MEASURE, .measured = KN_DEV_CPU}};
+    for (int i = 0; i < 2; i++) {
+        scene s = {0};
+        must(kn_dev_open(&params[i], &s.dev));
+        must(kn_dit_open(s.dev, folder, &s.model));
+        must(kn_dit_rope_open(s.model, F, H, W, NULL, &s.rope));
+        kn_tensor embeds = kn_tensor_of(NULL, KN_F32, T, small_config.text_dim);
+        must(kn_dev_alloc(s.dev, kn_tensor_bytes(&embeds), &embeds.data));
+        static const float zeros[T * 12];
+        must(kn_dev_upload(s.dev, zeros, &embeds));
+        must(kn_dit_context_open(s.model, &embeds, NULL, &s.context));
+        kn_dev_free(s.dev, embeds.data, kn_tensor_bytes(&embeds));
+        peak[i] = kn_dev_bytes_now(s.dev);
+        kn_dit_context_close(&s.context);
+        kn_dit_rope_close(&s.rope);
+        kn_dit_close(&s.model);
+        kn_dev_close(&s.dev);
+    }
+    assert_int_equal(peak[0], peak[1]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(order_of_tokens_is_free), cmocka_unit_test(threads_give_the_same_bytes),
+        cmocka_unit_test(chunks_change_memory_not_results),
+        cmocka_unit_test(plans_drive_self_attention), cmocka_unit_test(velocity_may_replace_latents),
+        cmocka_unit_test(wrong_arguments_are_named), cmocka_unit_test(measured_sizes_hold)};
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
