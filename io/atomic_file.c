@@ -12,11 +12,11 @@
 #include "io/memory.h"
 
 struct kn_atomic_file {
-    char *target;    /* where the rename goes: symbolic links resolved */
-    char *temp;      /* the private name beside it */
-    size_t written;  /* bytes accepted by write(2) so far, for messages */
+    char *target;   /* where the rename goes: symbolic links resolved */
+    char *temp;     /* the private name beside it */
+    size_t written; /* bytes accepted by write(2) so far, for messages */
     int fd;
-    int slot;        /* place in open_temp, or -1 */
+    int slot; /* place in open_temp, or -1 */
 };
 
 /* Names that kn_atomic_unlink_all removes. Whoever takes a name out of its slot (by exchange) owns
@@ -56,7 +56,8 @@ static kn_status resolve_target(const char *path, char **target)
     struct stat info;
     if (stat(path, &info) == 0) {
         if (S_ISDIR(info.st_mode))
-            return kn_fail(KN_ERR_IO, "cannot write %s: it is a folder, expected a file name", path);
+            return kn_fail(KN_ERR_IO, "cannot write %s: it is a folder, expected a file name",
+                           path);
         if (!S_ISREG(info.st_mode))
             return kn_fail(KN_ERR_IO, "cannot write %s: it exists and is not a regular file", path);
         char *real = realpath(path, NULL);
@@ -138,7 +139,8 @@ kn_status kn_atomic_write(kn_atomic_file *f, const void *data, size_t bytes)
         ssize_t n = write(f->fd, at, left < (1u << 30) ? left : (1u << 30));
         if (n < 0 && errno == EINTR) continue;
         if (n < 0)
-            return kn_fail(KN_ERR_IO, "cannot write %s: stopped after %zu bytes, %zu more to write: %s",
+            return kn_fail(KN_ERR_IO,
+                           "cannot write %s: stopped after %zu bytes, %zu more to write: %s",
                            f->target, f->written, left, strerror(errno));
         at += n;
         left -= (size_t)n;
@@ -147,9 +149,15 @@ kn_status kn_atomic_write(kn_atomic_file *f, const void *data, size_t bytes)
     return KN_OK;
 }
 
-int kn_atomic_fd(const kn_atomic_file *f) { return f->fd; }
+int kn_atomic_fd(const kn_atomic_file *f)
+{
+    return f->fd;
+}
 
-const char *kn_atomic_temp_path(const kn_atomic_file *f) { return f->temp; }
+const char *kn_atomic_temp_path(const kn_atomic_file *f)
+{
+    return f->temp;
+}
 
 /* After a rename the folder itself must reach the disk. Some file systems cannot do this; the file
  * is whole in any case, so a failure here is not an error. */
@@ -258,8 +266,8 @@ kn_status kn_file_read(const char *path, size_t limit_bytes, char **data, size_t
             goto done;
         }
         if (n == 0) {
-            st = kn_fail(KN_ERR_IO, "cannot read %s: it shrank from %zu to %zu bytes meanwhile", path,
-                         bytes, have);
+            st = kn_fail(KN_ERR_IO, "cannot read %s: it shrank from %zu to %zu bytes meanwhile",
+                         path, bytes, have);
             goto done;
         }
         have += (size_t)n;

@@ -3,12 +3,13 @@
  * Purpose   Output is written to a private name beside the target (".NAME.tmp-PID-N") and takes the
  *           target's name by rename(2) only when it is complete and on disk. A run that fails, is
  *           cancelled or loses power leaves the old file, never half of a new one.
- * Use       kn_atomic_open -> kn_atomic_write ... -> kn_atomic_commit; at `done:` kn_atomic_discard,
- *           which does nothing after a commit. A library that opens its output by name (libav)
- *           writes to kn_atomic_temp_path() and must have closed it before the commit.
- * Target    An existing regular file is replaced. A symbolic link is followed: the file it points to
- *           is replaced. Anything else (a folder, /dev/null, a pipe) is refused, because a rename
- *           would destroy it. Mode of the new file: 0666 less the umask.
+ * Use       kn_atomic_open -> kn_atomic_write ... -> kn_atomic_commit; at `done:`
+ *           kn_atomic_discard, which does nothing after a commit. A library that opens its output
+ *           by name (libav) writes to kn_atomic_temp_path() and must have closed it before the
+ *           commit.
+ * Target    An existing regular file is replaced. A symbolic link is followed: the file it points
+ *           to is replaced. Anything else (a folder, /dev/null, a pipe) is refused, because a
+ *           rename would destroy it. Mode of the new file: 0666 less the umask.
  * Errors    KN_ERR_IO names the path and errno; a failed write names how many bytes were written.
  * Threads   One kn_atomic_file belongs to one thread at a time; different ones are independent.
  */
@@ -39,8 +40,8 @@ void kn_atomic_unlink_all(void);
 
 /* Write `bytes` of data as the whole content of `path`. */
 KN_CHECKED kn_status kn_file_write(const char *path, const void *data, size_t bytes);
-/* Read a regular file of at most limit_bytes. *data gets size + 1 bytes, the last one 0, so that text
- * can be used as a string; free it with kn_free. */
+/* Read a regular file of at most limit_bytes. *data gets size + 1 bytes, the last one 0, so that
+ * text can be used as a string; free it with kn_free. */
 KN_CHECKED kn_status kn_file_read(const char *path, size_t limit_bytes, char **data, size_t *size);
 
 #endif

@@ -16,7 +16,7 @@ struct kn_config {
     int nodes; /* made so far, for the limit */
 };
 
-/* ---- building the tree ------------------------------------------------------------------------- */
+/* ---- building the tree ----------------------------------------------------------------------- */
 
 /* Children are grown by doubling; a list or map of n children has room for the next power of two.
  * The tree owns its strings and children: the const of kn_node is for its readers. */
@@ -64,7 +64,7 @@ static void link_node(const kn_config *c, kn_node *n, const kn_node *parent)
     for (int i = 0; i < n->count; i++) link_node(c, &items[i], n);
 }
 
-/* ---- JSON -------------------------------------------------------------------------------------- */
+/* ---- JSON ------------------------------------------------------------------------------------ */
 
 static kn_status fail_depth(const kn_config *c)
 {
@@ -77,7 +77,9 @@ static kn_status json_scalar(const json_t *value, kn_node *n)
     n->kind = KN_NODE_SCALAR;
     n->scalar = KN_SCALAR_LITERAL;
     switch (json_typeof(value)) {
-    case JSON_STRING: n->scalar = KN_SCALAR_STRING; return set_string(json_string_value(value), &n->text);
+    case JSON_STRING:
+        n->scalar = KN_SCALAR_STRING;
+        return set_string(json_string_value(value), &n->text);
     case JSON_INTEGER:
         snprintf(number, sizeof number, "%lld", (long long)json_integer_value(value));
         return set_string(number, &n->text);
@@ -121,7 +123,7 @@ static kn_status read_json(kn_config *c, const char *data, size_t size)
     return st;
 }
 
-/* ---- YAML -------------------------------------------------------------------------------------- */
+/* ---- YAML ------------------------------------------------------------------------------------ */
 
 typedef struct yaml_source {
     kn_config *config;
@@ -153,9 +155,10 @@ static kn_status advance(yaml_source *y)
         if (p->error == YAML_READER_ERROR)
             return kn_fail(KN_ERR_FORMAT, "%s: byte %zu: %s", y->config->path, p->problem_offset,
                            p->problem);
-        return kn_fail(KN_ERR_FORMAT, "%s:%zu:%zu: %s%s%s", y->config->path, p->problem_mark.line + 1,
-                       p->problem_mark.column + 1, p->context ? p->context : "",
-                       p->context ? ": " : "", p->problem ? p->problem : "not YAML");
+        return kn_fail(KN_ERR_FORMAT, "%s:%zu:%zu: %s%s%s", y->config->path,
+                       p->problem_mark.line + 1, p->problem_mark.column + 1,
+                       p->context ? p->context : "", p->context ? ": " : "",
+                       p->problem ? p->problem : "not YAML");
     }
     y->have_event = 1;
     const yaml_event_t *e = &y->event;
@@ -209,8 +212,9 @@ static kn_status check_unique(const kn_config *c, const kn_node *map)
     for (int i = 1; i < map->count && st == KN_OK; i++) {
         const kn_node *first = sorted[i - 1], *again = sorted[i];
         if (strcmp(first->key, again->key) == 0)
-            st = kn_fail(KN_ERR_FORMAT, "%s:%d:%d: key '%.200s': expected once, found also in line %d",
-                         c->path, again->line, again->column, again->key, first->line);
+            st = kn_fail(KN_ERR_FORMAT,
+                         "%s:%d:%d: key '%.200s': expected once, found also in line %d", c->path,
+                         again->line, again->column, again->key, first->line);
     }
     kn_free(p);
     return st;
@@ -258,7 +262,8 @@ static kn_status yaml_node(yaml_source *y, kn_node *n, int depth)
     if (e->type == YAML_MAPPING_START_EVENT) return yaml_map(y, n, depth);
     KN_TRY(check_scalar(y));
     n->kind = KN_NODE_SCALAR;
-    n->scalar = e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE ? KN_SCALAR_PLAIN : KN_SCALAR_STRING;
+    n->scalar =
+        e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE ? KN_SCALAR_PLAIN : KN_SCALAR_STRING;
     return set_string((const char *)e->data.scalar.value, &n->text);
 }
 
@@ -293,7 +298,7 @@ static kn_status read_yaml(kn_config *c, const char *data, size_t size)
     return st;
 }
 
-/* ---- opening ----------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 kn_status kn_config_parse(const char *name, kn_config_format format, const char *data, size_t size,
                           kn_config **out)
@@ -312,8 +317,9 @@ kn_status kn_config_parse(const char *name, kn_config_format format, const char 
     KN_TRY_GOTO(format == KN_CONFIG_JSON ? read_json(c, data, size) : read_yaml(c, data, size));
     link_node(c, &c->root, NULL);
     if (c->root.kind != KN_NODE_MAP) {
-        st = kn_node_fail(KN_ERR_FORMAT, &c->root, "expected keys and values at the top, found a %s",
-                          c->root.kind == KN_NODE_LIST ? "list" : "single value");
+        st =
+            kn_node_fail(KN_ERR_FORMAT, &c->root, "expected keys and values at the top, found a %s",
+                         c->root.kind == KN_NODE_LIST ? "list" : "single value");
         goto done;
     }
     *out = c;
@@ -348,6 +354,12 @@ void kn_config_close(kn_config **handle)
     kn_free(c);
 }
 
-const kn_node *kn_config_root(const kn_config *c) { return &c->root; }
+const kn_node *kn_config_root(const kn_config *c)
+{
+    return &c->root;
+}
 
-const char *kn_config_path(const kn_config *c) { return c->path; }
+const char *kn_config_path(const kn_config *c)
+{
+    return c->path;
+}

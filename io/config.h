@@ -1,15 +1,15 @@
 /* io/config.h - reading JSON and YAML: model configs, presets, option and batch files.
  *
- * Purpose   Both formats become one small tree of maps, lists and scalars that keeps the text of each
- *           scalar and the place it came from. Model configs read it through typed getters; option
- *           files walk it and hand the text to the option table (pipeline/options).
+ * Purpose   Both formats become one small tree of maps, lists and scalars that keeps the text of
+ *           each scalar and the place it came from. Model configs read it through typed getters;
+ *           option files walk it and hand the text to the option table (pipeline/options).
  * YAML      One document; maps with scalar keys, lists, scalars. Anchors, aliases, tags and merge
  *           keys are refused: a file of a few bytes must not stand for gigabytes, and a value must
  *           mean the same to every reader. Plain scalars are not interpreted until asked for.
  * JSON      As io/json.h: strict, no duplicate keys. Its nodes know no line (line == 0).
  * Limits    KN_CONFIG_MAX_BYTES of text, KN_CONFIG_MAX_DEPTH levels, KN_CONFIG_MAX_NODES nodes.
- * Errors    KN_ERR_IO; KN_ERR_FORMAT "file:line:column: key 'a.b[2]': expected ..., found ..." (YAML) or
- *           "file: key 'a.b[2]': expected ..., found ..." (JSON); KN_ERR_NOMEM.
+ * Errors    KN_ERR_IO; KN_ERR_FORMAT "file:line:column: key 'a.b[2]': expected ..., found ..."
+ *           (YAML) or "file: key 'a.b[2]': expected ..., found ..." (JSON); KN_ERR_NOMEM.
  * Threads   After opening, everything is read-only: any number of threads may read.
  */
 #ifndef KN_IO_CONFIG_H
@@ -17,11 +17,7 @@
 
 #include "io/status.h"
 
-enum {
-    KN_CONFIG_MAX_BYTES = 16 << 20,
-    KN_CONFIG_MAX_DEPTH = 32,
-    KN_CONFIG_MAX_NODES = 1 << 18
-};
+enum { KN_CONFIG_MAX_BYTES = 16 << 20, KN_CONFIG_MAX_DEPTH = 32, KN_CONFIG_MAX_NODES = 1 << 18 };
 
 typedef enum kn_node_kind { KN_NODE_SCALAR, KN_NODE_LIST, KN_NODE_MAP } kn_node_kind;
 
@@ -41,7 +37,7 @@ struct kn_node {
     const char *text;      /* of a scalar; NULL otherwise. JSON reals: shortest exact form */
     const kn_node *item;   /* of a list or map: its count children, in file order */
     int count;
-    int line, column;      /* of the value (of the key, where it stands in a map); 1-based; 0: JSON */
+    int line, column; /* of the value (of the key, where it stands in a map); 1-based; 0: JSON */
     const kn_node *parent; /* NULL for the root */
     const kn_config *config;
 };
@@ -58,7 +54,7 @@ void kn_config_close(kn_config **config);
 const kn_node *kn_config_root(const kn_config *config);
 const char *kn_config_path(const kn_config *config);
 
-/* ---- nodes ------------------------------------------------------------------------------------- */
+/* ---- nodes ----------------------------------------------------------------------------------- */
 
 /* The value of key, or NULL. map may be any node; only a map has keys. */
 const kn_node *kn_node_find(const kn_node *map, const char *key);
@@ -93,8 +89,8 @@ KN_CHECKED kn_status kn_node_string_or(const kn_node *map, const char *key, cons
 /* A string that is one of names[0..count-1]; *out is its place. */
 KN_CHECKED kn_status kn_node_choice(const kn_node *map, const char *key, const char *const *names,
                                     int count, int *out);
-KN_CHECKED kn_status kn_node_choice_or(const kn_node *map, const char *key, const char *const *names,
-                                       int count, int fallback, int *out);
+KN_CHECKED kn_status kn_node_choice_or(const kn_node *map, const char *key,
+                                       const char *const *names, int count, int fallback, int *out);
 /* Lists of min_count to max_count values; out has room for max_count. *count may be NULL. */
 KN_CHECKED kn_status kn_node_ints(const kn_node *map, const char *key, int low, int high,
                                   int min_count, int max_count, int *out, int *count);

@@ -27,7 +27,7 @@ int kn_node_has(const kn_node *map, const char *key)
     return n && !kn_node_is_null(n);
 }
 
-/* ---- messages ---------------------------------------------------------------------------------- */
+/* ---- messages -------------------------------------------------------------------------------- */
 
 enum { PATH_CHARS = 512, PLACE_CHARS = 1024 };
 
@@ -91,7 +91,7 @@ static kn_status fail_missing(const kn_node *map, const char *key, const char *e
     return kn_fail(KN_ERR_FORMAT, "%s expected %s, found no such key", place, expected);
 }
 
-/* ---- one value --------------------------------------------------------------------------------- */
+/* ---- one value ------------------------------------------------------------------------------- */
 
 static int is_bare(const kn_node *n)
 {
@@ -177,7 +177,7 @@ static kn_status read_choice(const kn_node *n, const char *const *names, int cou
     return fail_expected(n, expected);
 }
 
-/* ---- values of a map --------------------------------------------------------------------------- */
+/* ---- values of a map ------------------------------------------------------------------------- */
 
 kn_status kn_node_int(const kn_node *map, const char *key, int low, int high, int *out)
 {
@@ -188,7 +188,8 @@ kn_status kn_node_int(const kn_node *map, const char *key, int low, int high, in
     return fail_missing(map, key, expected);
 }
 
-kn_status kn_node_int_or(const kn_node *map, const char *key, int low, int high, int fallback, int *out)
+kn_status kn_node_int_or(const kn_node *map, const char *key, int low, int high, int fallback,
+                         int *out)
 {
     if (kn_node_has(map, key)) return kn_node_int(map, key, low, high, out);
     *out = fallback;
@@ -231,7 +232,8 @@ kn_status kn_node_string(const kn_node *map, const char *key, const char **out)
     return n ? read_string(n, out) : fail_missing(map, key, "a string");
 }
 
-kn_status kn_node_string_or(const kn_node *map, const char *key, const char *fallback, const char **out)
+kn_status kn_node_string_or(const kn_node *map, const char *key, const char *fallback,
+                            const char **out)
 {
     if (kn_node_has(map, key)) return kn_node_string(map, key, out);
     *out = fallback;
@@ -248,8 +250,8 @@ kn_status kn_node_choice(const kn_node *map, const char *key, const char *const 
     return fail_missing(map, key, expected);
 }
 
-kn_status kn_node_choice_or(const kn_node *map, const char *key, const char *const *names, int count,
-                            int fallback, int *out)
+kn_status kn_node_choice_or(const kn_node *map, const char *key, const char *const *names,
+                            int count, int fallback, int *out)
 {
     if (kn_node_has(map, key)) return kn_node_choice(map, key, names, count, out);
     *out = fallback;
@@ -282,8 +284,8 @@ kn_status kn_node_ints(const kn_node *map, const char *key, int low, int high, i
     return KN_OK;
 }
 
-kn_status kn_node_doubles(const kn_node *map, const char *key, double low, double high, int min_count,
-                          int max_count, double *out, int *count)
+kn_status kn_node_doubles(const kn_node *map, const char *key, double low, double high,
+                          int min_count, int max_count, double *out, int *count)
 {
     const kn_node *list;
     KN_TRY(find_list(map, key, min_count, max_count, &list));
@@ -298,7 +300,8 @@ kn_status kn_node_check_flat(const kn_node *map)
         const kn_node *n = &map->item[i];
         if (n->kind == KN_NODE_MAP) return fail_expected(n, "a value or a list of values");
         for (int k = 0; k < n->count; k++)
-            if (n->item[k].kind != KN_NODE_SCALAR) return fail_expected(&n->item[k], "a single value");
+            if (n->item[k].kind != KN_NODE_SCALAR)
+                return fail_expected(&n->item[k], "a single value");
     }
     return KN_OK;
 }

@@ -1,13 +1,14 @@
 #include "io/json.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "io/atomic_file.h"
 #include "io/memory.h"
 
-/* Depth and number of values, counted before anything is built. It only has to be right for texts that
- * jansson accepts afterwards: outside strings, each value but the first is preceded by one of
+/* Depth and number of values, counted before anything is built. It only has to be right for texts
+ * that jansson accepts afterwards: outside strings, each value but the first is preceded by one of
  * , : [ or {. */
 static kn_status check_size(const char *name, const char *data, size_t size, size_t max_values)
 {
@@ -33,16 +34,43 @@ static kn_status check_size(const char *name, const char *data, size_t size, siz
     return KN_OK;
 }
 
+/* Where an allocation of its own fails, jansson 2.14 may report a syntax error, nothing, or success
+ * with a character missing from a string. So its allocation function (the host program's, where it
+ * has set one) is called through one that remembers a failure. */
+static pthread_once_t watch_once = PTHREAD_ONCE_INIT;
+static json_malloc_t watched_malloc;
+static _Thread_local int alloc_failed;
+
+static void *watching_malloc(size_t bytes)
+{
+    void *p = watched_malloc(bytes);
+    if (!p) alloc_failed = 1;
+    return p;
+}
+
+static void watch_allocations(void)
+{
+    json_free_t release;
+    json_get_alloc_funcs(&watched_malloc, &release);
+    json_set_alloc_funcs(watching_malloc, release);
+}
+
 kn_status kn_json_parse(const char *name, const char *data, size_t size, size_t max_values,
                         json_t **out)
 {
     *out = NULL;
     KN_TRY(check_size(name, data, size, max_values));
     json_error_t error;
+    pthread_once(&watch_once, watch_allocations);
+    alloc_failed = 0;
     *out = json_loadb(data, size, JSON_REJECT_DUPLICATES, &error);
+    if (alloc_failed) {
+        json_decref(*out);
+        *out = NULL;
+        return kn_fail(KN_ERR_NOMEM, "%s: out of memory while reading %zu bytes of JSON", name,
+                       size);
+    }
     if (*out) return KN_OK;
-    if (json_error_code(&error) == json_error_out_of_memory)
-        return kn_fail(KN_ERR_NOMEM, "%s: out of memory while reading %zu bytes of JSON", name, size);
     return kn_fail(KN_ERR_FORMAT, "%s: line %d, column %d: %s", name, error.line, error.column,
                    error.text);
 }
@@ -126,7 +154,8 @@ static kn_status add_value(kn_text *t, const json_t *value, int depth)
     char number[KN_DOUBLE_CHARS];
     if (!value) return kn_fail(KN_ERR_ARG, "JSON to write holds a missing value (out of memory?)");
     if (depth > KN_JSON_MAX_DEPTH)
-        return kn_fail(KN_ERR_ARG, "JSON to write is nested deeper than %d levels", KN_JSON_MAX_DEPTH);
+        return kn_fail(KN_ERR_ARG, "JSON to write is nested deeper than %d levels",
+                       KN_JSON_MAX_DEPTH);
     switch (json_typeof(value)) {
     case JSON_OBJECT: return add_object(t, value, depth);
     case JSON_ARRAY: return add_array(t, value, depth);
@@ -142,7 +171,10 @@ static kn_status add_value(kn_text *t, const json_t *value, int depth)
     return kn_fail(KN_ERR_INTERNAL, "unknown kind of JSON value");
 }
 
-kn_status kn_json_add_value(kn_text *t, const json_t *value) { return add_value(t, value, 0); }
+kn_status kn_json_add_value(kn_text *t, const json_t *value)
+{
+    return add_value(t, value, 0);
+}
 
 kn_status kn_json_write(const char *path, const json_t *value)
 {

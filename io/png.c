@@ -17,8 +17,9 @@ enum {
     MAX_TEXT_KEY = 79
 };
 
-/* libpng reports errors by longjmp. Everything that must survive the jump stands in this struct, which
- * the function that calls setjmp knows by address only: no local variable changes after setjmp. */
+/* libpng reports errors by longjmp. Everything that must survive the jump stands in this struct,
+ * which the function that calls setjmp knows by address only: no local variable changes after
+ * setjmp. */
 typedef struct coder {
     const char *name;
     png_structp png;
@@ -69,14 +70,16 @@ static void on_free(png_structp png, png_voidp p)
     kn_free(p);
 }
 
-/* ---- reading ----------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------- */
 
 static void on_read(png_structp png, png_bytep to, size_t bytes)
 {
     coder *c = png_get_io_ptr(png);
     if (bytes > c->size - c->at) {
-        c->st = kn_fail(KN_ERR_FORMAT, "%s: PNG ends early (truncated?): expected at least %zu bytes, "
-                        "found %zu", c->name, c->at + bytes, c->size);
+        c->st = kn_fail(KN_ERR_FORMAT,
+                        "%s: PNG ends early (truncated?): expected at least %zu bytes, "
+                        "found %zu",
+                        c->name, c->at + bytes, c->size);
         png_error(png, "truncated");
     }
     memcpy(to, c->data + c->at, bytes);
@@ -88,26 +91,28 @@ static unsigned be32(const unsigned char *p)
     return (unsigned)p[0] << 24 | (unsigned)p[1] << 16 | (unsigned)p[2] << 8 | p[3];
 }
 
-/* What can be said before libpng is asked: signature and size. IHDR is always first: 8 bytes signature,
- * 4 length, 4 "IHDR", 4 width, 4 height, 1 bit depth, 1 colour type. */
+/* What can be said before libpng is asked: signature and size. IHDR is always first: 8 bytes
+ * signature, 4 length, 4 "IHDR", 4 width, 4 height, 1 bit depth, 1 colour type. */
 static kn_status check_start(const coder *c)
 {
     static const unsigned char signature[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
     if (c->size < 33 || memcmp(c->data, signature, 8) != 0)
-        return kn_fail(KN_ERR_FORMAT, "%s: expected a PNG picture, found another kind of file (%zu bytes)",
+        return kn_fail(KN_ERR_FORMAT,
+                       "%s: expected a PNG picture, found another kind of file (%zu bytes)",
                        c->name, c->size);
     unsigned width = be32(c->data + 16), height = be32(c->data + 20);
     if (width > KN_PNG_MAX_PX || height > KN_PNG_MAX_PX)
         return kn_fail(KN_ERR_FORMAT, "%s: expected a picture of at most %d x %d px, found %u x %u",
                        c->name, KN_PNG_MAX_PX, KN_PNG_MAX_PX, width, height);
     /* Memory is asked for by these numbers: they must be possible for a file of this size. */
-    static const unsigned char per_pixel[8] = {1, 0, 3, 1, 2, 0, 4, 0}; /* samples, by colour type */
-    unsigned long long bits = (unsigned long long)width * height * c->data[24] *
-                              per_pixel[c->data[25] & 7];
+    static const unsigned char per_pixel[8] = {1, 0, 3, 1,
+                                               2, 0, 4, 0}; /* samples, by colour type */
+    unsigned long long bits =
+        (unsigned long long)width * height * c->data[24] * per_pixel[c->data[25] & 7];
     if (bits / 8 / MAX_RATIO > c->size)
         return kn_fail(KN_ERR_FORMAT,
-                       "%s: expected at least %llu bytes for %u x %u px, found %zu (truncated?)", c->name,
-                       bits / 8 / MAX_RATIO, width, height, c->size);
+                       "%s: expected at least %llu bytes for %u x %u px, found %zu (truncated?)",
+                       c->name, bits / 8 / MAX_RATIO, width, height, c->size);
     return KN_OK;
 }
 
@@ -136,8 +141,8 @@ static void blend_row(const coder *c, const unsigned char *from, unsigned char *
     for (int x = 0; x < c->out.width_px; x++) {
         for (int k = 0; k < 3; k++) {
             if (c->bits == 8) {
-                to[3 * x + k] = (unsigned char)blend(from[4 * x + k], from[4 * x + 3],
-                                                     c->background[k], 255);
+                to[3 * x + k] =
+                    (unsigned char)blend(from[4 * x + k], from[4 * x + 3], c->background[k], 255);
             } else {
                 const uint16_t *f = (const uint16_t *)from + 4 * x;
                 ((uint16_t *)to)[3 * x + k] = (uint16_t)blend(f[k], f[3], c->background[k], 65535);
@@ -169,12 +174,14 @@ static void decode(coder *c)
     set_transforms(c);
     int passes = png_set_interlace_handling(png);
     png_read_update_info(png, c->info);
-    int width = (int)png_get_image_width(png, c->info), height = (int)png_get_image_height(png, c->info);
+    int width = (int)png_get_image_width(png, c->info),
+        height = (int)png_get_image_height(png, c->info);
     int channels = png_get_channels(png, c->info);
     size_t row_bytes = png_get_rowbytes(png, c->info), out_bytes = (size_t)width * 3 * c->bits / 8;
     if (row_bytes != out_bytes / 3 * (size_t)channels || (channels != 3 && channels != 4))
         png_error(png, "unexpected row layout");
-    /* kn_alloc: every byte is written before it is read, since a file that ends early is an error. */
+    /* kn_alloc: every byte is written before it is read, since a file that ends early is an error.
+     * */
     c->out = (kn_picture){width, height, 3, c->bits, NULL};
     c->out.data = alloc_or_jump(c, out_bytes * (size_t)height);
     if (channels == 4) {
@@ -246,7 +253,7 @@ void kn_picture_free(kn_picture *p)
     memset(p, 0, sizeof *p);
 }
 
-/* ---- writing ----------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static void on_write(png_structp png, png_bytep from, size_t bytes)
 {
@@ -255,12 +262,16 @@ static void on_write(png_structp png, png_bytep from, size_t bytes)
     if (c->st != KN_OK) png_error(png, "write failed");
 }
 
-static void on_flush(png_structp png) { (void)png; /* kn_atomic_commit flushes */ }
+static void on_flush(png_structp png)
+{
+    (void)png; /* kn_atomic_commit flushes */
+}
 
 static int is_key(const char *key)
 {
     size_t n = strlen(key);
-    if (n < 1 || n > MAX_TEXT_KEY || key[0] == ' ' || key[n - 1] == ' ' || strstr(key, "  ")) return 0;
+    if (n < 1 || n > MAX_TEXT_KEY || key[0] == ' ' || key[n - 1] == ' ' || strstr(key, "  "))
+        return 0;
     for (size_t i = 0; i < n; i++)
         if (key[i] < 0x20 || key[i] > 0x7e) return 0;
     return 1;
@@ -287,10 +298,11 @@ static kn_status collect_texts(coder *c, const char *const *text)
     for (size_t i = 0; i < count; i++) {
         const char *key = text[2 * i], *value = text[2 * i + 1];
         if (!is_key(key))
-            return kn_fail(KN_ERR_ARG,
-                           "%s: text key: expected 1 to %d printable ASCII characters without extra "
-                           "blanks, found '%.100s'",
-                           c->name, MAX_TEXT_KEY, key);
+            return kn_fail(
+                KN_ERR_ARG,
+                "%s: text key: expected 1 to %d printable ASCII characters without extra "
+                "blanks, found '%.100s'",
+                c->name, MAX_TEXT_KEY, key);
         if (!value || !kn_text_is_utf8(value))
             return kn_fail(KN_ERR_ARG, "%s: text '%s': expected a value in UTF-8", c->name, key);
         /* libpng copies both and does not change them. */
@@ -335,14 +347,15 @@ kn_status kn_png_write(const char *path, const kn_picture *in, const char *const
     if (in->width_px < 1 || in->width_px > KN_PNG_MAX_PX || in->height_px < 1 ||
         in->height_px > KN_PNG_MAX_PX || (in->channels != 1 && in->channels != 3) ||
         (in->bits != 8 && in->bits != 16) || !in->data)
-        return kn_fail(KN_ERR_ARG,
-                       "%s: expected a picture of 1 to %d px each way, 1 or 3 channels, 8 or 16 bits, "
-                       "found %d x %d px, %d channels, %d bits",
-                       path, KN_PNG_MAX_PX, in->width_px, in->height_px, in->channels, in->bits);
+        return kn_fail(
+            KN_ERR_ARG,
+            "%s: expected a picture of 1 to %d px each way, 1 or 3 channels, 8 or 16 bits, "
+            "found %d x %d px, %d channels, %d bits",
+            path, KN_PNG_MAX_PX, in->width_px, in->height_px, in->channels, in->bits);
     KN_TRY_GOTO(collect_texts(&c, text));
     KN_TRY_GOTO(kn_atomic_open(path, &c.file));
-    c.png = png_create_write_struct_2(PNG_LIBPNG_VER_STRING, &c, on_error, on_warning, &c, on_malloc,
-                                      on_free);
+    c.png = png_create_write_struct_2(PNG_LIBPNG_VER_STRING, &c, on_error, on_warning, &c,
+                                      on_malloc, on_free);
     if (c.png) c.info = png_create_info_struct(c.png);
     if (!c.info) {
         st = kn_fail(KN_ERR_NOMEM, "%s: out of memory: libpng could not start", path);

@@ -17,7 +17,8 @@
 #define INDEX_SUFFIX ".safetensors.index.json"
 
 enum {
-    MAX_HEADER_BYTES = 100 << 20, /* the reference's limit: safetensors/src/tensor.rs MAX_HEADER_SIZE */
+    MAX_HEADER_BYTES =
+        100 << 20, /* the reference's limit: safetensors/src/tensor.rs MAX_HEADER_SIZE */
     MAX_INDEX_BYTES = 64 << 20,
     MAX_VALUES = 1 << 20 /* about 100,000 tensors; the largest models have a few thousand */
 };
@@ -26,9 +27,9 @@ enum {
 typedef struct part {
     char *path;
     unsigned char *map;
-    size_t bytes;      /* of the whole file */
-    size_t data_at;    /* where the data begins: 8 + header length */
-    json_t *header;    /* {name: {dtype, shape, data_offsets}, "__metadata__": {...}} */
+    size_t bytes;   /* of the whole file */
+    size_t data_at; /* where the data begins: 8 + header length */
+    json_t *header; /* {name: {dtype, shape, data_offsets}, "__metadata__": {...}} */
 } part;
 
 typedef struct entry {
@@ -46,13 +47,13 @@ struct kn_safetensors {
 
 /* safetensors/src/tensor.rs, enum Dtype and its bitsize(). */
 static const kn_st_format formats[] = {
-    {"F32", KN_ST_F32, 32},       {"F16", KN_ST_F16, 16},           {"BF16", KN_ST_BF16, 16},
-    {"F64", KN_ST_F64, 64},       {"I32", KN_ST_I32, 32},           {"I64", KN_ST_I64, 64},
-    {"U8", KN_ST_U8, 8},          {"BOOL", KN_ST_OTHER, 8},         {"I8", KN_ST_OTHER, 8},
-    {"I16", KN_ST_OTHER, 16},     {"U16", KN_ST_OTHER, 16},         {"U32", KN_ST_OTHER, 32},
-    {"U64", KN_ST_OTHER, 64},     {"C64", KN_ST_OTHER, 64},         {"F8_E4M3", KN_ST_OTHER, 8},
-    {"F8_E5M2", KN_ST_OTHER, 8},  {"F8_E8M0", KN_ST_OTHER, 8},      {"F8_E4M3FNUZ", KN_ST_OTHER, 8},
-    {"F4", KN_ST_OTHER, 4},       {"F8_E5M2FNUZ", KN_ST_OTHER, 8},  {"F6_E2M3", KN_ST_OTHER, 6},
+    {"F32", KN_ST_F32, 32},      {"F16", KN_ST_F16, 16},          {"BF16", KN_ST_BF16, 16},
+    {"F64", KN_ST_F64, 64},      {"I32", KN_ST_I32, 32},          {"I64", KN_ST_I64, 64},
+    {"U8", KN_ST_U8, 8},         {"BOOL", KN_ST_OTHER, 8},        {"I8", KN_ST_OTHER, 8},
+    {"I16", KN_ST_OTHER, 16},    {"U16", KN_ST_OTHER, 16},        {"U32", KN_ST_OTHER, 32},
+    {"U64", KN_ST_OTHER, 64},    {"C64", KN_ST_OTHER, 64},        {"F8_E4M3", KN_ST_OTHER, 8},
+    {"F8_E5M2", KN_ST_OTHER, 8}, {"F8_E8M0", KN_ST_OTHER, 8},     {"F8_E4M3FNUZ", KN_ST_OTHER, 8},
+    {"F4", KN_ST_OTHER, 4},      {"F8_E5M2FNUZ", KN_ST_OTHER, 8}, {"F6_E2M3", KN_ST_OTHER, 6},
     {"F6_E3M2", KN_ST_OTHER, 6},
 };
 
@@ -98,7 +99,7 @@ int kn_st_format_bytes(const kn_st_format *f, int rank, const int64_t *dim, size
     return 1;
 }
 
-/* ---- one tensor of the header ------------------------------------------------------------------ */
+/* ---- one tensor of the header ---------------------------------------------------------------- */
 
 static kn_status read_shape(const part *p, const char *name, const json_t *shape, kn_st_tensor *t)
 {
@@ -106,8 +107,9 @@ static kn_status read_shape(const part *p, const char *name, const json_t *shape
         return kn_fail(KN_ERR_FORMAT, "%s: tensor '%.200s': shape: expected an array, found %s",
                        p->path, name, kn_json_kind(shape));
     if (json_array_size(shape) > KN_ST_MAX_RANK)
-        return kn_fail(KN_ERR_FORMAT, "%s: tensor '%.200s': shape: expected at most %d dims, found %zu",
-                       p->path, name, KN_ST_MAX_RANK, json_array_size(shape));
+        return kn_fail(KN_ERR_FORMAT,
+                       "%s: tensor '%.200s': shape: expected at most %d dims, found %zu", p->path,
+                       name, KN_ST_MAX_RANK, json_array_size(shape));
     t->rank = (int)json_array_size(shape);
     for (int i = 0; i < t->rank; i++) {
         const json_t *dim = json_array_get(shape, (size_t)i);
@@ -118,8 +120,8 @@ static kn_status read_shape(const part *p, const char *name, const json_t *shape
         t->dim[i] = json_integer_value(dim);
         if (t->dim[i] < 0)
             return kn_fail(KN_ERR_FORMAT,
-                           "%s: tensor '%.200s': shape[%d]: expected 0 or more, found %lld", p->path,
-                           name, i, (long long)t->dim[i]);
+                           "%s: tensor '%.200s': shape[%d]: expected 0 or more, found %lld",
+                           p->path, name, i, (long long)t->dim[i]);
     }
     return KN_OK;
 }
@@ -129,10 +131,11 @@ static kn_status read_offsets(const part *p, const char *name, const json_t *off
     const json_t *begin = json_array_get(offsets, 0), *end = json_array_get(offsets, 1);
     if (!json_is_array(offsets) || json_array_size(offsets) != 2 || !json_is_integer(begin) ||
         !json_is_integer(end))
-        return kn_fail(KN_ERR_FORMAT,
-                       "%s: tensor '%.200s': data_offsets: expected an array of 2 integers, found %s "
-                       "of %zu",
-                       p->path, name, kn_json_kind(offsets), json_array_size(offsets));
+        return kn_fail(
+            KN_ERR_FORMAT,
+            "%s: tensor '%.200s': data_offsets: expected an array of 2 integers, found %s "
+            "of %zu",
+            p->path, name, kn_json_kind(offsets), json_array_size(offsets));
     long long b = json_integer_value(begin), n = json_integer_value(end);
     if (b < 0 || n < b)
         return kn_fail(KN_ERR_FORMAT,
@@ -142,10 +145,11 @@ static kn_status read_offsets(const part *p, const char *name, const json_t *off
     e->begin = (size_t)b;
     e->end = (size_t)n;
     if (e->end > p->bytes - p->data_at)
-        return kn_fail(KN_ERR_FORMAT,
-                       "%s: tensor '%.200s' ends outside the file (truncated?): expected at least %zu "
-                       "bytes, found %zu",
-                       p->path, name, p->data_at + e->end, p->bytes);
+        return kn_fail(
+            KN_ERR_FORMAT,
+            "%s: tensor '%.200s' ends outside the file (truncated?): expected at least %zu "
+            "bytes, found %zu",
+            p->path, name, p->data_at + e->end, p->bytes);
     return KN_OK;
 }
 
@@ -160,29 +164,32 @@ static kn_status read_tensor(const part *p, const char *name, const json_t *valu
                        p->path, name, kn_json_kind(dtype));
     const kn_st_format *f = kn_st_format_find(json_string_value(dtype));
     if (!f)
-        return kn_fail(KN_ERR_FORMAT,
-                       "%s: tensor '%.200s': dtype: expected a safetensors dtype such as BF16, found "
-                       "'%.40s'",
-                       p->path, name, json_string_value(dtype));
+        return kn_fail(
+            KN_ERR_FORMAT,
+            "%s: tensor '%.200s': dtype: expected a safetensors dtype such as BF16, found "
+            "'%.40s'",
+            p->path, name, json_string_value(dtype));
     e->t.name = name;
     e->t.dtype = f->dtype;
     e->t.dtype_name = f->name;
     KN_TRY(read_shape(p, name, json_object_get(value, "shape"), &e->t));
     KN_TRY(read_offsets(p, name, json_object_get(value, "data_offsets"), e));
     if (!kn_st_format_bytes(f, e->t.rank, e->t.dim, &e->t.bytes))
-        return kn_fail(KN_ERR_FORMAT,
-                       "%s: tensor '%.200s': shape: expected a whole number of bytes below 2^60, found "
-                       "a shape of %s that is not",
-                       p->path, name, f->name);
+        return kn_fail(
+            KN_ERR_FORMAT,
+            "%s: tensor '%.200s': shape: expected a whole number of bytes below 2^60, found "
+            "a shape of %s that is not",
+            p->path, name, f->name);
     if (e->t.bytes != e->end - e->begin)
-        return kn_fail(KN_ERR_FORMAT,
-                       "%s: tensor '%.200s': expected %zu bytes for its shape and dtype %s, found %zu",
-                       p->path, name, e->t.bytes, f->name, e->end - e->begin);
+        return kn_fail(
+            KN_ERR_FORMAT,
+            "%s: tensor '%.200s': expected %zu bytes for its shape and dtype %s, found %zu",
+            p->path, name, e->t.bytes, f->name, e->end - e->begin);
     e->t.data = p->map + p->data_at + e->begin;
     return KN_OK;
 }
 
-/* ---- one file ---------------------------------------------------------------------------------- */
+/* ---- one file -------------------------------------------------------------------------------- */
 
 static int by_offset(const void *a, const void *b)
 {
@@ -201,21 +208,24 @@ static kn_status check_cover(const part *p, entry *entries, int count)
     for (int i = 0; i < count; i++) {
         const entry *e = &entries[i];
         if (e->begin < at)
-            return kn_fail(KN_ERR_FORMAT,
-                           "%s: tensor '%.200s' overlaps tensor '%.200s': expected it to begin at byte "
-                           "%zu of the data, found %zu",
-                           p->path, e->t.name, last, at, e->begin);
+            return kn_fail(
+                KN_ERR_FORMAT,
+                "%s: tensor '%.200s' overlaps tensor '%.200s': expected it to begin at byte "
+                "%zu of the data, found %zu",
+                p->path, e->t.name, last, at, e->begin);
         if (e->begin > at)
-            return kn_fail(KN_ERR_FORMAT,
-                           "%s: tensor '%.200s': gap before it: expected it to begin at byte %zu of "
-                           "the data, found %zu",
-                           p->path, e->t.name, at, e->begin);
+            return kn_fail(
+                KN_ERR_FORMAT,
+                "%s: tensor '%.200s': gap before it: expected it to begin at byte %zu of "
+                "the data, found %zu",
+                p->path, e->t.name, at, e->begin);
         at = e->end;
         last = e->t.name;
     }
     if (at != p->bytes - p->data_at)
-        return kn_fail(KN_ERR_FORMAT, "%s: bytes after the last tensor: expected %zu bytes, found %zu",
-                       p->path, p->data_at + at, p->bytes);
+        return kn_fail(KN_ERR_FORMAT,
+                       "%s: bytes after the last tensor: expected %zu bytes, found %zu", p->path,
+                       p->data_at + at, p->bytes);
     return KN_OK;
 }
 
@@ -266,8 +276,9 @@ static kn_status map_file(part *p)
     } else if (!S_ISREG(info.st_mode)) {
         st = kn_fail(KN_ERR_IO, "cannot read %s: expected a regular file", p->path);
     } else if (info.st_size < 8) {
-        st = kn_fail(KN_ERR_FORMAT, "%s: expected a safetensors file of at least 8 bytes, found %lld",
-                     p->path, (long long)info.st_size);
+        st = kn_fail(KN_ERR_FORMAT,
+                     "%s: expected a safetensors file of at least 8 bytes, found %lld", p->path,
+                     (long long)info.st_size);
     } else {
         void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (map == MAP_FAILED) {
@@ -332,7 +343,7 @@ static kn_status add_part(kn_safetensors *s, const char *path)
     return st;
 }
 
-/* ---- shards ------------------------------------------------------------------------------------ */
+/* ---- shards ---------------------------------------------------------------------------------- */
 
 static int by_name(const void *a, const void *b)
 {
@@ -375,7 +386,8 @@ static kn_status list_shards(const char *index, json_t *weight_map, const char *
                            "%s: weight_map: tensor '%.200s': expected a file name, found %s", index,
                            tensor, kn_json_kind(json_object_iter_value(it)));
         /* A downloaded index must not make us open files elsewhere. */
-        if (strchr(file, '/') || strchr(file, '\\') || strstr(file, "..") || !ends_with(file, SUFFIX))
+        if (strchr(file, '/') || strchr(file, '\\') || strstr(file, "..") ||
+            !ends_with(file, SUFFIX))
             return kn_fail(KN_ERR_FORMAT,
                            "%s: weight_map: tensor '%.200s': expected the name of a " SUFFIX
                            " file in the same folder, found '%.200s'",
@@ -451,7 +463,7 @@ done:
     return st;
 }
 
-/* ---- finding the file -------------------------------------------------------------------------- */
+/* ---- finding the file ------------------------------------------------------------------------ */
 
 static int is_file(const char *path)
 {
@@ -494,8 +506,9 @@ static kn_status find_only(const char *folder, char **found)
         st = kn_fail(KN_ERR_IO, "%s: expected one " SUFFIX " file or index, found %d: %s", folder,
                      count, seen.data);
     else if (!count && shards)
-        st = kn_fail(KN_ERR_IO, "%s: expected an index (*" INDEX_SUFFIX ") for %d shards, found none",
-                     folder, shards);
+        st = kn_fail(KN_ERR_IO,
+                     "%s: expected an index (*" INDEX_SUFFIX ") for %d shards, found none", folder,
+                     shards);
     else if (!count)
         st = kn_fail(KN_ERR_IO, "%s: expected a " SUFFIX " file or index, found none", folder);
 done:
@@ -509,7 +522,8 @@ static kn_status find_file(const char *path, const char *stem, char **found)
 {
     struct stat info;
     *found = NULL;
-    if (stat(path, &info) != 0) return kn_fail(KN_ERR_IO, "cannot open %s: %s", path, strerror(errno));
+    if (stat(path, &info) != 0)
+        return kn_fail(KN_ERR_IO, "cannot open %s: %s", path, strerror(errno));
     if (!S_ISDIR(info.st_mode)) return kn_strdup(path, found);
     if (!stem) return find_only(path, found);
     KN_TRY(kn_asprintf(found, "%s/%s" SUFFIX, path, stem));
@@ -517,8 +531,8 @@ static kn_status find_file(const char *path, const char *stem, char **found)
     kn_free(*found);
     KN_TRY(kn_asprintf(found, "%s/%s" INDEX_SUFFIX, path, stem));
     if (is_file(*found)) return KN_OK;
-    return kn_fail(KN_ERR_IO, "%s: expected %s" SUFFIX " or %s" INDEX_SUFFIX ", found neither", path,
-                   stem, stem);
+    return kn_fail(KN_ERR_IO, "%s: expected %s" SUFFIX " or %s" INDEX_SUFFIX ", found neither",
+                   path, stem, stem);
 }
 
 kn_status kn_safetensors_open(const char *path, const char *stem, kn_safetensors **out)
@@ -563,11 +577,17 @@ void kn_safetensors_close(kn_safetensors **handle)
     kn_free(s);
 }
 
-/* ---- looking up -------------------------------------------------------------------------------- */
+/* ---- looking up ------------------------------------------------------------------------------ */
 
-const char *kn_safetensors_path(const kn_safetensors *s) { return s->parts[0].path; }
+const char *kn_safetensors_path(const kn_safetensors *s)
+{
+    return s->parts[0].path;
+}
 
-int kn_safetensors_count(const kn_safetensors *s) { return s->count; }
+int kn_safetensors_count(const kn_safetensors *s)
+{
+    return s->count;
+}
 
 const kn_st_tensor *kn_safetensors_at(const kn_safetensors *s, int i)
 {

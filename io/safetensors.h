@@ -1,14 +1,16 @@
 /* io/safetensors.h - reading and writing safetensors files.
  *
- * Purpose   Memory-maps one file, or every shard that a *.index.json names, and gives bounds-checked
- *           views of its tensors. Every number in the header is untrusted.
+ * Purpose   Memory-maps one file, or every shard that a *.index.json names, and gives
+ *           bounds-checked views of its tensors. Every number in the header is untrusted.
  * Format    8-byte little-endian header length, JSON header {name: {dtype, shape, data_offsets}},
  *           data. https://github.com/huggingface/safetensors (format section of its README).
- * Limits    header <= 100 MiB and <= 2^20 values, rank <= KN_ST_MAX_RANK, dims >= 0, the ranges of the
- *           tensors cover the data without overlap, gap or rest, byte length = product of dims * dtype
- *           size, no name twice (within a file or across shards), shards only in the index's folder.
- * Cost      Opening reads the header only; a tensor's pages are read from disk when first touched. The
- *           files must not be truncated by another program while open (reading would raise SIGBUS).
+ * Limits    header <= 100 MiB and <= 2^20 values, rank <= KN_ST_MAX_RANK, dims >= 0, the ranges of
+ *           the tensors cover the data without overlap, gap or rest, byte length = product of dims
+ *           * dtype size, no name twice (within a file or across shards), shards only in the
+ *           index's folder.
+ * Cost      Opening reads the header only; a tensor's pages are read from disk when first touched.
+ *           The files must not be truncated by another program while open (reading would raise
+ *           SIGBUS).
  * Errors    KN_ERR_IO, KN_ERR_FORMAT (names file, tensor, expected, found), KN_ERR_NOMEM.
  * Threads   After opening, everything is read-only: any number of threads may read.
  */
@@ -38,7 +40,7 @@ typedef struct kn_st_tensor {
     const char *dtype_name; /* as written in the file: "BF16", "F8_E4M3", ... */
     int rank;
     int64_t dim[KN_ST_MAX_RANK];
-    const void *data; /* mapped; aligned to 1 byte only: copy before reading wider types if unaligned */
+    const void *data; /* mapped; may be unaligned: then copy before reading wider types */
     size_t bytes;
 } kn_st_tensor;
 
@@ -66,14 +68,14 @@ const char *kn_safetensors_metadata(const kn_safetensors *st, const char *key);
  * metadata: key, value, key, value, ..., NULL; or NULL.
  * The same arguments give the same bytes: data is ordered by element size, largest first, then by
  * name, so that every tensor is aligned to its element size; metadata is ordered by key.
- * KN_ERR_ARG: no name, a name twice, "__metadata__", text that is not UTF-8, bytes that do not fit. */
+ * KN_ERR_ARG: no name, a name twice, "__metadata__", text that is not UTF-8, wrong bytes. */
 KN_CHECKED kn_status kn_safetensors_write(const char *path, const kn_st_tensor *tensors, int count,
                                           const char *const *metadata);
 
 const char *kn_st_dtype_name(kn_st_dtype t);
 size_t kn_st_dtype_size(kn_st_dtype t); /* 0 for KN_ST_OTHER */
 
-/* ---- the format's own rules, shared by reader and writer --------------------------------------- */
+/* ---- the format's own rules, shared by reader and writer ------------------------------------- */
 
 typedef struct kn_st_format {
     const char *name;  /* as in the file */

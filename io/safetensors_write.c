@@ -37,24 +37,27 @@ static kn_status check_item(const char *path, const kn_st_tensor *t, item *out)
 {
     size_t bytes = 0;
     if (!t->name || !*t->name || strcmp(t->name, "__metadata__") == 0 || !kn_text_is_utf8(t->name))
-        return kn_fail(KN_ERR_ARG, "%s: a tensor to write: expected a name in UTF-8, found '%.200s'",
-                       path, t->name ? t->name : "");
+        return kn_fail(KN_ERR_ARG,
+                       "%s: a tensor to write: expected a name in UTF-8, found '%.200s'", path,
+                       t->name ? t->name : "");
     const char *dtype = t->dtype == KN_ST_OTHER ? t->dtype_name : kn_st_dtype_name(t->dtype);
     const kn_st_format *f = kn_st_format_find(dtype ? dtype : "");
     if (!f)
-        return kn_fail(KN_ERR_ARG, "%s: tensor '%.200s': expected a safetensors dtype, found '%s'", path,
-                       t->name, dtype ? dtype : "");
+        return kn_fail(KN_ERR_ARG, "%s: tensor '%.200s': expected a safetensors dtype, found '%s'",
+                       path, t->name, dtype ? dtype : "");
     if (t->rank < 0 || t->rank > KN_ST_MAX_RANK)
-        return kn_fail(KN_ERR_ARG, "%s: tensor '%.200s': expected 0 to %d dims, found %d", path, t->name,
-                       KN_ST_MAX_RANK, t->rank);
+        return kn_fail(KN_ERR_ARG, "%s: tensor '%.200s': expected 0 to %d dims, found %d", path,
+                       t->name, KN_ST_MAX_RANK, t->rank);
     for (int i = 0; i < t->rank; i++)
         if (t->dim[i] < 0)
-            return kn_fail(KN_ERR_ARG, "%s: tensor '%.200s': dim %d: expected 0 or more, found %lld",
-                           path, t->name, i, (long long)t->dim[i]);
+            return kn_fail(KN_ERR_ARG,
+                           "%s: tensor '%.200s': dim %d: expected 0 or more, found %lld", path,
+                           t->name, i, (long long)t->dim[i]);
     if (!kn_st_format_bytes(f, t->rank, t->dim, &bytes) || bytes != t->bytes)
-        return kn_fail(KN_ERR_ARG,
-                       "%s: tensor '%.200s': expected %zu bytes for its shape and dtype %s, found %zu",
-                       path, t->name, bytes, f->name, t->bytes);
+        return kn_fail(
+            KN_ERR_ARG,
+            "%s: tensor '%.200s': expected %zu bytes for its shape and dtype %s, found %zu", path,
+            t->name, bytes, f->name, t->bytes);
     if (bytes && !t->data)
         return kn_fail(KN_ERR_ARG, "%s: tensor '%.200s': expected data, found none", path, t->name);
     *out = (item){t, f};
@@ -84,8 +87,8 @@ static kn_status add_metadata(const char *path, kn_text *header, const char *con
     for (size_t i = 0; i < count; i++) {
         pairs[i] = (pair){metadata[2 * i], metadata[2 * i + 1]};
         if (!pairs[i].value || !kn_text_is_utf8(pairs[i].key) || !kn_text_is_utf8(pairs[i].value)) {
-            st = kn_fail(KN_ERR_ARG, "%s: metadata '%.200s': expected a key and a value in UTF-8", path,
-                         pairs[i].key);
+            st = kn_fail(KN_ERR_ARG, "%s: metadata '%.200s': expected a key and a value in UTF-8",
+                         path, pairs[i].key);
             goto done;
         }
     }
@@ -137,7 +140,8 @@ kn_status kn_safetensors_write(const char *path, const kn_st_tensor *tensors, in
     void *items = NULL;
     kn_text header = {0};
     kn_atomic_file *f = NULL;
-    if (count < 0) return kn_fail(KN_ERR_ARG, "%s: expected 0 or more tensors, found %d", path, count);
+    if (count < 0)
+        return kn_fail(KN_ERR_ARG, "%s: expected 0 or more tensors, found %d", path, count);
     KN_TRY_GOTO(kn_alloc_array((size_t)count, sizeof(item), &items));
     KN_TRY_GOTO(sort_items(path, tensors, count, items));
     KN_TRY_GOTO(build_header(path, items, count, metadata, &header));

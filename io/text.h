@@ -1,8 +1,8 @@
 /* io/text.h - growing strings, and numbers as text.
  *
- * Purpose   Builds a text of unknown length (a header, a list of names for a message, a JSON file), and
- *           converts numbers without regard to the process's locale: a host program that runs with a
- *           comma as decimal point reads and writes the same files.
+ * Purpose   Builds a text of unknown length (a header, a list of names for a message, a JSON file),
+ *           and converts numbers without regard to the process's locale: a host program that runs
+ *           with a comma as decimal point reads and writes the same files.
  * Use       kn_text t = {0}; kn_text_addf(&t, ...); ... kn_free(t.data)
  * Errors    KN_ERR_NOMEM; the text stays as it was.
  */
@@ -30,7 +30,7 @@ enum { KN_DOUBLE_CHARS = 32 };
 /* The shortest of %.15g, %.16g, %.17g that reads back as the same double, always with a '.' or an
  * exponent ("1.0", "1e+30"); "nan", "inf", "-inf" for the rest. Returns out. */
 char *kn_text_double(double value, char out[KN_DOUBLE_CHARS]);
-/* The whole text as a finite decimal number; 0 when it is not one (hexadecimal, nan, blanks: not one). */
+/* The whole text as a finite decimal number; 0 when it is not one (as hexadecimal, nan, blanks). */
 int kn_text_to_double(const char *text, double *value);
 /* The whole text as a decimal integer; 0 when it is not one or does not fit. */
 int kn_text_to_int(const char *text, int64_t *value);

@@ -2,7 +2,8 @@
  *
  * expect_ok(expr)                      fails the test with Kinora's own message
  * expect_fail(expr, code, "a", "b")    expr returns code and the message holds every string
- * temp_folder_setup / _teardown        cmocka group fixtures: a new folder in the working directory,
+ * temp_folder_setup / _teardown        cmocka group fixtures: a new folder in the working
+ * directory,
  *                                      removed with all it holds
  * temp_path("x.png")                   a path in it; the last 8 results stay valid
  */
@@ -25,7 +26,7 @@
 #include "io/status.h"
 
 #define expect_ok(expr) expect_ok_at((expr), #expr, __FILE__, __LINE__)
-#define expect_fail(expr, code, ...) \
+#define expect_fail(expr, code, ...)                                                               \
     expect_fail_at((expr), (code), #expr, __FILE__, __LINE__, (const char *[]){__VA_ARGS__, NULL})
 
 static inline void expect_ok_at(kn_status st, const char *expr, const char *file, int line)
@@ -46,7 +47,8 @@ static inline void expect_fail_at(kn_status st, kn_status code, const char *expr
     }
     for (; *words; words++) {
         if (strstr(kn_error_text(), *words)) continue;
-        print_error("%s:\n  expected '%s' in the message, found: %s\n", expr, *words, kn_error_text());
+        print_error("%s:\n  expected '%s' in the message, found: %s\n", expr, *words,
+                    kn_error_text());
         _fail(file, line);
     }
 }

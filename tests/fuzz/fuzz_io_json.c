@@ -1,5 +1,5 @@
-/* Any bytes as JSON: read or refused; what is read is written and reads back equal; as a config, its
- * tree is sound. */
+/* Any bytes as JSON: read or refused; what is read is written and reads back equal; as a config,
+ * its tree is sound. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +28,8 @@ static void check_tree(const kn_node *n, const kn_node *parent, int depth)
         if (child->key && i < 100) {
             require(kn_node_find(n, child->key) == child);
             if (kn_node_int(n, child->key, 0, 9, &number) == KN_OK) require(number <= 9);
-            if (kn_node_double(n, child->key, 0, 9, &real) == KN_OK) require(real >= 0 && real <= 9);
+            if (kn_node_double(n, child->key, 0, 9, &real) == KN_OK)
+                require(real >= 0 && real <= 9);
             if (kn_node_string(n, child->key, &text) == KN_OK) require(text == child->text);
         }
         check_tree(child, n, depth + 1);

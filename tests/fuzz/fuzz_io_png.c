@@ -37,7 +37,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             for (size_t i = 0; i < bytes; i++) sum += ((const uint8_t *)p.data)[i];
             sink = sum;
         } else {
-            require(st == KN_ERR_FORMAT && !p.data && strncmp(kn_error_text(), "fuzz.png: ", 10) == 0);
+            require(st == KN_ERR_FORMAT && !p.data &&
+                    strncmp(kn_error_text(), "fuzz.png: ", 10) == 0);
         }
         kn_picture_free(&p);
     }

@@ -41,8 +41,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (st == KN_OK) {
         const kn_node *root = kn_config_root(config);
         require(check_tree(root, NULL, 0) <= KN_CONFIG_MAX_NODES + 1);
-        if (kn_node_check_flat(root) != KN_OK)
-            require(strncmp(kn_error_text(), "c.yaml:", 7) == 0);
+        if (kn_node_check_flat(root) != KN_OK) require(strncmp(kn_error_text(), "c.yaml:", 7) == 0);
     } else {
         require(st == KN_ERR_FORMAT && strncmp(kn_error_text(), "c.yaml:", 7) == 0);
     }

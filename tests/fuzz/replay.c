@@ -1,6 +1,7 @@
 /* tests/fuzz/replay.c - runs a fuzz target over stored inputs, without libFuzzer.
  *
- * Every file of each folder given goes through LLVMFuzzerTestOneInput as a heap block of exactly its
+ * Every file of each folder given goes through LLVMFuzzerTestOneInput as a heap block of exactly
+ *       its
  * size, so that AddressSanitizer sees the first byte read past it. Inputs that once crashed stay in
  * tests/fuzz/corpus/ and are run by ctest for ever. An empty or missing folder is a failure: a test
  * that ran nothing has tested nothing.

@@ -83,7 +83,8 @@ static void links_are_followed_and_devices_refused(void **state)
     assert_true(S_ISLNK(info.st_mode));
     assert_content(temp_path("real"), "new");
     assert_int_equal(symlink("nowhere", temp_path("dangling")), 0);
-    expect_fail(kn_file_write(temp_path("dangling"), "x", 1), KN_ERR_IO, "dangling", "symbolic link");
+    expect_fail(kn_file_write(temp_path("dangling"), "x", 1), KN_ERR_IO, "dangling",
+                "symbolic link");
     expect_fail(kn_file_write("/dev/null", "x", 1), KN_ERR_IO, "/dev/null", "not a regular file");
     assert_int_equal(mkfifo(temp_path("pipe"), 0600), 0);
     expect_fail(kn_file_write(temp_path("pipe"), "x", 1), KN_ERR_IO, "not a regular file");
@@ -108,7 +109,8 @@ static void unusable_targets_are_named(void **state)
     assert_content(path, "x");
     if (geteuid() != 0) { /* root may write anywhere */
         assert_int_equal(mkdir(temp_path("locked"), 0500), 0);
-        expect_fail(kn_file_write(temp_path("locked/f"), "x", 1), KN_ERR_IO, "locked/f", "not writable");
+        expect_fail(kn_file_write(temp_path("locked/f"), "x", 1), KN_ERR_IO, "locked/f",
+                    "not writable");
     }
 }
 
@@ -128,7 +130,8 @@ static void a_failed_write_says_how_far_it_came(void **state)
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &low), 0);
     kn_status st = kn_atomic_write(f, data, sizeof data);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
-    expect_fail(st, KN_ERR_IO, "large", "stopped after 65536 bytes", "34464 more", "File too large");
+    expect_fail(st, KN_ERR_IO, "large", "stopped after 65536 bytes", "34464 more",
+                "File too large");
     kn_atomic_discard(&f);
     assert_int_equal(count_names(temp_folder), names);
 }
@@ -186,7 +189,8 @@ static void reading_is_bounded(void **state)
                 "No such file");
     expect_fail(kn_file_read(temp_folder, 9, &data, &size), KN_ERR_IO, temp_folder, "a folder");
     assert_int_equal(mkfifo(temp_path("fifo"), 0600), 0);
-    expect_fail(kn_file_read(temp_path("fifo"), 9, &data, &size), KN_ERR_IO, "fifo", "regular file");
+    expect_fail(kn_file_read(temp_path("fifo"), 9, &data, &size), KN_ERR_IO, "fifo",
+                "regular file");
     put_file(temp_path("zero"), "", 0);
     expect_ok(kn_file_read(temp_path("zero"), 0, &data, &size));
     assert_int_equal(size, 0);

@@ -7,8 +7,8 @@
 static kn_config *parsed(kn_config_format format, const char *text)
 {
     kn_config *c;
-    expect_ok(kn_config_parse(format == KN_CONFIG_JSON ? "c.json" : "c.yaml", format, text, strlen(text),
-                              &c));
+    expect_ok(kn_config_parse(format == KN_CONFIG_JSON ? "c.json" : "c.yaml", format, text,
+                              strlen(text), &c));
     return c;
 }
 
@@ -22,10 +22,16 @@ static kn_status parse(kn_config_format format, const char *text, size_t size)
     return st;
 }
 
-static kn_status yaml(const char *text) { return parse(KN_CONFIG_YAML, text, strlen(text)); }
-static kn_status json(const char *text) { return parse(KN_CONFIG_JSON, text, strlen(text)); }
+static kn_status yaml(const char *text)
+{
+    return parse(KN_CONFIG_YAML, text, strlen(text));
+}
+static kn_status json(const char *text)
+{
+    return parse(KN_CONFIG_JSON, text, strlen(text));
+}
 
-/* ---- the tree ----------------------------------------------------------------------------------- */
+/* ---- the tree -------------------------------------------------------------------------------- */
 
 static void yaml_becomes_a_tree_with_places(void **state)
 {
@@ -77,7 +83,8 @@ static void yaml_becomes_a_tree_with_places(void **state)
 static void json_becomes_the_same_tree(void **state)
 {
     (void)state;
-    kn_config *c = parsed(KN_CONFIG_JSON, "{\"b\": {\"c\": [1, -2.50, \"3\", true, null]}, \"a\": {}}");
+    kn_config *c =
+        parsed(KN_CONFIG_JSON, "{\"b\": {\"c\": [1, -2.50, \"3\", true, null]}, \"a\": {}}");
     const kn_node *root = kn_config_root(c);
     assert_string_equal(root->item[0].key, "b"); /* the file's order */
     const kn_node *list = kn_node_find(kn_node_find(root, "b"), "c");
@@ -149,7 +156,8 @@ static void size_is_bounded(void **state)
     expect_ok(kn_text_add(&t, "]"));
     expect_fail(yaml(t.data), KN_ERR_FORMAT, "c.yaml", "more than 262144 values");
     kn_free(t.data);
-    expect_fail(parse(KN_CONFIG_YAML, "", (size_t)KN_CONFIG_MAX_BYTES + 1), KN_ERR_FORMAT, "at most");
+    expect_fail(parse(KN_CONFIG_YAML, "", (size_t)KN_CONFIG_MAX_BYTES + 1), KN_ERR_FORMAT,
+                "at most");
 }
 
 static void the_name_tells_the_format(void **state)
@@ -169,21 +177,23 @@ static void the_name_tells_the_format(void **state)
         assert_string_equal(kn_config_path(c), temp_path(names[i]));
         kn_config_close(&c);
     }
-    expect_fail(kn_config_open(temp_path("a.txt"), &c), KN_ERR_ARG, "a.txt", ".json, .yaml or .yml");
+    expect_fail(kn_config_open(temp_path("a.txt"), &c), KN_ERR_ARG, "a.txt",
+                ".json, .yaml or .yml");
     assert_null(c);
     expect_fail(kn_config_open(temp_path("b.yaml"), &c), KN_ERR_IO, "b.yaml", "No such file");
 }
 
-/* ---- typed values ------------------------------------------------------------------------------- */
+/* ---- typed values ---------------------------------------------------------------------------- */
 
 static void values_are_read_by_type(void **state)
 {
     (void)state;
     static const char *const modes[] = {"first", "last"};
-    static const char *const text[] = {
-        "{\"i\": 12, \"d\": -0.5, \"e\": 3, \"t\": true, \"f\": false, \"s\": \"x y\", \"m\": \"last\","
-        " \"l\": [1, 2, 3], \"r\": [0.5, 1], \"n\": null}",
-        "i: 12\nd: -0.5\ne: 3\nt: true\nf: false\ns: x y\nm: last\nl: [1, 2, 3]\nr: [0.5, 1]\nn: ~\n"};
+    static const char *const text[] = {"{\"i\": 12, \"d\": -0.5, \"e\": 3, \"t\": true, \"f\": "
+                                       "false, \"s\": \"x y\", \"m\": \"last\","
+                                       " \"l\": [1, 2, 3], \"r\": [0.5, 1], \"n\": null}",
+                                       "i: 12\nd: -0.5\ne: 3\nt: true\nf: false\ns: x y\nm: "
+                                       "last\nl: [1, 2, 3]\nr: [0.5, 1]\nn: ~\n"};
     for (int k = 0; k < 2; k++) {
         kn_config *c = parsed(k ? KN_CONFIG_YAML : KN_CONFIG_JSON, text[k]);
         const kn_node *m = kn_config_root(c);
@@ -241,8 +251,9 @@ static void wrong_values_are_named(void **state)
 {
     (void)state;
     static const char *const modes[] = {"first", "last"};
-    kn_config *c = parsed(KN_CONFIG_JSON, "{\"sub\": {\"i\": 12, \"s\": \"12\", \"l\": [1, \"x\"], \"o\": {},"
-                                          " \"n\": null, \"b\": \"true\", \"h\": 5000000000, \"r\": 1.5}}");
+    kn_config *c =
+        parsed(KN_CONFIG_JSON, "{\"sub\": {\"i\": 12, \"s\": \"12\", \"l\": [1, \"x\"], \"o\": {},"
+                               " \"n\": null, \"b\": \"true\", \"h\": 5000000000, \"r\": 1.5}}");
     const kn_node *m = kn_node_find(kn_config_root(c), "sub");
     int i = -7, list[4];
     double d = -7;
@@ -259,16 +270,18 @@ static void wrong_values_are_named(void **state)
     expect_fail(kn_node_int(m, "absent", 0, 99, &i), KN_ERR_FORMAT, "c.json: key 'sub.absent'",
                 "expected an integer from 0 to 99, found no such key");
     expect_fail(kn_node_int_or(m, "i", 0, 11, 5, &i), KN_ERR_FORMAT, "'sub.i'");
-    expect_fail(kn_node_double(m, "i", 0, 0.5, &d), KN_ERR_FORMAT, "'sub.i'", "from 0.0 to 0.5", "12");
+    expect_fail(kn_node_double(m, "i", 0, 0.5, &d), KN_ERR_FORMAT, "'sub.i'", "from 0.0 to 0.5",
+                "12");
     expect_fail(kn_node_double(m, "absent", 0, 1, &d), KN_ERR_FORMAT, "'sub.absent'", "a number");
     expect_fail(kn_node_bool(m, "b", &i), KN_ERR_FORMAT, "'sub.b'", "true or false", "\"true\"");
     expect_fail(kn_node_bool(m, "absent", &i), KN_ERR_FORMAT, "'sub.absent'", "true or false");
     expect_fail(kn_node_string(m, "i", &s), KN_ERR_FORMAT, "'sub.i'", "a string", "12");
     expect_fail(kn_node_string(m, "n", &s), KN_ERR_FORMAT, "'sub.n'", "a string", "null");
     expect_fail(kn_node_string(m, "absent", &s), KN_ERR_FORMAT, "'sub.absent'", "a string");
-    expect_fail(kn_node_choice(m, "s", modes, 2, &i), KN_ERR_FORMAT, "'sub.s'", "one of first, last",
-                "\"12\"");
-    expect_fail(kn_node_choice(m, "absent", modes, 1, &i), KN_ERR_FORMAT, "expected first, found no");
+    expect_fail(kn_node_choice(m, "s", modes, 2, &i), KN_ERR_FORMAT, "'sub.s'",
+                "one of first, last", "\"12\"");
+    expect_fail(kn_node_choice(m, "absent", modes, 1, &i), KN_ERR_FORMAT,
+                "expected first, found no");
     expect_fail(kn_node_ints(m, "l", 0, 9, 0, 4, list, NULL), KN_ERR_FORMAT, "'sub.l[1]'", "\"x\"");
     expect_fail(kn_node_ints(m, "l", 0, 9, 3, 3, list, NULL), KN_ERR_FORMAT, "'sub.l'",
                 "a list of 3 values, found a list of 2");
@@ -306,10 +319,12 @@ static void option_files_are_flat(void **state)
     expect_ok(kn_node_check_flat(kn_config_root(c)));
     kn_config_close(&c);
     c = parsed(KN_CONFIG_YAML, "a: 1\nb: {c: 1}\n");
-    expect_fail(kn_node_check_flat(kn_config_root(c)), KN_ERR_FORMAT, "c.yaml:2:1: key 'b'", "a map");
+    expect_fail(kn_node_check_flat(kn_config_root(c)), KN_ERR_FORMAT, "c.yaml:2:1: key 'b'",
+                "a map");
     kn_config_close(&c);
     c = parsed(KN_CONFIG_YAML, "a: 1\nb: [1, [2]]\n");
-    expect_fail(kn_node_check_flat(kn_config_root(c)), KN_ERR_FORMAT, "c.yaml:2:8: key 'b[1]'", "a list");
+    expect_fail(kn_node_check_flat(kn_config_root(c)), KN_ERR_FORMAT, "c.yaml:2:8: key 'b[1]'",
+                "a list");
     kn_config_close(&c);
 }
 

@@ -19,7 +19,8 @@ static void strict_json_only(void **state)
 {
     (void)state;
     expect_ok(parse(" {\"a\": [1, 2.5, \"\\u00e9\", null, true]} \n"));
-    expect_fail(parse("{\"a\": 1,\n \"a\": 2}"), KN_ERR_FORMAT, "f.json: line 2", "duplicate", "\"a\"");
+    expect_fail(parse("{\"a\": 1,\n \"a\": 2}"), KN_ERR_FORMAT, "f.json: line 2", "duplicate",
+                "\"a\"");
     expect_fail(parse("{\"a\": 1} x"), KN_ERR_FORMAT, "f.json: line 1", "end of file expected");
     expect_fail(parse("{\"a\": 01}"), KN_ERR_FORMAT, "f.json: line 1");
     expect_fail(parse("{\"a\": NaN}"), KN_ERR_FORMAT, "f.json: line 1");
@@ -61,8 +62,8 @@ static void output_is_deterministic(void **state)
     char *data;
     size_t size;
     json_t *v = json_pack("{s:s, s:f, s:i, s:b, s:n, s:[i,i], s:[{s:f}], s:{}, s:[]}", "prompt",
-                          "a \"b\"\\\n\t\001\xc3\xa9", "guidance", 0.1, "steps", 50, "tiled", 1, "seed",
-                          "size", 832, 480, "stages", "sigma", 1.0 / 3, "none", "empty");
+                          "a \"b\"\\\n\t\001\xc3\xa9", "guidance", 0.1, "steps", 50, "tiled", 1,
+                          "seed", "size", 832, 480, "stages", "sigma", 1.0 / 3, "none", "empty");
     assert_non_null(v);
     expect_ok(kn_json_write(temp_path("out.json"), v));
     expect_ok(kn_file_read(temp_path("out.json"), 10000, &data, &size));

@@ -6,7 +6,7 @@
 #include "io/memory.h"
 #include "io/png.h"
 
-/* ---- pictures made by libpng directly, so that reader and writer are not tested by each other --- */
+/* ---- pictures made by libpng directly, so that reader and writer are not tested by each other  */
 
 typedef struct made {
     int width, height, depth, color, interlace;
@@ -66,12 +66,13 @@ static void assert_rgb8(const char *path, const uint8_t *background, int width, 
 static void every_kind_becomes_rgb(void **state)
 {
     (void)state;
-    static const unsigned char grey1[] = {0x40};       /* 0 1 */
-    static const unsigned char grey4[] = {0x5f};       /* 5 15 */
+    static const unsigned char grey1[] = {0x40}; /* 0 1 */
+    static const unsigned char grey4[] = {0x5f}; /* 5 15 */
     static const unsigned char grey8[] = {10, 200};
     static const unsigned char grey16[] = {0x80, 0x7f, 0xff, 0x81};
     static const unsigned char grey_alpha[] = {200, 255, 200, 0};
-    static const unsigned char rgb16[] = {0, 0x7f, 0, 0x81, 0x12, 0x34, 0xff, 0xff, 0xff, 0x7e, 1, 0};
+    static const unsigned char rgb16[] = {0,    0x7f, 0,    0x81, 0x12, 0x34,
+                                          0xff, 0xff, 0xff, 0x7e, 1,    0};
     static const unsigned char rgba[] = {255, 0, 100, 128, 9, 9, 9, 0};
     static const unsigned char index2[] = {0x60}; /* 1 2 */
     static const png_color palette[] = {{1, 2, 3}, {4, 5, 6}, {200, 100, 50}};
@@ -84,15 +85,19 @@ static void every_kind_becomes_rgb(void **state)
         uint8_t expected[6];
     } kinds[] = {
         {{2, 1, 1, PNG_COLOR_TYPE_GRAY, .rows = grey1, .row_bytes = 1}, {0, 0, 0, 255, 255, 255}},
-        {{2, 1, 4, PNG_COLOR_TYPE_GRAY, .rows = grey4, .row_bytes = 1}, {85, 85, 85, 255, 255, 255}},
-        {{2, 1, 8, PNG_COLOR_TYPE_GRAY, .rows = grey8, .row_bytes = 2}, {10, 10, 10, 200, 200, 200}},
+        {{2, 1, 4, PNG_COLOR_TYPE_GRAY, .rows = grey4, .row_bytes = 1},
+         {85, 85, 85, 255, 255, 255}},
+        {{2, 1, 8, PNG_COLOR_TYPE_GRAY, .rows = grey8, .row_bytes = 2},
+         {10, 10, 10, 200, 200, 200}},
         /* 0x807f / 257 = 127.998, 0xff81 / 257 = 254.51: rounded, not cut */
-        {{2, 1, 16, PNG_COLOR_TYPE_GRAY, .rows = grey16, .row_bytes = 4}, {128, 128, 128, 255, 255, 255}},
+        {{2, 1, 16, PNG_COLOR_TYPE_GRAY, .rows = grey16, .row_bytes = 4},
+         {128, 128, 128, 255, 255, 255}},
         {{2, 1, 8, PNG_COLOR_TYPE_GRAY_ALPHA, .rows = grey_alpha, .row_bytes = 4},
          {200, 200, 200, 10, 20, 30}},
         {{2, 1, 16, PNG_COLOR_TYPE_RGB, .rows = rgb16, .row_bytes = 12}, {0, 1, 18, 255, 254, 1}},
         /* 255*128/255 + 10*127/255 = 132.98; 20*127/255 = 9.96; (100*128 + 30*127)/255 = 65.14 */
-        {{2, 1, 8, PNG_COLOR_TYPE_RGB_ALPHA, .rows = rgba, .row_bytes = 8}, {133, 10, 65, 10, 20, 30}},
+        {{2, 1, 8, PNG_COLOR_TYPE_RGB_ALPHA, .rows = rgba, .row_bytes = 8},
+         {133, 10, 65, 10, 20, 30}},
         {{2, 1, 2, PNG_COLOR_TYPE_PALETTE, .palette = palette, .palette_count = 3, .rows = index2,
           .row_bytes = 1},
          {4, 5, 6, 200, 100, 50}},
@@ -118,7 +123,8 @@ static void interlaced_pictures_are_whole(void **state)
     enum { W = 13, H = 11 };
     static unsigned char rgba[H * W * 4], rgb[H * W * 3];
     for (int i = 0; i < W * H; i++) {
-        for (int k = 0; k < 3; k++) rgba[4 * i + k] = rgb[3 * i + k] = (unsigned char)(7 * i + 60 * k);
+        for (int k = 0; k < 3; k++)
+            rgba[4 * i + k] = rgb[3 * i + k] = (unsigned char)(7 * i + 60 * k);
         rgba[4 * i + 3] = 255;
     }
     made m = {W, H, 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_ADAM7, .rows = rgb, .row_bytes = W * 3};
@@ -127,7 +133,7 @@ static void interlaced_pictures_are_whole(void **state)
     assert_rgb8(make_png("adam7a.png", &a), NULL, W, H, rgb);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------ */
+/* ---- writing --------------------------------------------------------------------------------- */
 
 static void pictures_round_trip(void **state)
 {
@@ -224,21 +230,28 @@ static void bad_arguments_write_nothing(void **state)
     p = good;
     p.data = NULL;
     expect_fail(kn_png_write(path, &p, NULL), KN_ERR_ARG, "bad.png");
-    static const char *const keys[] = {"", " a", "a ", "a  b", "caf\xc3\xa9", "a\nb",
-                                       "12345678901234567890123456789012345678901234567890123456789012345"
-                                       "678901234567890"};
+    static const char *const keys[] = {
+        "",
+        " a",
+        "a ",
+        "a  b",
+        "caf\xc3\xa9",
+        "a\nb",
+        "12345678901234567890123456789012345678901234567890123456789012345"
+        "678901234567890"};
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         const char *const text[] = {keys[i], "x", NULL};
         expect_fail(kn_png_write(path, &good, text), KN_ERR_ARG, "bad.png", "text key");
     }
-    static const char *const bad_value[] = {"k", "\xff", NULL}, *const no_value[] = {"k", NULL, NULL};
+    static const char *const bad_value[] = {"k", "\xff", NULL}, *const no_value[] = {"k", NULL,
+                                                                                     NULL};
     expect_fail(kn_png_write(path, &good, bad_value), KN_ERR_ARG, "'k'", "UTF-8");
     expect_fail(kn_png_write(path, &good, no_value), KN_ERR_ARG, "'k'", "UTF-8");
     expect_fail(kn_png_write(temp_path("no/x.png"), &good, NULL), KN_ERR_IO, "no/x.png", "folder");
     assert_int_equal(count_names(temp_folder), names);
 }
 
-/* ---- damaged files ------------------------------------------------------------------------------ */
+/* ---- damaged files --------------------------------------------------------------------------- */
 
 static kn_status parse(const void *data, size_t size)
 {
@@ -277,7 +290,8 @@ static void damaged_files_are_refused(void **state)
     data[18] = 0x40, data[19] = 0, data[22] = 0x40, data[23] = 0;
     expect_fail(parse(data, size), KN_ERR_FORMAT, "16384 x 16384 px", "truncated");
     kn_free(data);
-    expect_fail(kn_png_read(temp_path("ok.png"), 10, NULL, &p), KN_ERR_ARG, "8 or 16 bits", "found 10");
+    expect_fail(kn_png_read(temp_path("ok.png"), 10, NULL, &p), KN_ERR_ARG, "8 or 16 bits",
+                "found 10");
     expect_fail(kn_png_read(temp_path("absent.png"), 8, NULL, &p), KN_ERR_IO, "absent.png");
     assert_null(p.data);
 }

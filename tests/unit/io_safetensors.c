@@ -5,7 +5,8 @@
 #include "io/safetensors.h"
 #include "io/text.h"
 
-/* A file with the given header text and data_bytes zeros; header_bytes other than -1 lies about its length. */
+/* A file with the given header text and data_bytes zeros; header_bytes other than -1 lies about its
+ * length. */
 static const char *make_file(const char *name, const char *header, long long header_bytes,
                              size_t data_bytes)
 {
@@ -31,9 +32,9 @@ static kn_status open_close(const char *path, const char *stem)
     return st;
 }
 
-/* ---- what must be refused, and how it is named -------------------------------------------------- */
+/* ---- what must be refused, and how it is named ----------------------------------------------- */
 
-#define T(dtype, shape, offsets) \
+#define T(dtype, shape, offsets)                                                                   \
     "{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":" offsets "}"
 
 typedef struct hostile {
@@ -58,56 +59,154 @@ static const hostile cases[] = {
     {"rest after JSON", "{}{}", -1, 0, {"line 1", "end of file"}},
     {"bad UTF-8", "{\"\xff\":1}", -1, 0, {"line 1", "0xff"}},
     {"NUL in a name", "{\"a\\u0000b\":1}", -1, 0, {"line 1", "\\u0000"}},
-    {"name twice", "{\"a\":" T("U8", "[1]", "[0,1]") ",\"a\":" T("U8", "[1]", "[0,1]") "}", -1, 1,
+    {"name twice",
+     "{\"a\":" T("U8", "[1]", "[0,1]") ",\"a\":" T("U8", "[1]", "[0,1]") "}",
+     -1,
+     1,
      {"duplicate", "\"a\""}},
-    {"key twice", "{\"w\":{\"dtype\":\"U8\",\"dtype\":\"F32\"}}", -1, 1, {"duplicate", "\"dtype\""}},
+    {"key twice",
+     "{\"w\":{\"dtype\":\"U8\",\"dtype\":\"F32\"}}",
+     -1,
+     1,
+     {"duplicate", "\"dtype\""}},
     {"tensor not an object", "{\"a.w\":[1]}", -1, 0, {"'a.w'", "an object", "an array"}},
-    {"no dtype", "{\"a.w\":{\"shape\":[],\"data_offsets\":[0,4]}}", -1, 4, {"'a.w'", "dtype", "nothing"}},
-    {"dtype a number", "{\"a.w\":{\"dtype\":7,\"shape\":[],\"data_offsets\":[0,4]}}", -1, 4,
+    {"no dtype",
+     "{\"a.w\":{\"shape\":[],\"data_offsets\":[0,4]}}",
+     -1,
+     4,
+     {"'a.w'", "dtype", "nothing"}},
+    {"dtype a number",
+     "{\"a.w\":{\"dtype\":7,\"shape\":[],\"data_offsets\":[0,4]}}",
+     -1,
+     4,
      {"'a.w'", "dtype", "an integer"}},
     {"unknown dtype", "{\"a.w\":" T("F31", "[1]", "[0,4]") "}", -1, 4, {"'a.w'", "dtype", "'F31'"}},
-    {"no shape", "{\"a.w\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}", -1, 4,
+    {"no shape",
+     "{\"a.w\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}",
+     -1,
+     4,
      {"'a.w'", "shape", "nothing"}},
-    {"shape a number", "{\"a.w\":" T("F32", "4", "[0,4]") "}", -1, 4, {"'a.w'", "shape", "an integer"}},
-    {"rank 9", "{\"a.w\":" T("F32", "[1,1,1,1,1,1,1,1,1]", "[0,4]") "}", -1, 4,
+    {"shape a number",
+     "{\"a.w\":" T("F32", "4", "[0,4]") "}",
+     -1,
+     4,
+     {"'a.w'", "shape", "an integer"}},
+    {"rank 9",
+     "{\"a.w\":" T("F32", "[1,1,1,1,1,1,1,1,1]", "[0,4]") "}",
+     -1,
+     4,
      {"'a.w'", "at most 6", "found 9"}},
-    {"negative dim", "{\"a.w\":" T("F32", "[2,-1]", "[0,4]") "}", -1, 4, {"'a.w'", "shape[1]", "-1"}},
-    {"fractional dim", "{\"a.w\":" T("F32", "[1.0]", "[0,4]") "}", -1, 4,
+    {"negative dim",
+     "{\"a.w\":" T("F32", "[2,-1]", "[0,4]") "}",
+     -1,
+     4,
+     {"'a.w'", "shape[1]", "-1"}},
+    {"fractional dim",
+     "{\"a.w\":" T("F32", "[1.0]", "[0,4]") "}",
+     -1,
+     4,
      {"'a.w'", "shape[0]", "a real number"}},
-    {"dim past int64", "{\"a.w\":" T("F32", "[9223372036854775808]", "[0,4]") "}", -1, 4,
+    {"dim past int64",
+     "{\"a.w\":" T("F32", "[9223372036854775808]", "[0,4]") "}",
+     -1,
+     4,
      {"too big integer"}},
-    {"product overflows", "{\"a.w\":" T("F32", "[4294967296,4294967296]", "[0,4]") "}", -1, 4,
+    {"product overflows",
+     "{\"a.w\":" T("F32", "[4294967296,4294967296]", "[0,4]") "}",
+     -1,
+     4,
      {"'a.w'", "shape"}},
-    {"product overflows to 1", "{\"a.w\":" T("F32", "[4294967297,4294967297,4294967295]", "[0,4]") "}",
-     -1, 4, {"'a.w'", "shape"}},
-    {"bytes overflow", "{\"a.w\":" T("F64", "[4611686018427387904]", "[0,0]") "}", -1, 0,
+    {"product overflows to 1",
+     "{\"a.w\":" T("F32", "[4294967297,4294967297,4294967295]", "[0,4]") "}",
+     -1,
+     4,
      {"'a.w'", "shape"}},
-    {"empty with overflow", "{\"a.w\":" T("F32", "[0,4294967296,4294967296]", "[0,0]") "}", -1, 0,
+    {"bytes overflow",
+     "{\"a.w\":" T("F64", "[4611686018427387904]", "[0,0]") "}",
+     -1,
+     0,
      {"'a.w'", "shape"}},
-    {"half a byte", "{\"a.w\":" T("F4", "[3]", "[0,1]") "}", -1, 1, {"'a.w'", "whole number of bytes"}},
+    {"empty with overflow",
+     "{\"a.w\":" T("F32", "[0,4294967296,4294967296]", "[0,0]") "}",
+     -1,
+     0,
+     {"'a.w'", "shape"}},
+    {"half a byte",
+     "{\"a.w\":" T("F4", "[3]", "[0,1]") "}",
+     -1,
+     1,
+     {"'a.w'", "whole number of bytes"}},
     {"no offsets", "{\"a.w\":{\"dtype\":\"F32\",\"shape\":[1]}}", -1, 4, {"'a.w'", "data_offsets"}},
-    {"one offset", "{\"a.w\":" T("F32", "[1]", "[4]") "}", -1, 4, {"'a.w'", "data_offsets", "of 1"}},
-    {"three offsets", "{\"a.w\":" T("F32", "[1]", "[0,4,8]") "}", -1, 8, {"'a.w'", "data_offsets", "of 3"}},
-    {"offsets as text", "{\"a.w\":" T("F32", "[1]", "[\"0\",\"4\"]") "}", -1, 4, {"'a.w'", "data_offsets"}},
+    {"one offset",
+     "{\"a.w\":" T("F32", "[1]", "[4]") "}",
+     -1,
+     4,
+     {"'a.w'", "data_offsets", "of 1"}},
+    {"three offsets",
+     "{\"a.w\":" T("F32", "[1]", "[0,4,8]") "}",
+     -1,
+     8,
+     {"'a.w'", "data_offsets", "of 3"}},
+    {"offsets as text",
+     "{\"a.w\":" T("F32", "[1]", "[\"0\",\"4\"]") "}",
+     -1,
+     4,
+     {"'a.w'", "data_offsets"}},
     {"offsets reversed", "{\"a.w\":" T("F32", "[1]", "[4,0]") "}", -1, 4, {"'a.w'", "[4, 0]"}},
     {"offset negative", "{\"a.w\":" T("F32", "[1]", "[-4,0]") "}", -1, 4, {"'a.w'", "[-4, 0]"}},
-    {"truncated data", "{\"a.w\":" T("F32", "[4]", "[0,16]") "}", -1, 15, {"'a.w'", "truncated", "found"}},
-    {"offset huge", "{\"a.w\":" T("F32", "[1]", "[9223372036854775803,9223372036854775807]") "}", -1, 4,
+    {"truncated data",
+     "{\"a.w\":" T("F32", "[4]", "[0,16]") "}",
+     -1,
+     15,
+     {"'a.w'", "truncated", "found"}},
+    {"offset huge",
+     "{\"a.w\":" T("F32", "[1]", "[9223372036854775803,9223372036854775807]") "}",
+     -1,
+     4,
      {"'a.w'", "outside the file"}},
-    {"too few bytes", "{\"a.w\":" T("F32", "[2]", "[0,4]") "}", -1, 4, {"'a.w'", "expected 8", "found 4"}},
-    {"too many bytes", "{\"a.w\":" T("BF16", "[2]", "[0,8]") "}", -1, 8, {"'a.w'", "expected 4", "found 8"}},
-    {"empty shape, no bytes", "{\"a.w\":" T("F32", "[]", "[0,0]") "}", -1, 0, {"'a.w'", "expected 4"}},
-    {"overlap", "{\"a\":" T("U8", "[4]", "[0,4]") ",\"b\":" T("U8", "[4]", "[2,6]") "}", -1, 6,
+    {"too few bytes",
+     "{\"a.w\":" T("F32", "[2]", "[0,4]") "}",
+     -1,
+     4,
+     {"'a.w'", "expected 8", "found 4"}},
+    {"too many bytes",
+     "{\"a.w\":" T("BF16", "[2]", "[0,8]") "}",
+     -1,
+     8,
+     {"'a.w'", "expected 4", "found 8"}},
+    {"empty shape, no bytes",
+     "{\"a.w\":" T("F32", "[]", "[0,0]") "}",
+     -1,
+     0,
+     {"'a.w'", "expected 4"}},
+    {"overlap",
+     "{\"a\":" T("U8", "[4]", "[0,4]") ",\"b\":" T("U8", "[4]", "[2,6]") "}",
+     -1,
+     6,
      {"'b' overlaps tensor 'a'", "byte 4", "found 2"}},
-    {"same range", "{\"a\":" T("U8", "[4]", "[0,4]") ",\"b\":" T("U8", "[4]", "[0,4]") "}", -1, 4,
+    {"same range",
+     "{\"a\":" T("U8", "[4]", "[0,4]") ",\"b\":" T("U8", "[4]", "[0,4]") "}",
+     -1,
+     4,
      {"overlaps"}},
-    {"gap in front", "{\"a\":" T("U8", "[4]", "[1,5]") "}", -1, 5, {"'a'", "gap", "byte 0", "found 1"}},
-    {"gap between", "{\"a\":" T("U8", "[1]", "[0,1]") ",\"b\":" T("U8", "[1]", "[3,4]") "}", -1, 4,
+    {"gap in front",
+     "{\"a\":" T("U8", "[4]", "[1,5]") "}",
+     -1,
+     5,
+     {"'a'", "gap", "byte 0", "found 1"}},
+    {"gap between",
+     "{\"a\":" T("U8", "[1]", "[0,1]") ",\"b\":" T("U8", "[1]", "[3,4]") "}",
+     -1,
+     4,
      {"'b'", "gap", "byte 1", "found 3"}},
     {"rest after data", "{\"a\":" T("U8", "[1]", "[0,1]") "}", -1, 9, {"after the last tensor"}},
     {"rest without tensors", "{}", -1, 1, {"after the last tensor", "expected 10", "found 11"}},
     {"metadata a list", "{\"__metadata__\":[]}", -1, 0, {"__metadata__", "an array"}},
-    {"metadata not text", "{\"__metadata__\":{\"step\":5}}", -1, 0, {"__metadata__", "'step'", "an integer"}},
+    {"metadata not text",
+     "{\"__metadata__\":{\"step\":5}}",
+     -1,
+     0,
+     {"__metadata__", "'step'", "an integer"}},
 };
 
 static void hostile_files_are_refused_and_named(void **state)
@@ -115,7 +214,8 @@ static void hostile_files_are_refused_and_named(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const hostile *h = &cases[i];
-        const char *path = make_file("hostile.safetensors", h->header, h->header_bytes, h->data_bytes);
+        const char *path =
+            make_file("hostile.safetensors", h->header, h->header_bytes, h->data_bytes);
         if (open_close(path, NULL) != KN_ERR_FORMAT) {
             print_error("case '%s': %s\n", h->what, kn_error_text());
             fail();
@@ -168,12 +268,13 @@ static void other_files_are_named(void **state)
     put_file(temp_path("empty.safetensors"), "", 0);
     expect_fail(open_close(temp_path("empty.safetensors"), NULL), KN_ERR_FORMAT, "at least 8 bytes",
                 "found 0");
-    expect_fail(open_close(temp_path("absent.safetensors"), NULL), KN_ERR_IO, "absent", "No such file");
+    expect_fail(open_close(temp_path("absent.safetensors"), NULL), KN_ERR_IO, "absent",
+                "No such file");
     assert_int_equal(mkfifo(temp_path("fifo.safetensors"), 0600), 0);
     expect_fail(open_close(temp_path("fifo.safetensors"), NULL), KN_ERR_IO, "fifo", "regular file");
 }
 
-/* ---- writing and reading back ------------------------------------------------------------------- */
+/* ---- writing and reading back ---------------------------------------------------------------- */
 
 static const float f32[6] = {1, 2, 3, 4, 5, 6};
 static const uint16_t bf16[3] = {0x3f80, 0x4000, 0x4040};
@@ -207,14 +308,18 @@ static void written_files_read_back(void **state)
         assert_ptr_equal(t, kn_safetensors_at(s, index));
         assert_string_equal(t->name, w->name);
         assert_int_equal(t->dtype, w->dtype);
-        assert_string_equal(t->dtype_name, w->dtype_name ? w->dtype_name : kn_st_dtype_name(w->dtype));
+        assert_string_equal(t->dtype_name,
+                            w->dtype_name ? w->dtype_name : kn_st_dtype_name(w->dtype));
         assert_int_equal(t->rank, w->rank);
         assert_memory_equal(t->dim, w->dim, sizeof t->dim);
         assert_int_equal(t->bytes, w->bytes);
         if (w->bytes) assert_memory_equal(t->data, w->data, w->bytes);
-        if (kn_st_dtype_size(t->dtype)) /* mapped files begin at a page, so the file's alignment counts */
+        if (kn_st_dtype_size(
+                t->dtype)) /* mapped files begin at a page, so the file's alignment counts */
             assert_int_equal((uintptr_t)t->data % kn_st_dtype_size(t->dtype), 0);
-        if (i) assert_true(strcmp(kn_safetensors_at(s, i - 1)->name, kn_safetensors_at(s, i)->name) < 0);
+        if (i)
+            assert_true(strcmp(kn_safetensors_at(s, i - 1)->name, kn_safetensors_at(s, i)->name) <
+                        0);
     }
     assert_null(kn_safetensors_find(s, "absent", NULL));
     assert_null(kn_safetensors_find(s, "", NULL));
@@ -229,7 +334,8 @@ static void written_files_read_back(void **state)
 static void the_bytes_do_not_depend_on_the_order_given(void **state)
 {
     (void)state;
-    static const char *const m1[] = {"a", "1", "b", "2", NULL}, *const m2[] = {"b", "2", "a", "1", NULL};
+    static const char *const m1[] = {"a", "1", "b", "2", NULL}, *const m2[] = {"b", "2", "a", "1",
+                                                                               NULL};
     kn_st_tensor reversed[SAMPLES];
     char *one, *two;
     size_t n1, n2;
@@ -248,7 +354,10 @@ static void the_bytes_do_not_depend_on_the_order_given(void **state)
     expect_ok(open_close(temp_path("0.safetensors"), NULL));
 }
 
-static kn_status write_one(kn_st_tensor t) { return kn_safetensors_write(temp_path("w"), &t, 1, NULL); }
+static kn_status write_one(kn_st_tensor t)
+{
+    return kn_safetensors_write(temp_path("w"), &t, 1, NULL);
+}
 
 static void bad_arguments_write_nothing(void **state)
 {
@@ -280,16 +389,22 @@ static void bad_arguments_write_nothing(void **state)
     t.dtype_name = "F7";
     expect_fail(write_one(t), KN_ERR_ARG, "'f8'", "'F7'");
     expect_fail(kn_safetensors_write(temp_path("w"), two, 2, NULL), KN_ERR_ARG, "'u8'", "twice");
-    expect_fail(kn_safetensors_write(temp_path("w"), samples, SAMPLES, twice), KN_ERR_ARG, "'k'", "twice");
-    expect_fail(kn_safetensors_write(temp_path("w"), samples, SAMPLES, half), KN_ERR_ARG, "'k'", "value");
+    expect_fail(kn_safetensors_write(temp_path("w"), samples, SAMPLES, twice), KN_ERR_ARG, "'k'",
+                "twice");
+    expect_fail(kn_safetensors_write(temp_path("w"), samples, SAMPLES, half), KN_ERR_ARG, "'k'",
+                "value");
     expect_fail(kn_safetensors_write(temp_path("w"), samples, -1, NULL), KN_ERR_ARG, "-1");
-    expect_fail(kn_safetensors_write(temp_path("no/w"), samples, SAMPLES, NULL), KN_ERR_IO, "no/w", "folder");
+    expect_fail(kn_safetensors_write(temp_path("no/w"), samples, SAMPLES, NULL), KN_ERR_IO, "no/w",
+                "folder");
     assert_int_equal(count_names(temp_folder), names);
 }
 
-/* ---- folders and shards ------------------------------------------------------------------------- */
+/* ---- folders and shards ---------------------------------------------------------------------- */
 
-static void put_text(const char *path, const char *text) { put_file(path, text, strlen(text)); }
+static void put_text(const char *path, const char *text)
+{
+    put_file(path, text, strlen(text));
+}
 
 static void shards_are_joined(void **state)
 {
@@ -298,9 +413,10 @@ static void shards_are_joined(void **state)
     kn_safetensors *s;
     assert_int_equal(mkdir(temp_path("sharded"), 0700), 0);
     const char *index = temp_path("sharded/m.safetensors.index.json");
-    expect_ok(kn_safetensors_write(temp_path("sharded/m-00001-of-00002.safetensors"), samples, 2, NULL));
     expect_ok(
-        kn_safetensors_write(temp_path("sharded/m-00002-of-00002.safetensors"), samples + 2, 2, metadata));
+        kn_safetensors_write(temp_path("sharded/m-00001-of-00002.safetensors"), samples, 2, NULL));
+    expect_ok(kn_safetensors_write(temp_path("sharded/m-00002-of-00002.safetensors"), samples + 2,
+                                   2, metadata));
     put_text(index, "{\"metadata\": {\"total_size\": 32}, \"weight_map\": {"
                     "\"u8\": \"m-00001-of-00002.safetensors\","
                     "\"z.bf16\": \"m-00001-of-00002.safetensors\","
@@ -333,11 +449,13 @@ static void hostile_indexes_are_refused(void **state)
     expect_ok(kn_safetensors_write(temp_path("x/1.safetensors"), samples, 2, NULL));
     expect_ok(kn_safetensors_write(temp_path("x/2.safetensors"), samples + 1, 2, NULL));
     expect_ok(open_map("{\"u8\": \"1.safetensors\"}"));
-    expect_fail(open_map("[]"), KN_ERR_FORMAT, "m.safetensors.index.json", "weight_map", "an array");
+    expect_fail(open_map("[]"), KN_ERR_FORMAT, "m.safetensors.index.json", "weight_map",
+                "an array");
     expect_fail(open_map("{}"), KN_ERR_FORMAT, "weight_map", "none");
     expect_fail(open_map("{\"u8\": 1}"), KN_ERR_FORMAT, "'u8'", "an integer");
-    static const char *const outside[] = {"../1.safetensors", "/etc/1.safetensors", "x/1.safetensors",
-                                          "..safetensors", "1.bin", "", ".safetensors", "a\\\\1.safetensors"};
+    static const char *const outside[] = {
+        "../1.safetensors", "/etc/1.safetensors", "x/1.safetensors", "..safetensors", "1.bin", "",
+        ".safetensors",     "a\\\\1.safetensors"};
     for (size_t i = 0; i < sizeof outside / sizeof outside[0]; i++) {
         char map[200];
         snprintf(map, sizeof map, "{\"u8\": \"%s\"}", outside[i]);
@@ -347,11 +465,11 @@ static void hostile_indexes_are_refused(void **state)
                 "3.safetensors", "No such file");
     expect_fail(open_map("{\"nope\": \"1.safetensors\"}"), KN_ERR_FORMAT, "'nope'", "1.safetensors",
                 "no shard");
-    expect_fail(open_map("{\"u8\": \"1.safetensors\", \"z.bf16\": \"2.safetensors\"}"), KN_ERR_FORMAT,
-                "'z.bf16'", "1.safetensors", "2.safetensors", "once");
+    expect_fail(open_map("{\"u8\": \"1.safetensors\", \"z.bf16\": \"2.safetensors\"}"),
+                KN_ERR_FORMAT, "'z.bf16'", "1.safetensors", "2.safetensors", "once");
     expect_ok(kn_safetensors_write(temp_path("x/2.safetensors"), samples + 2, 2, NULL));
-    expect_fail(open_map("{\"u8\": \"2.safetensors\", \"z.bf16\": \"1.safetensors\"}"), KN_ERR_FORMAT,
-                "'u8'", "expected in 2.safetensors", "found in 1.safetensors");
+    expect_fail(open_map("{\"u8\": \"2.safetensors\", \"z.bf16\": \"1.safetensors\"}"),
+                KN_ERR_FORMAT, "'u8'", "expected in 2.safetensors", "found in 1.safetensors");
     expect_fail(open_map("{\"u8\": \"1.safetensors\", \"u8\": \"1.safetensors\"}"), KN_ERR_FORMAT,
                 "duplicate", "u8");
     put_text(temp_path("x/m.safetensors.index.json"), "{}");

@@ -2,7 +2,10 @@
 
 #include <pthread.h>
 
-static kn_status fails(int n) { return kn_fail(KN_ERR_FORMAT, "part %d", n); }
+static kn_status fails(int n)
+{
+    return kn_fail(KN_ERR_FORMAT, "part %d", n);
+}
 
 static kn_status passes_on(void)
 {

@@ -71,17 +71,20 @@ static void only_decimal_numbers_are_read(void **state)
 {
     (void)state;
     static const char *const good[] = {"1", "+1.5", "-.5", "1.", "1e3", "1E-3", "007"};
-    static const char *const bad[] = {"",    " 1",  "1 ",  ".",     "e3",  "1e", "1e+", "0x10", "nan",
-                                      "inf", "1,5", "1.5.1", "1e400", "--1", "-",  "1f"};
+    static const char *const bad[] = {"",    " 1",  "1 ",  ".",     "e3",    "1e",  "1e+", "0x10",
+                                      "nan", "inf", "1,5", "1.5.1", "1e400", "--1", "-",   "1f"};
     double d;
     int64_t n = 5;
-    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) assert_true(kn_text_to_double(good[i], &d));
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) assert_false(kn_text_to_double(bad[i], &d));
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
+        assert_true(kn_text_to_double(good[i], &d));
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        assert_false(kn_text_to_double(bad[i], &d));
     assert_true(kn_text_to_int("-9223372036854775808", &n));
     assert_true(n == INT64_MIN);
     assert_true(kn_text_to_int("+12", &n));
     assert_int_equal(n, 12);
-    static const char *const not_int[] = {"9223372036854775808", "", "-", "1.0", "1e3", "0x1", " 1", "1 "};
+    static const char *const not_int[] = {
+        "9223372036854775808", "", "-", "1.0", "1e3", "0x1", " 1", "1 "};
     for (size_t i = 0; i < sizeof not_int / sizeof not_int[0]; i++)
         assert_false(kn_text_to_int(not_int[i], &n));
     assert_int_equal(n, 12);
@@ -90,8 +93,13 @@ static void only_decimal_numbers_are_read(void **state)
 static void utf8_is_strict(void **state)
 {
     (void)state;
-    static const char *const good[] = {"", "plain", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x8e\xac",
-                                       "\xed\x9f\xbf", "\xf4\x8f\xbf\xbf"};
+    static const char *const good[] = {"",
+                                       "plain",
+                                       "\xc3\xa9",
+                                       "\xe2\x82\xac",
+                                       "\xf0\x9f\x8e\xac",
+                                       "\xed\x9f\xbf",
+                                       "\xf4\x8f\xbf\xbf"};
     static const char *const bad[] = {
         "\x80",             /* a continuation alone */
         "\xc3",             /* cut */
@@ -101,7 +109,8 @@ static void utf8_is_strict(void **state)
         "\xf0\x80\x80\xaf", /* overlong */
         "\xed\xa0\x80",     /* surrogate */
         "\xf4\x90\x80\x80", /* past U+10FFFF */
-        "\xff", "a\xc3(",
+        "\xff",
+        "a\xc3(",
     };
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) assert_true(kn_text_is_utf8(good[i]));
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) assert_false(kn_text_is_utf8(bad[i]));
@@ -110,10 +119,8 @@ static void utf8_is_strict(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(text_grows),
-        cmocka_unit_test(a_failed_append_keeps_the_text),
-        cmocka_unit_test(doubles_round_trip),
-        cmocka_unit_test(only_decimal_numbers_are_read),
+        cmocka_unit_test(text_grows),         cmocka_unit_test(a_failed_append_keeps_the_text),
+        cmocka_unit_test(doubles_round_trip), cmocka_unit_test(only_decimal_numbers_are_read),
         cmocka_unit_test(utf8_is_strict),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
