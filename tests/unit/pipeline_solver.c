@@ -81,7 +81,7 @@ static double final_error(kn_solver_kind kind, int steps)
 }
 
 /* Twice the steps: half the error of a first-order method, a quarter of a second-order one. (DPM++ gets
- * there slowly: 2.9, 3.3, 3.4 from 32, 64, 128 steps on, and so does diffusers'.) */
+ * there slowly: 2.9, 3.3, 3.4 from 32, 64, 128 steps.) */
 static void orders_are_as_promised(void **state)
 {
     (void)state;
