@@ -180,8 +180,7 @@ static void decode(coder *c)
     size_t row_bytes = png_get_rowbytes(png, c->info), out_bytes = (size_t)width * 3 * c->bits / 8;
     if (row_bytes != out_bytes / 3 * (size_t)channels || (channels != 3 && channels != 4))
         png_error(png, "unexpected row layout");
-    /* kn_alloc: every byte is written before it is read, since a file that ends early is an error.
-     * */
+    /* Not zeroed: a file that ends before all is written is an error. */
     c->out = (kn_picture){width, height, 3, c->bits, NULL};
     c->out.data = alloc_or_jump(c, out_bytes * (size_t)height);
     if (channels == 4) {
@@ -191,9 +190,13 @@ static void decode(coder *c)
     for (int pass = 0; pass < passes; pass++) {
         for (int y = 0; y < height; y++) {
             unsigned char *to = (unsigned char *)c->out.data + (size_t)y * out_bytes;
-            unsigned char *from = passes > 1 ? c->stage + (size_t)y * row_bytes : c->stage;
-            png_read_row(png, channels == 4 ? from : to, NULL);
-            if (channels == 4 && pass == passes - 1) blend_row(c, from, to);
+            if (!c->stage) {
+                png_read_row(png, to, NULL);
+                continue;
+            }
+            unsigned char *from = c->stage + (passes > 1 ? (size_t)y * row_bytes : 0);
+            png_read_row(png, from, NULL);
+            if (pass == passes - 1) blend_row(c, from, to);
         }
     }
     png_read_end(png, NULL);
