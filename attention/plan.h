@@ -24,6 +24,7 @@
 #include <stdint.h>
 
 #include "attention/attention.h"
+#include "attention/grid.h"
 
 /* Keys key .. key + count - 1 of the plan's order. rule -1: full. */
 typedef struct kn_attn_run {
@@ -40,6 +41,7 @@ struct kn_attn_plan {
     int64_t *row_ptr;    /* [heads * q_blocks + 1] into runs, row = head * q_blocks + block */
     kn_attn_run *runs;   /* ascending within a row, no key twice */
     int64_t run_capacity;
+    int64_t rows;        /* rows written so far; heads * q_blocks when complete */
     int perm_heads;      /* permutations: 0 = none, 1 = shared, or one per head */
     int32_t *perm_q;     /* [perm_heads][L]; NULL = as stored */
     int32_t *perm_k;
@@ -79,5 +81,76 @@ static inline bool kn_attn_rule_sees(const kn_attn_plan *p, int rule, const int1
     }
     return true;
 }
+
+/* ---- using plans --------------------------------------------------------------------------------*/
+/* Every query sees every key. block: queries per block. */
+KN_CHECKED kn_status kn_attn_plan_dense(const kn_attn_layout *layout, int block, kn_attn_plan **out);
+/* NULL-safe; sets *plan to NULL. */
+void kn_attn_plan_free(kn_attn_plan **plan);
+
+/* Full check of a plan from outside: every index an executor follows is in range, rows ascend and
+ * are not empty, permutations are permutations. Arrays are trusted to be as long as the counts say.
+ * KN_ERR_FORMAT names the first fault. */
+KN_CHECKED kn_status kn_attn_plan_check(const kn_attn_plan *plan);
+
+typedef struct kn_attn_plan_stats {
+    int64_t runs;
+    double blocks_min, blocks_mean, blocks_max; /* key blocks per row */
+    double density;   /* of the plan: visible pairs / all pairs */
+    double listed;    /* pairs in runs / all pairs */
+    double executed;  /* pairs in whole (block_q x block_k) blocks / all pairs */
+    double partial;   /* share of listed pairs in runs that have a rule */
+    double overhead;  /* executed / density: work over ideal */
+} kn_attn_plan_stats;
+
+/* block_q, block_k: tokens that an executor pays for at once. Runs that touch share blocks. */
+void kn_attn_plan_count(const kn_attn_plan *plan, int block_q, int block_k, kn_attn_plan_stats *out);
+/* Estimated seconds of one call: executed operations (4 D per pair and head) at `flops` per second. */
+double kn_attn_plan_seconds(const kn_attn_plan *plan, int heads, int dim, int block_q, int block_k,
+                            double flops);
+
+/* visible[token] = 1 where the query (both as stored) sees the key, else 0. [tokens] */
+KN_CHECKED kn_status kn_attn_plan_row(const kn_attn_plan *plan, int head, int64_t query,
+                                      uint8_t *visible);
+/* Picture of one head's lists: row = query block, column = block_k keys; 0 nothing listed, 255 all
+ * keys in full runs, partial runs count half. [q_blocks][columns], columns = ceil(tokens / block_k) */
+KN_CHECKED kn_status kn_attn_plan_picture(const kn_attn_plan *plan, int head, int block_k,
+                                          uint8_t *image);
+/* Receptive field of a query (as stored) on the latent frames: 255 visible, 0 hidden. [T][H][W];
+ * needs a plan with a grid. */
+KN_CHECKED kn_status kn_attn_plan_field(const kn_attn_plan *plan, int head, int64_t query,
+                                        uint8_t *image);
+
+/* ---- making plans: for planners ------------------------------------------------------------------
+ * Open gives a plan with positions and query blocks and no rows; rows are then added in order:
+ * all blocks of head 0, then head 1, ... Lists grow as needed and keep their room when a plan is
+ * restarted, so a planner that runs at every call settles at no allocation.
+ */
+typedef struct kn_attn_plan_params {
+    kn_attn_layout layout;  /* how tensors store the tokens */
+    const int *query_tile;  /* edges of the boxes that query blocks are made of; NULL: layout.tile.
+                               Another shape than layout.tile gives the plan a perm_q (unless
+                               perm_heads is set: then it only says where blocks begin). */
+    int block;              /* most queries in a block; larger tiles are cut evenly */
+    int heads;              /* list sets */
+    int perm_heads;         /* this many orders, as stored at first, for the planner to change */
+    int rules;
+    float scale;
+} kn_attn_plan_params;
+
+KN_CHECKED kn_status kn_attn_plan_open(const kn_attn_plan_params *params, kn_attn_plan **out);
+/* Drop all rows. */
+void kn_attn_plan_restart(kn_attn_plan *plan);
+/* Add keys to the row being written; a run that continues the last one with the same rule is joined
+ * to it. */
+KN_CHECKED kn_status kn_attn_plan_add(kn_attn_plan *plan, int64_t key, int64_t count, int rule);
+/* Finish the row. */
+KN_CHECKED kn_status kn_attn_plan_end_row(kn_attn_plan *plan);
+/* First query block of the text, = q_blocks when there is none; and its first token. Text blocks
+ * see everything and everything sees them. */
+int64_t kn_attn_plan_text_block(const kn_attn_plan *plan);
+int64_t kn_attn_plan_text_start(const kn_attn_plan *plan);
+/* Density of the listed runs when none has a rule. */
+double kn_attn_plan_listed(const kn_attn_plan *plan);
 
 #endif

@@ -20,16 +20,6 @@ typedef struct ref_row {
     const int32_t *perm_k;
 } ref_row;
 
-static double load(const kn_tensor *t, int64_t offset)
-{
-    switch (t->dtype) {
-    case KN_F64: return ((const double *)t->data)[offset];
-    case KN_BF16: return kn_bf16_to_f32(((const uint16_t *)t->data)[offset]);
-    case KN_F16: return kn_f16_to_f32(((const uint16_t *)t->data)[offset]);
-    default: return ((const float *)t->data)[offset];
-    }
-}
-
 static void save(const kn_tensor *t, int64_t offset, double x)
 {
     switch (t->dtype) {
@@ -45,10 +35,10 @@ static double score(const kn_attn_args *a, const ref_row *row, int64_t key)
     int64_t q0 = row->query * a->q.stride[0] + row->head * a->q.stride[1];
     int64_t k0 = key * a->k.stride[0] + row->head * a->k.stride[1];
     double sum = 0;
-    for (int64_t i = 0; i < a->q.dim[2]; i++) sum += load(&a->q, q0 + i) * load(&a->k, k0 + i);
+    for (int64_t i = 0; i < a->q.dim[2]; i++) sum += kn_attn_load(&a->q, q0 + i) * kn_attn_load(&a->k, k0 + i);
     sum *= a->scale;
     if (a->bias.rank)
-        sum += load(&a->bias, row->head * a->bias.stride[0] + row->query * a->bias.stride[1] +
+        sum += kn_attn_load(&a->bias, row->head * a->bias.stride[0] + row->query * a->bias.stride[1] +
                                   key * a->bias.stride[2]);
     return sum;
 }
@@ -93,7 +83,7 @@ static void run_row(const ref_job *job, const ref_row *row)
             if (s == -INFINITY) continue;
             double p = exp(s - top) / sum;
             int64_t v0 = key * a->v.stride[0] + row->head * a->v.stride[1] + first;
-            for (int64_t c = 0; c < count; c++) acc[c] += p * load(&a->v, v0 + c);
+            for (int64_t c = 0; c < count; c++) acc[c] += p * kn_attn_load(&a->v, v0 + c);
         }
         int64_t o0 = row->query * a->out.stride[0] + row->head * a->out.stride[1] + first;
         for (int64_t c = 0; c < count; c++) save(&a->out, o0 + c, acc[c]);

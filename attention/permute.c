@@ -1,0 +1,384 @@
+/* Per-head token orders and cumulative selection of blocks. */
+#include "attention/permute.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/executors.h"
+#include "attention/pool.h"
+#include "io/memory.h"
+
+const int kn_axis_orders[KN_AXIS_ORDERS][3] = {{0, 1, 2}, {0, 2, 1}, {1, 2, 0},
+                                               {1, 0, 2}, {2, 1, 0}, {2, 0, 1}};
+
+/* Something to sort in descending order of weight, ties in ascending order of index. */
+typedef struct ranked {
+    double weight;
+    int32_t index;
+} ranked;
+
+struct kn_permute {
+    kn_permute_params params;
+    kn_attn_plan *plan;
+    kn_pool pool;
+    int64_t video;      /* tokens on the grid */
+    int32_t *stored;    /* [video] slot in the tensors by raster index */
+    uint8_t *axes;      /* [heads] */
+    double *weights;    /* [samples][video], then summed into its first row */
+    ranked *rank;       /* [video] */
+    uint8_t *keep;      /* [blocks] */
+    int32_t *block_of;  /* [video] block of each stored key in this head's order */
+};
+
+static int by_weight(const void *a, const void *b)
+{
+    const ranked *x = a, *y = b;
+    if (x->weight != y->weight) return x->weight > y->weight ? -1 : 1;
+    return (x->index > y->index) - (x->index < y->index);
+}
+
+void kn_permute_close(kn_permute **permute)
+{
+    kn_permute *x = *permute;
+    *permute = NULL;
+    if (!x) return;
+    kn_attn_plan_free(&x->plan);
+    kn_pool_close(&x->pool);
+    kn_free(x->stored);
+    kn_free(x->axes);
+    kn_free(x->weights);
+    kn_free(x->rank);
+    kn_free(x->keep);
+    kn_free(x->block_of);
+    kn_free(x);
+}
+
+static kn_status check_params(const kn_permute_params *p, int64_t video)
+{
+    if (p->heads < 1 || p->dim < 1 || p->block < 1 || p->segment < 0 ||
+        !(p->threshold >= 0 && p->threshold <= 1))
+        return kn_fail(KN_ERR_ARG, "permute: %d heads of dim %d, blocks of %d, segments of %d, threshold %g",
+                       p->heads, p->dim, p->block, p->segment, p->threshold);
+    if (p->kind == KN_PERMUTE_IMPORTANCE && (p->samples < 1 || p->samples > video))
+        return kn_fail(KN_ERR_ARG, "permute: %d sampled queries of %lld", p->samples, (long long)video);
+    for (int h = 0; p->kind == KN_PERMUTE_AXES && h < p->heads; h++)
+        if (!p->axes || p->axes[h] >= KN_AXIS_ORDERS)
+            return kn_fail(KN_ERR_ARG, "permute: head %d has no valid axis order", h);
+    return KN_OK;
+}
+
+/* slot[r] = where raster token r is stored. */
+static kn_status find_slots(const kn_attn_layout *layout, int32_t **slot)
+{
+    int64_t n = kn_grid_tokens(layout->grid);
+    void *order = NULL;
+    kn_status st;
+    KN_TRY_GOTO(kn_alloc_array((size_t)n, sizeof(int32_t), &order));
+    KN_TRY_GOTO(kn_alloc_array((size_t)n, sizeof(int32_t), (void **)slot));
+    kn_grid_tile_order(layout->grid, layout->tile, order);
+    kn_grid_invert(order, n, *slot);
+done:
+    kn_free(order);
+    return st;
+}
+
+kn_status kn_permute_open(const kn_permute_params *params, kn_permute **out)
+{
+    *out = NULL;
+    kn_attn_layout layout = params->layout;
+    KN_TRY(kn_attn_layout_check(&layout));
+    int64_t video = kn_grid_tokens(layout.grid);
+    KN_TRY(check_params(params, video));
+    bool axes = params->kind == KN_PERMUTE_AXES;
+    /* In an order of axes a block is any `block` tokens in a row; else it lies within a tile. */
+    kn_attn_plan_params open = {.layout = layout,
+                                .query_tile = axes ? layout.grid : NULL,
+                                .block = params->block,
+                                .heads = params->heads,
+                                .perm_heads = params->heads,
+                                .scale = params->scale};
+    kn_permute *x = NULL;
+    kn_status st;
+    KN_TRY_GOTO(kn_alloc_zero(sizeof *x, (void **)&x));
+    x->params = *params;
+    x->params.layout = layout;
+    x->params.axes = NULL;
+    x->video = video;
+    KN_TRY_GOTO(kn_attn_plan_open(&open, &x->plan));
+    KN_TRY_GOTO(kn_pool_open(kn_attn_plan_text_block(x->plan), params->dim, &x->pool));
+    KN_TRY_GOTO(kn_alloc((size_t)x->pool.blocks, (void **)&x->keep));
+    KN_TRY_GOTO(kn_alloc_array((size_t)video, sizeof *x->rank, (void **)&x->rank));
+    KN_TRY_GOTO(kn_alloc_array((size_t)video, sizeof *x->block_of, (void **)&x->block_of));
+    if (axes) {
+        KN_TRY_GOTO(find_slots(&layout, &x->stored));
+        KN_TRY_GOTO(kn_alloc((size_t)params->heads, (void **)&x->axes));
+        memcpy(x->axes, params->axes, (size_t)params->heads);
+    } else {
+        KN_TRY_GOTO(kn_alloc_array((size_t)params->samples * (size_t)video, sizeof *x->weights,
+                                   (void **)&x->weights));
+    }
+    *out = x;
+    x = NULL;
+done:
+    kn_permute_close(&x);
+    return st;
+}
+
+/* ---- orders -----------------------------------------------------------------------------------*/
+
+/* Softmax over n keys of one query, in double; key j is row j of k (or perm[j]). */
+static void softmax_row(const kn_tensor *q, const kn_tensor *k, int head, int64_t query,
+                        const int32_t *perm, int64_t n, double scale, double *out)
+{
+    int64_t dim = q->dim[2], q0 = query * q->stride[0] + head * q->stride[1];
+    double top = -INFINITY, sum = 0;
+    for (int64_t j = 0; j < n; j++) {
+        int64_t k0 = (perm ? perm[j] : j) * k->stride[0] + head * k->stride[1];
+        double s = 0;
+        for (int64_t c = 0; c < dim; c++) s += kn_attn_load(q, q0 + c) * kn_attn_load(k, k0 + c);
+        out[j] = s * scale;
+        if (out[j] > top) top = out[j];
+    }
+    for (int64_t j = 0; j < n; j++) sum += out[j] = exp(out[j] - top);
+    for (int64_t j = 0; j < n; j++) out[j] /= sum;
+}
+
+typedef struct sample_job {
+    kn_permute *x;
+    int head;
+    const kn_tensor *q, *k;
+} sample_job;
+
+static void sample_rows(void *user, int64_t begin, int64_t end)
+{
+    const sample_job *job = user;
+    kn_permute *x = job->x;
+    for (int64_t i = begin; i < end; i++) {
+        /* The middle of each of `samples` equal parts of the stored order, which is spread over the
+         * grid as tiles are. */
+        int64_t query = (2 * i + 1) * x->video / (2 * x->params.samples);
+        softmax_row(job->q, job->k, job->head, query, NULL, x->video, x->params.scale,
+                    x->weights + i * x->video);
+    }
+}
+
+/* perm_k of one head: each segment's keys by falling weight. */
+static void order_by_importance(kn_dev *d, kn_permute *x, int head, const kn_tensor *q,
+                                const kn_tensor *k)
+{
+    sample_job job = {x, head, q, k};
+    kn_parallel_for(d, x->params.samples, 1, sample_rows, &job);
+    for (int64_t i = 1; i < x->params.samples; i++)
+        for (int64_t j = 0; j < x->video; j++) x->weights[j] += x->weights[i * x->video + j];
+    int32_t *perm = x->plan->perm_k + head * x->plan->tokens;
+    int64_t blocks = x->pool.blocks, step = x->params.segment ? x->params.segment : blocks;
+    for (int64_t b = 0; b < blocks; b += step) {
+        int64_t first = x->plan->q_start[b], last = x->plan->q_start[b + step < blocks ? b + step : blocks];
+        for (int64_t j = first; j < last; j++) x->rank[j] = (ranked){x->weights[j], (int32_t)j};
+        qsort(x->rank + first, (size_t)(last - first), sizeof *x->rank, by_weight);
+        for (int64_t j = first; j < last; j++) perm[j] = x->rank[j].index;
+    }
+}
+
+static void order_by_axes(const kn_attn_layout *layout, const int32_t *slot, int order, int32_t *perm)
+{
+    int64_t n = kn_grid_tokens(layout->grid);
+    kn_grid_axis_order(layout->grid, kn_axis_orders[order], perm);
+    for (int64_t i = 0; i < n; i++) perm[i] = slot[perm[i]];
+}
+
+/* ---- selection --------------------------------------------------------------------------------*/
+
+/* Largest blocks of row b until their weights reach the threshold, and those with its own tokens. */
+static void select_blocks(kn_permute *x, int head, int64_t b)
+{
+    int64_t n = x->pool.blocks, order = head * x->plan->tokens;
+    double sum = 0;
+    memset(x->keep, 0, (size_t)n);
+    for (int64_t j = 0; j < n; j++) x->rank[j] = (ranked){x->pool.map[b * n + j], (int32_t)j};
+    qsort(x->rank, (size_t)n, sizeof *x->rank, by_weight);
+    for (int64_t j = 0; j < n; j++) {
+        x->keep[x->rank[j].index] = 1;
+        sum += x->rank[j].weight;
+        if (sum >= x->params.threshold) break;
+    }
+    for (int64_t i = x->plan->q_start[b]; i < x->plan->q_start[b + 1]; i++)
+        x->keep[x->block_of[x->plan->perm_q[order + i]]] = 1;
+}
+
+static kn_status fill_head(kn_permute *x, int head)
+{
+    kn_attn_plan *p = x->plan;
+    const int32_t *start = p->q_start, *perm_k = p->perm_k + head * p->tokens;
+    int64_t n = x->pool.blocks;
+    for (int64_t b = 0; b < n; b++)
+        for (int64_t i = start[b]; i < start[b + 1]; i++) x->block_of[perm_k[i]] = (int32_t)b;
+    for (int64_t b = 0; b < n; b++) {
+        select_blocks(x, head, b);
+        for (int64_t j = 0; j < n; j++)
+            if (x->keep[j]) KN_TRY(kn_attn_plan_add(p, start[j], start[j + 1] - start[j], -1));
+        if (p->tokens > x->video) KN_TRY(kn_attn_plan_add(p, x->video, p->tokens - x->video, -1));
+        KN_TRY(kn_attn_plan_end_row(p));
+    }
+    for (int64_t b = n; b < p->q_blocks; b++) {
+        KN_TRY(kn_attn_plan_add(p, 0, p->tokens, -1));
+        KN_TRY(kn_attn_plan_end_row(p));
+    }
+    return KN_OK;
+}
+
+kn_status kn_permute_plan(kn_dev *d, kn_permute *permute, const kn_tensor *q, const kn_tensor *k,
+                          const kn_attn_plan **plan)
+{
+    kn_permute *x = permute;
+    *plan = NULL;
+    KN_TRY(kn_pool_check(d, x->plan, &x->pool, x->params.heads, q, k));
+    kn_attn_plan_restart(x->plan);
+    for (int h = 0; h < x->params.heads; h++) {
+        int64_t order = h * x->plan->tokens;
+        if (x->params.kind == KN_PERMUTE_AXES) {
+            order_by_axes(&x->params.layout, x->stored, x->axes[h], x->plan->perm_q + order);
+            memcpy(x->plan->perm_k + order, x->plan->perm_q + order, (size_t)x->video * sizeof(int32_t));
+        } else {
+            order_by_importance(d, x, h, q, k);
+        }
+        kn_pool_fill(d, &x->pool, x->plan, h, q, k, x->params.scale);
+        KN_TRY(fill_head(x, h));
+    }
+    x->plan->density = kn_attn_plan_listed(x->plan);
+    *plan = x->plan;
+    return KN_OK;
+}
+
+/* ---- choice of axes ---------------------------------------------------------------------------*/
+
+/* What is known of one square block while its rows pass. */
+typedef struct square {
+    int64_t small;
+    double sum, top;
+} square;
+
+typedef struct axes_job {
+    const kn_axes_params *params;
+    const kn_tensor *q, *k;
+    int head;
+    int64_t video, columns; /* columns: square blocks in a row of them */
+    const int32_t *perm;    /* the order being judged */
+    double *weights;        /* [judged rows][video] */
+    square *squares;        /* [judged rows][columns] */
+    double *sparse, *uneven; /* [judged rows]: sums over the row's squares */
+} axes_job;
+
+static void add_weights(const axes_job *job, const double *weights, square *squares)
+{
+    for (int64_t j = 0; j < job->video; j++) {
+        square *s = &squares[j / job->params->block];
+        s->small += weights[j] < job->params->epsilon;
+        s->sum += weights[j];
+        if (weights[j] > s->top) s->top = weights[j];
+    }
+}
+
+/* Judge rows of square blocks: how many are sparse, and their max / mean summed. */
+static void judge_rows(void *user, int64_t begin, int64_t end)
+{
+    const axes_job *job = user;
+    const kn_axes_params *p = job->params;
+    int64_t n = job->video;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t first = i * p->stride * p->block, count = n - first < p->block ? n - first : p->block;
+        double *weights = job->weights + i * n;
+        square *squares = job->squares + i * job->columns;
+        memset(squares, 0, (size_t)job->columns * sizeof *squares);
+        for (int64_t r = first; r < first + count; r++) {
+            softmax_row(job->q, job->k, job->head, job->perm[r], job->perm, n, p->scale, weights);
+            add_weights(job, weights, squares);
+        }
+        job->sparse[i] = job->uneven[i] = 0;
+        for (int64_t c = 0; c < job->columns; c++) {
+            int64_t width = n - c * p->block < p->block ? n - c * p->block : p->block;
+            double cells = (double)(count * width);
+            job->sparse[i] += (double)squares[c].small >= p->share * cells;
+            job->uneven[i] += squares[c].sum > 0 ? squares[c].top * cells / squares[c].sum : 1.0;
+        }
+    }
+}
+
+static uint8_t best_order(const double sparse[KN_AXIS_ORDERS], const double uneven[KN_AXIS_ORDERS],
+                          double squares, double alpha)
+{
+    double sum_s = 0, sum_u = 0, least = INFINITY;
+    uint8_t best = 0;
+    for (int o = 0; o < KN_AXIS_ORDERS; o++) {
+        sum_s += 1.0 - sparse[o] / squares;
+        sum_u += uneven[o] / squares;
+    }
+    for (int o = 0; o < KN_AXIS_ORDERS; o++) {
+        /* Where every order is sparse everywhere, sparsity does not tell them apart. */
+        double score = (sum_s > 0 ? alpha * (1.0 - sparse[o] / squares) / sum_s : 0.0) +
+                       (1.0 - alpha) * (uneven[o] / squares) / sum_u;
+        if (score < least) {
+            least = score;
+            best = (uint8_t)o;
+        }
+    }
+    return best;
+}
+
+static kn_status check_axes(kn_dev *d, const kn_axes_params *p, int64_t video, const kn_tensor *q,
+                            const kn_tensor *k)
+{
+    char a[KN_SHAPE_TEXT], b[KN_SHAPE_TEXT];
+    if (kn_dev_get_kind(d) != KN_DEV_REF && kn_dev_get_kind(d) != KN_DEV_CPU)
+        return kn_fail(KN_ERR_UNSUPPORTED, "axis choice: works on host memory, not on the %s device",
+                       kn_dev_kind_name(kn_dev_get_kind(d)));
+    if (q->rank != 3 || !kn_tensor_same_shape(q, k) || q->dim[0] != video + p->layout.text ||
+        q->stride[2] != 1 || k->stride[2] != 1)
+        return kn_fail(KN_ERR_ARG, "axis choice: q is %s, k is %s, the grid and text have %lld tokens",
+                       kn_tensor_text(q, a), kn_tensor_text(k, b), (long long)(video + p->layout.text));
+    if (p->block < 1 || p->stride < 1)
+        return kn_fail(KN_ERR_ARG, "axis choice: blocks of %d, every %d-th", p->block, p->stride);
+    return KN_OK;
+}
+
+kn_status kn_permute_choose_axes(kn_dev *d, const kn_axes_params *params, const kn_tensor *q,
+                                 const kn_tensor *k, uint8_t *axes)
+{
+    kn_axes_params p = *params;
+    KN_TRY(kn_attn_layout_check(&p.layout));
+    axes_job job = {.params = &p, .q = q, .k = k, .video = kn_grid_tokens(p.layout.grid)};
+    KN_TRY(check_axes(d, &p, job.video, q, k));
+    job.columns = (job.video + p.block - 1) / p.block;
+    int64_t judged = (job.columns + p.stride - 1) / p.stride;
+    int32_t *slot = NULL;
+    void *perm = NULL;
+    kn_status st;
+    KN_TRY_GOTO(find_slots(&p.layout, &slot));
+    KN_TRY_GOTO(kn_alloc_array((size_t)job.video, sizeof(int32_t), &perm));
+    KN_TRY_GOTO(kn_alloc_array((size_t)judged * (size_t)job.video, sizeof(double), (void **)&job.weights));
+    KN_TRY_GOTO(kn_alloc_array((size_t)(judged * job.columns), sizeof(square), (void **)&job.squares));
+    KN_TRY_GOTO(kn_alloc_array((size_t)judged, sizeof(double), (void **)&job.sparse));
+    KN_TRY_GOTO(kn_alloc_array((size_t)judged, sizeof(double), (void **)&job.uneven));
+    job.perm = perm;
+    for (job.head = 0; job.head < q->dim[1]; job.head++) {
+        double sparse[KN_AXIS_ORDERS] = {0}, uneven[KN_AXIS_ORDERS] = {0};
+        for (int o = 0; o < KN_AXIS_ORDERS; o++) {
+            order_by_axes(&p.layout, slot, o, perm);
+            kn_parallel_for(d, judged, 1, judge_rows, &job);
+            for (int64_t i = 0; i < judged; i++) {
+                sparse[o] += job.sparse[i];
+                uneven[o] += job.uneven[i];
+            }
+        }
+        axes[job.head] = best_order(sparse, uneven, (double)(judged * job.columns), p.alpha);
+    }
+done:
+    kn_free(slot);
+    kn_free(perm);
+    kn_free(job.weights);
+    kn_free(job.squares);
+    kn_free(job.sparse);
+    kn_free(job.uneven);
+    return st;
+}

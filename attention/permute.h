@@ -1,0 +1,63 @@
+/* attention/permute.h - planner: reorder tokens per head, then keep the blocks that hold most weight.
+ *
+ * Purpose   Two orders:
+ *             importance  PBS-Attn without causality: a spread sample of queries gives every video
+ *                         key its mean weight; within each segment of blocks keys are sorted by it,
+ *                         so that few blocks hold the heavy ones. Queries stay.
+ *             axes        PAROAttention: queries and keys in one of the six orders of (t, h, w),
+ *                         chosen for each head beforehand (kn_permute_choose_axes).
+ *           Then block means give a map (attention/pool.h), and each row keeps its largest blocks
+ *           until their weights reach the threshold, and the blocks that hold its own tokens.
+ * Cost      importance: samples x L x D per head; both: L D + blocks^2 D per head.
+ * Errors    KN_ERR_ARG, KN_ERR_NOMEM, KN_ERR_UNSUPPORTED (device memory).
+ * Source    pbs-attn permute_states.py, utils.py (arXiv 2510.21270); PAROAttention (arXiv 2506.16054).
+ */
+#ifndef KN_ATTENTION_PERMUTE_H
+#define KN_ATTENTION_PERMUTE_H
+
+#include "attention/plan.h"
+
+typedef enum kn_permute_kind { KN_PERMUTE_IMPORTANCE, KN_PERMUTE_AXES } kn_permute_kind;
+
+/* PARO's six orders, slowest axis first: 0 thw, 1 twh, 2 hwt, 3 htw, 4 wht, 5 wth. */
+enum { KN_AXIS_ORDERS = 6 };
+extern const int kn_axis_orders[KN_AXIS_ORDERS][3];
+
+typedef struct kn_permute_params {
+    kn_attn_layout layout;
+    kn_permute_kind kind;
+    int block;           /* most tokens in a block, of queries and of keys */
+    int segment;         /* importance: blocks that are sorted together; 0 = all of them */
+    int samples;         /* importance: queries sampled, 128 to 256 in practice; at most the video */
+    const uint8_t *axes; /* axes: [heads] index into kn_axis_orders; copied */
+    int heads, dim;
+    double threshold;    /* weight to keep in each row, 0 to 1; 0.9 in the reference */
+    float scale;
+} kn_permute_params;
+
+typedef struct kn_permute kn_permute;
+
+KN_CHECKED kn_status kn_permute_open(const kn_permute_params *params, kn_permute **out);
+void kn_permute_close(kn_permute **permute);
+/* Order tokens and choose blocks for these q, k [L,N,D]. *plan is valid until the next call or
+ * close. */
+KN_CHECKED kn_status kn_permute_plan(kn_dev *d, kn_permute *permute, const kn_tensor *q,
+                                     const kn_tensor *k, const kn_attn_plan **plan);
+
+typedef struct kn_axes_params {
+    kn_attn_layout layout;
+    int block;        /* edge of the square blocks that are judged, 64 in the reference */
+    int stride;       /* judge every stride-th block of queries; 1 = all */
+    double epsilon;   /* a weight below this is small: 1e-3 */
+    double share;     /* a block is sparse when this share of its weights is small: 0.9 */
+    double alpha;     /* weight of sparsity against evenness (max / mean within blocks), 0 to 1 */
+    float scale;
+} kn_axes_params;
+
+/* For each head the order with the sparsest, most even blocks: the smallest
+ * alpha (1 - sparse) / sum + (1 - alpha) uneven / sum over the six. Looks at whole rows of the
+ * attention map: for calibration, not for every step. axes: [N] */
+KN_CHECKED kn_status kn_permute_choose_axes(kn_dev *d, const kn_axes_params *params, const kn_tensor *q,
+                                            const kn_tensor *k, uint8_t *axes);
+
+#endif
