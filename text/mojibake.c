@@ -42,13 +42,22 @@ static bool follows_letters(uint32_t cp)
     return false;
 }
 
+/* An opening or low quote between two letters ("cÅ“ur") is not one. */
+static bool quote_inside_word(kn_codepoints text, size_t at)
+{
+    uint32_t cp = text.at[at], next = at + 1 < text.count ? text.at[at + 1] : 0;
+    bool letter = (next | 0x20) >= 'a' && (next | 0x20) <= 'z';
+    return letter && (cp == 0x201a || cp == 0x201c || cp == 0x201e);
+}
+
 static bool is_evidence(kn_codepoints text, size_t from, int length)
 {
     uint32_t first = text.at[from];
     if (first == 0xc2 || first == 0xc3) return true;                       /* Â Ã */
     if (length == 3 && first == 0xe2 && text.at[from + 1] == 0x20ac) return true; /* â€ */
     for (int i = 1; i < length; i++)
-        if (!follows_letters(text.at[from + (size_t)i])) return true;
+        if (!follows_letters(text.at[from + (size_t)i]) || quote_inside_word(text, from + (size_t)i))
+            return true;
     return false;
 }
 

@@ -11,6 +11,7 @@
  * Limits    Other code pages (1250, 1251, 1253, 1254, 1257, Latin-2, MacRoman, 437), bytes that were
  *           lost (U+FFFD, or a no-break space that became a blank), surrogates written as
  *           UTF-8, and confusions of two one-byte code pages are left as they are.
+ *           Where damage stands among undamaged text past ASCII, some is repaired that ftfy leaves.
  * Source    Behaviour after ftfy 6.3 fix_encoding, for the code pages above; tests/golden/text_clean.c.
  * Errors    KN_ERR_NOMEM.
  */

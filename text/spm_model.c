@@ -4,11 +4,10 @@
 #include <math.h>
 #include <string.h>
 
-#include "io/atomic_file.h"
 #include "io/memory.h"
 #include "text/utf8.h"
 
-enum { MAX_FILE_BYTES = 256 << 20, MAX_PIECE_BYTES = 1 << 16 };
+enum { MAX_PIECE_BYTES = 1 << 16 };
 
 /* ---- protocol buffer wire format ---------------------------------------------------------------*/
 
@@ -155,32 +154,15 @@ static kn_status parse_model(const char *name, span file, kn_spm_model *m)
     return KN_OK;
 }
 
-/* Takes over `file`. */
-static kn_status model_from(const char *name, char *file, size_t size, kn_spm_model *out)
-{
-    *out = (kn_spm_model){.file = file};
-    const unsigned char *at = (const unsigned char *)file;
-    kn_status st = parse_model(name, (span){at, at + size}, out);
-    if (st != KN_OK) kn_spm_model_close(out);
-    return st;
-}
-
 kn_status kn_spm_model_parse(const char *name, const void *data, size_t size, kn_spm_model *out)
 {
     *out = (kn_spm_model){0};
-    void *file;
-    KN_TRY(kn_alloc(size, &file));
-    memcpy(file, data, size);
-    return model_from(name, file, size, out);
-}
-
-kn_status kn_spm_model_open(const char *path, kn_spm_model *out)
-{
-    *out = (kn_spm_model){0};
-    char *file;
-    size_t size;
-    KN_TRY(kn_file_read(path, MAX_FILE_BYTES, &file, &size));
-    return model_from(path, file, size, out);
+    KN_TRY(kn_alloc(size, (void **)&out->file));
+    memcpy(out->file, data, size);
+    const unsigned char *at = (const unsigned char *)out->file;
+    kn_status st = parse_model(name, (span){at, at + size}, out);
+    if (st != KN_OK) kn_spm_model_close(out);
+    return st;
 }
 
 void kn_spm_model_close(kn_spm_model *m)

@@ -7,7 +7,7 @@
  * Format    Protocol buffer message ModelProto of sentencepiece_model.proto. Every length in the
  *           file is untrusted; unknown fields are skipped.
  * Cost      Umt5-xxl (4.5 MB, 256,000 pieces): the file is held in memory and pieces point into it.
- * Errors    KN_ERR_IO; KN_ERR_FORMAT (malformed); KN_ERR_UNSUPPORTED (not a unigram model);
+ * Errors    KN_ERR_FORMAT (malformed); KN_ERR_UNSUPPORTED (not a unigram model);
  *           KN_ERR_NOMEM. Messages name the file.
  * Threads   An open model is read-only.
  */
@@ -45,8 +45,7 @@ typedef struct kn_spm_model {
     size_t charsmap_size;
 } kn_spm_model;
 
-KN_CHECKED kn_status kn_spm_model_open(const char *path, kn_spm_model *out);
-/* The same from memory (copied); name stands in messages. */
+/* data: the content of a spiece.model (copied). name stands in messages. */
 KN_CHECKED kn_status kn_spm_model_parse(const char *name, const void *data, size_t size,
                                         kn_spm_model *out);
 /* NULL-safe on a zeroed model; zeroes it. */

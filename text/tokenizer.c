@@ -13,7 +13,7 @@
 
 enum {
     MAX_STEPS = 8,
-    MAX_JSON_BYTES = 256 << 20,
+    MAX_FILE_BYTES = 256 << 20,
     MAX_JSON_VALUES = 8 << 20, /* umt5-xxl has 0.8 million */
     NO_ID = -1
 };
@@ -265,13 +265,10 @@ static kn_status read_specials(const char *path, const json_t *list, kn_tokenize
     return KN_OK;
 }
 
-static kn_status read_json(const char *path, kn_tokenizer *t)
+static kn_status read_json(const char *path, const char *data, size_t size, kn_tokenizer *t)
 {
     kn_status st = KN_OK;
-    char *data = NULL;
-    size_t size;
     json_t *root = NULL;
-    KN_TRY_GOTO(kn_file_read(path, MAX_JSON_BYTES, &data, &size));
     KN_TRY_GOTO(kn_json_parse(path, data, size, MAX_JSON_VALUES, &root));
     const json_t *model = json_object_get(root, "model");
     if (strcmp(string_of(model, "type"), "Unigram") != 0) {
@@ -294,20 +291,19 @@ static kn_status read_json(const char *path, kn_tokenizer *t)
     KN_TRY_GOTO(read_specials(path, json_object_get(root, "added_tokens"), t));
 done:
     json_decref(root);
-    kn_free(data);
     return st;
 }
 
 /* No tokenizer.json: what spiece.model says of itself. */
-static kn_status use_model_settings(const char *path, kn_tokenizer *t)
+static kn_status use_model_settings(const char *name, kn_tokenizer *t)
 {
     const kn_spm_model *m = &t->model;
     t->byte_fallback = m->byte_fallback;
-    if (m->charsmap) KN_TRY(add_step(path, t, STEP_CHARSMAP));
+    if (m->charsmap) KN_TRY(add_step(name, t, STEP_CHARSMAP));
     if (m->remove_extra_spaces) {
-        KN_TRY(add_step(path, t, STEP_TRIM_LEFT));
-        KN_TRY(add_step(path, t, STEP_TRIM_RIGHT));
-        KN_TRY(add_step(path, t, STEP_COLLAPSE));
+        KN_TRY(add_step(name, t, STEP_TRIM_LEFT));
+        KN_TRY(add_step(name, t, STEP_TRIM_RIGHT));
+        KN_TRY(add_step(name, t, STEP_COLLAPSE));
     }
     KN_TRY(kn_alloc_array((size_t)m->count, sizeof *t->special, (void **)&t->special));
     for (int i = 0; i < m->count; i++) {
@@ -318,14 +314,37 @@ static kn_status use_model_settings(const char *path, kn_tokenizer *t)
     return KN_OK;
 }
 
+kn_status kn_tokenizer_parse(const char *name, const void *spm, size_t spm_size, const char *json,
+                             size_t json_size, kn_tokenizer **out)
+{
+    *out = NULL;
+    kn_status st = KN_OK;
+    kn_tokenizer *t = NULL;
+    char *spm_name = NULL, *json_name = NULL;
+    KN_TRY_GOTO(kn_alloc_zero(sizeof *t, (void **)&t));
+    t->unk_id = NO_ID;
+    KN_TRY_GOTO(kn_asprintf(&spm_name, "%s/spiece.model", name));
+    KN_TRY_GOTO(kn_asprintf(&json_name, "%s/tokenizer.json", name));
+    KN_TRY_GOTO(kn_spm_model_parse(spm_name, spm, spm_size, &t->model));
+    if (json) KN_TRY_GOTO(read_json(json_name, json, json_size, t));
+    else KN_TRY_GOTO(use_model_settings(spm_name, t));
+    KN_TRY_GOTO(build_pieces(name, t));
+    KN_TRY_GOTO(find_named_ids(name, t));
+    *out = t;
+    t = NULL;
+done:
+    kn_free(json_name);
+    kn_free(spm_name);
+    kn_tokenizer_close(&t);
+    return st;
+}
+
 kn_status kn_tokenizer_open(const char *folder, kn_tokenizer **out)
 {
     *out = NULL;
     kn_status st = KN_OK;
-    char *spm_path = NULL, *json_path = NULL;
-    kn_tokenizer *t = NULL;
-    KN_TRY_GOTO(kn_alloc_zero(sizeof *t, (void **)&t));
-    t->unk_id = NO_ID;
+    char *spm_path = NULL, *json_path = NULL, *spm = NULL, *json = NULL;
+    size_t spm_size, json_size = 0;
     KN_TRY_GOTO(kn_asprintf(&spm_path, "%s/spiece.model", folder));
     KN_TRY_GOTO(kn_asprintf(&json_path, "%s/tokenizer.json", folder));
     bool have_json = access(json_path, F_OK) == 0;
@@ -334,14 +353,12 @@ kn_status kn_tokenizer_open(const char *folder, kn_tokenizer **out)
                      folder, have_json ? "; tokenizer.json alone is not enough" : "");
         goto done;
     }
-    KN_TRY_GOTO(kn_spm_model_open(spm_path, &t->model));
-    KN_TRY_GOTO(have_json ? read_json(json_path, t) : use_model_settings(spm_path, t));
-    KN_TRY_GOTO(build_pieces(folder, t));
-    KN_TRY_GOTO(find_named_ids(folder, t));
-    *out = t;
-    t = NULL;
+    KN_TRY_GOTO(kn_file_read(spm_path, MAX_FILE_BYTES, &spm, &spm_size));
+    if (have_json) KN_TRY_GOTO(kn_file_read(json_path, MAX_FILE_BYTES, &json, &json_size));
+    KN_TRY_GOTO(kn_tokenizer_parse(folder, spm, spm_size, json, json_size, out));
 done:
-    kn_tokenizer_close(&t);
+    kn_free(json);
+    kn_free(spm);
     kn_free(json_path);
     kn_free(spm_path);
     return st != KN_OK ? KN_CTX(st, "opening the tokenizer") : KN_OK;

@@ -35,6 +35,10 @@ typedef struct kn_tokenizer kn_tokenizer;
 
 /* folder: the model's tokenizer/ folder. *out is NULL on failure. */
 KN_CHECKED kn_status kn_tokenizer_open(const char *folder, kn_tokenizer **out);
+/* The same from memory: the content of spiece.model, and of tokenizer.json or NULL. name: a folder,
+ * for messages. */
+KN_CHECKED kn_status kn_tokenizer_parse(const char *name, const void *spm, size_t spm_size,
+                                        const char *json, size_t json_size, kn_tokenizer **out);
 /* NULL-safe; sets *t to NULL. */
 void kn_tokenizer_close(kn_tokenizer **t);
 

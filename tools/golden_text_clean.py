@@ -43,7 +43,7 @@ PLAIN = ["", " ", "   ", "a", " a ", "a  b", "\ta\nb\r\nc\rd\x0be\x0cf", "a\u00a
          "a red fox, cinematic — 4K, 24 fps", "2°C", "5 × 4 ÷ 2", "½ ¼ ¾", "¢ £ ¥ €", "§ ¶", "• bullet", "…", "™ ® ©", "a–b—c", "x ² y ³", "\ufffd", "a\ufffdb",
          "\U0001f98a\U0001f3fd", "❤️", "🇫🇷", "👩‍💻", "\U000e0067\U000e007f", "𝒥ohn", "ⅷ ⑧ ㎏", "ℌ", "ſt", "ß ẞ", "Ω Ω", "\u0130i\u0307"]
 # whole prompts in which every character past ASCII is damaged, parts of prompts, twice damaged
-EXTRA = ["caf\u00c3\u00a9 and \u4e2d\u6587", "\u4e2d\u6587 it\u00e2\u20ac\u2122s", "&Atilde;&copy;", "\u00c3\u0192\u00c2\u00a9", "na\u00c3\u00afve \u201cquote\u201d",
+EXTRA = ["\u00c5\u201cuvre", "a c\u00c5\u201cur", "caf\u00c3\u00a9 and \u4e2d\u6587", "\u4e2d\u6587 it\u00e2\u20ac\u2122s", "&Atilde;&copy;", "\u00c3\u0192\u00c2\u00a9", "na\u00c3\u00afve \u201cquote\u201d",
          "\x93quoted\x94 it\x92s", "\x85 dots", "\u00e2\u0080\u0099s", "\u00e2\u20ac\u00a6", "1\u00c2\u00bd cups", "\u00c2\u00a9 2024", "30\u00c2\u00b0C", "\u00f0\u0178\u00a6\u0160 fox",
          "\u00e2\u0153\u201d No problems", "\u00e3\u0083\u0084", "\u00c3\u00a9t\u00c3\u00a9 &amp; \u00c3\u00a0 bient\u00c3\u00b4t"]
 LEFT = ["привет мир".encode().decode("cp1251"), "café né".encode().decode("cp437"), "café né".encode().decode("mac_roman"),
