@@ -133,7 +133,11 @@ static void check_case(kn_dev *d, const char *name)
     must(kn_arena_open(d, bytes, &arena)); /* exactly what was measured */
     args.scratch = arena;
     must(kn_dit_forward(m, &args));
-    assert_int_equal(kn_arena_peak(arena), bytes);
+    /* The measure device sizes attention as cpu does, which ref needs less than. */
+    if (kn_dev_get_kind(d) == KN_DEV_CPU)
+        assert_int_equal(kn_arena_peak(arena), bytes);
+    else
+        assert_true(kn_arena_peak(arena) <= bytes);
     assert_int_equal(kn_arena_get_mark(arena), 0);
     assert_int_equal(check.seen, taps_in(golden));
     print_message("%s: %d tensors, worst relative L2 %.2g\n", label, check.seen, check.worst);

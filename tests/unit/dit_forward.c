@@ -80,7 +80,11 @@ static void run(const scene *s, kn_dit_args args, float out[VALUES])
     must(kn_arena_open(s->dev, bytes, &args.scratch));
     must(kn_dit_forward(s->model, &args));
     must(kn_dev_download(s->dev, &args.velocity, out));
-    assert_int_equal(kn_arena_peak(args.scratch), bytes);
+    /* The measure device sizes attention as cpu does, which ref needs less than. */
+    if (kn_dev_get_kind(s->dev) == KN_DEV_CPU)
+        assert_int_equal(kn_arena_peak(args.scratch), bytes);
+    else
+        assert_true(kn_arena_peak(args.scratch) <= bytes);
     kn_arena_close(&args.scratch);
 }
 
