@@ -42,16 +42,26 @@ struct kn_dev {
 
 /* Backends. Each sets ops, backend, impl, describe. */
 void kn_ref_fill(kn_ops *ops);
-extern const kn_backend kn_host_backend; /* memory and weights of ref */
+extern const kn_backend kn_host_backend; /* memory and weights of ref, host.c */
 kn_status kn_cpu_open(kn_dev *d, const kn_dev_params *params);
 kn_status kn_cuda_open(kn_dev *d, const kn_dev_params *params);
 
 /* Device bytes that weight_open would hold on a kind; what the measure device counts. */
-size_t kn_ref_weight_bytes(const kn_weight *w);
+size_t kn_host_weight_bytes(const kn_weight *w);
 size_t kn_cpu_weight_bytes(const kn_weight *w);
 size_t kn_cuda_weight_bytes(const kn_weight *w);
 
-/* Account bytes to a device (packed weights; negative frees are the second function). */
+/* The parts of kn_host_backend, for host backends with packed weights. */
+kn_status kn_host_alloc(kn_dev *d, size_t bytes, void **out);
+void kn_host_release(kn_dev *d, void *p);
+void kn_host_poison(kn_dev *d, void *p, size_t bytes);
+kn_status kn_host_upload(kn_dev *d, const void *host, void *dst, size_t bytes);
+kn_status kn_host_download(kn_dev *d, const void *src, void *host, size_t bytes);
+kn_status kn_host_sync(kn_dev *d);
+kn_status kn_host_weight_open(kn_dev *d, const kn_tensor *host, kn_weight *w);
+void kn_host_weight_close(kn_dev *d, kn_weight *w);
+
+/* Account device bytes that were not taken by kn_dev_alloc (packed weights), and give them back. */
 void kn_dev_count(kn_dev *d, size_t bytes);
 void kn_dev_uncount(kn_dev *d, size_t bytes);
 

@@ -178,7 +178,7 @@ static kn_status measure_weight_open(kn_dev *d, const kn_tensor *host, kn_weight
     switch (d->measured) {
     case KN_DEV_CPU: w->bytes = kn_cpu_weight_bytes(w); break;
     case KN_DEV_CUDA: w->bytes = kn_cuda_weight_bytes(w); break;
-    default: w->bytes = kn_ref_weight_bytes(w); break;
+    default: w->bytes = kn_host_weight_bytes(w); break;
     }
     if (w->kind == KN_WEIGHT_VECTOR) w->t.dtype = KN_F32;
     return measure_alloc(d, w->bytes, &w->t.data);
