@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- Mersenne Twister 19937 (Matsumoto, Nishimura 1998; 2002 seeding) --------------------------*/
+/* ---- Mersenne Twister 19937 (Matsumoto, Nishimura 1998; 2002 seeding) -------------------------*/
 
 enum { MT_N = KN_NOISE_STATE, MT_M = 397 };
 
@@ -137,7 +137,7 @@ static void normal_fill_16(float *data)
     }
 }
 
-/* ---- the two forms -----------------------------------------------------------------------------*/
+/* ---- the two forms ----------------------------------------------------------------------------*/
 
 static float normal_scalar(kn_noise *gen)
 {

@@ -12,8 +12,10 @@ static const kn_html_entity *find(const char *name)
         int mid = lo + (hi - lo) / 2;
         int c = strcmp(kn_html_entities[mid].name, name);
         if (c == 0) return &kn_html_entities[mid];
-        if (c < 0) lo = mid + 1;
-        else hi = mid;
+        if (c < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return NULL;
 }
@@ -123,8 +125,10 @@ kn_status kn_html_unescape(kn_codepoints in, kn_codepoints *out)
             kn_codepoints rest = kn_codepoints_part(in, i + 1, in.count - i - 1);
             KN_TRY(unescape_one(rest, &taken, out));
         }
-        if (taken) i += taken;
-        else KN_TRY(kn_codepoints_add(out, in.at[i]));
+        if (taken)
+            i += taken;
+        else
+            KN_TRY(kn_codepoints_add(out, in.at[i]));
     }
     return KN_OK;
 }

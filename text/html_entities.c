@@ -1,4 +1,5 @@
-/* Named character references: made by tools/make_text_tables.py from Python 3.11.7 html.entities.html5; do not edit. */
+/* Named character references of Python 3.11.7 html.entities.html5.
+ * Made by tools/make_text_tables.py; do not edit. */
 #include "text/html.h"
 
 /* sorted by name, as strcmp orders */

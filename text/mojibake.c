@@ -32,11 +32,11 @@ static int sequence_at(kn_codepoints text, size_t from, uint32_t *cp)
 /* Continuation characters that ordinary text has right after a letter: punctuation and signs. */
 static bool follows_letters(uint32_t cp)
 {
-    static const uint32_t ordinary[] = {0x00a0, 0x00a1, 0x00a9, 0x00ab, 0x00ad, 0x00ae, 0x00b7, 0x00bb,
-                                        0x00bf, 0x2013, 0x2014, 0x2018, 0x2019, 0x201a, 0x201c, 0x201d,
-                                        0x201e, 0x2022, 0x2026, 0x2039, 0x203a, 0x2122, 0x00b0, 0x00b4,
-                                        0x00a7, 0x00b6, 0x00b2, 0x00b3, 0x00b9, 0x0160, 0x0161, 0x017d,
-                                        0x017e, 0x0178};
+    static const uint32_t ordinary[] = {0x00a0, 0x00a1, 0x00a9, 0x00ab, 0x00ad, 0x00ae, 0x00b7,
+                                        0x00bb, 0x00bf, 0x2013, 0x2014, 0x2018, 0x2019, 0x201a,
+                                        0x201c, 0x201d, 0x201e, 0x2022, 0x2026, 0x2039, 0x203a,
+                                        0x2122, 0x00b0, 0x00b4, 0x00a7, 0x00b6, 0x00b2, 0x00b3,
+                                        0x00b9, 0x0160, 0x0161, 0x017d, 0x017e, 0x0178};
     for (size_t i = 0; i < sizeof ordinary / sizeof *ordinary; i++)
         if (ordinary[i] == cp) return true;
     return false;
@@ -53,10 +53,11 @@ static bool quote_inside_word(kn_codepoints text, size_t at)
 static bool is_evidence(kn_codepoints text, size_t from, int length)
 {
     uint32_t first = text.at[from];
-    if (first == 0xc2 || first == 0xc3) return true;                       /* Â Ã */
+    if (first == 0xc2 || first == 0xc3) return true;                              /* Â Ã */
     if (length == 3 && first == 0xe2 && text.at[from + 1] == 0x20ac) return true; /* â€ */
     for (int i = 1; i < length; i++)
-        if (!follows_letters(text.at[from + (size_t)i]) || quote_inside_word(text, from + (size_t)i))
+        if (!follows_letters(text.at[from + (size_t)i]) ||
+            quote_inside_word(text, from + (size_t)i))
             return true;
     return false;
 }
@@ -69,8 +70,10 @@ static kn_status fix_once(kn_codepoints text, kn_codepoints *out, bool *changed)
     *changed = false;
     for (size_t i = 0; i < text.count;) {
         int n = sequence_at(text, i, &cp);
-        if (n) evidence = evidence || is_evidence(text, i, n);
-        else covered = covered && text.at[i] < 0x80;
+        if (n)
+            evidence = evidence || is_evidence(text, i, n);
+        else
+            covered = covered && text.at[i] < 0x80;
         i += n ? (size_t)n : 1;
     }
     for (size_t i = 0; i < text.count;) {

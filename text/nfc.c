@@ -12,8 +12,10 @@ static const kn_unicode_triple *last_row(const kn_unicode_triple *t, int count, 
     int lo = 0, hi = count;
     while (lo < hi) {
         int mid = lo + (hi - lo) / 2;
-        if (t[mid].a <= a) lo = mid + 1;
-        else hi = mid;
+        if (t[mid].a <= a)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return lo > 0 ? &t[lo - 1] : NULL;
 }
@@ -34,7 +36,7 @@ static kn_status decompose(uint32_t cp, kn_codepoints *out)
     }
     const kn_unicode_triple *row = last_row(kn_unicode_decompose, kn_unicode_decompose_count, cp);
     if (!row || row->a != cp) return kn_codepoints_add(out, cp);
-    KN_TRY(decompose(row->b, out)); /* at most four levels deep */
+    KN_TRY(decompose(row->b, out));                         /* at most four levels deep */
     return row->c ? kn_codepoints_add(out, row->c) : KN_OK; /* a second part has no parts itself */
 }
 
@@ -51,14 +53,16 @@ static uint32_t compose(uint32_t a, uint32_t b)
         int mid = lo + (hi - lo) / 2;
         const kn_unicode_triple *row = &kn_unicode_compose[mid];
         if (row->a == a && row->b == b) return row->c;
-        if (row->a < a || (row->a == a && row->b < b)) lo = mid + 1;
-        else hi = mid;
+        if (row->a < a || (row->a == a && row->b < b))
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return 0;
 }
 
-/* Marks in order of their class; equal classes keep their order. A run of marks that is out of order
- * is laid out class by class, so that long runs stay linear. */
+/* Marks in order of their class; equal classes keep their order. A run of marks that is out of
+ * order is laid out class by class, so that long runs stay linear. */
 static kn_status order_marks(kn_codepoints t)
 {
     kn_status st = KN_OK;
@@ -74,7 +78,7 @@ static kn_status order_marks(kn_codepoints t)
         if (!sorted) {
             run.count = 0;
             KN_TRY_GOTO(kn_codepoints_add_all(&run, kn_codepoints_part(t, i, end - i)));
-            for (uint32_t class = 1; class <= 0xff; class++)
+            for (uint32_t class = 1; class <= 0xff; class ++)
                 for (size_t k = 0; k < run.count; k++)
                     if (combining_class(run.at[k]) == class) t.at[i++] = run.at[k];
         }

@@ -1,7 +1,7 @@
 /* text/nfc.h - Unicode normalisation form C.
  *
- * Source    Unicode Standard Annex 15; canonical ordering and composition of chapter 3.11; Hangul of
- *           chapter 3.12. Tables: text/unicode_tables.h.
+ * Source    Unicode Standard Annex 15; canonical ordering and composition of chapter 3.11; Hangul
+ *           of chapter 3.12. Tables: text/unicode_tables.h.
  * Errors    KN_ERR_NOMEM.
  */
 #ifndef KN_TEXT_NFC_H

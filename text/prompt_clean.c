@@ -29,7 +29,7 @@ static kn_status run_step(step_fn *step, kn_codepoints *text)
     return KN_OK;
 }
 
-/* ---- ftfy's fixes of single characters ---------------------------------------------------------*/
+/* ---- ftfy's fixes of single characters --------------------------------------------------------*/
 
 static kn_status fix_c1(kn_codepoints in, kn_codepoints *out)
 {
@@ -48,11 +48,12 @@ static kn_status fix_ligatures(kn_codepoints in, kn_codepoints *out)
         uint32_t cp;
         const char *parts;
     } table[] = {
-        {0x0132, "IJ"}, {0x0133, "ij"}, {0x0149, "\xca\xbcn"}, {0x01f1, "DZ"}, {0x01f2, "Dz"},
-        {0x01f3, "dz"}, {0x01c4, "D\xc5\xbd"}, {0x01c5, "D\xc5\xbe"}, {0x01c6, "d\xc5\xbe"},
-        {0x01c7, "LJ"}, {0x01c8, "Lj"}, {0x01c9, "lj"}, {0x01ca, "NJ"}, {0x01cb, "Nj"},
-        {0x01cc, "nj"}, {0xfb00, "ff"}, {0xfb01, "fi"}, {0xfb02, "fl"}, {0xfb03, "ffi"},
-        {0xfb04, "ffl"}, {0xfb05, "\xc5\xbft"}, {0xfb06, "st"}};
+        {0x0132, "IJ"},        {0x0133, "ij"}, {0x0149, "\xca\xbcn"}, {0x01f1, "DZ"},
+        {0x01f2, "Dz"},        {0x01f3, "dz"}, {0x01c4, "D\xc5\xbd"}, {0x01c5, "D\xc5\xbe"},
+        {0x01c6, "d\xc5\xbe"}, {0x01c7, "LJ"}, {0x01c8, "Lj"},        {0x01c9, "lj"},
+        {0x01ca, "NJ"},        {0x01cb, "Nj"}, {0x01cc, "nj"},        {0xfb00, "ff"},
+        {0xfb01, "fi"},        {0xfb02, "fl"}, {0xfb03, "ffi"},       {0xfb04, "ffl"},
+        {0xfb05, "\xc5\xbft"}, {0xfb06, "st"}};
     for (size_t i = 0; i < in.count; i++) {
         const char *parts = NULL;
         for (size_t k = 0; in.at[i] >= 0x80 && k < sizeof table / sizeof *table; k++)
@@ -120,19 +121,21 @@ static kn_status remove_controls(kn_codepoints in, kn_codepoints *out)
     for (size_t i = 0; i < in.count; i++) {
         uint32_t cp = in.at[i];
         bool control = cp <= 0x08 || cp == 0x0b || (cp >= 0x0e && cp <= 0x1f) || cp == 0x7f ||
-                       (cp >= 0x206a && cp <= 0x206f) || cp == 0xfeff || (cp >= 0xfff9 && cp <= 0xfffc);
+                       (cp >= 0x206a && cp <= 0x206f) || cp == 0xfeff ||
+                       (cp >= 0xfff9 && cp <= 0xfffc);
         if (!control) KN_TRY(kn_codepoints_add(out, cp));
     }
     return KN_OK;
 }
 
-/* ---- the whole -------------------------------------------------------------------------------- */
+/* ---- the whole ------------------------------------------------------------------------------- */
 
 /* ftfy.fix_text on one line: all fixes, again until none changes anything. */
 static kn_status fix_line(kn_codepoints *line, bool unescape)
 {
-    static step_fn *const steps[] = {fix_c1,        fix_ligatures,           fix_width,       uncurl_quotes,
-                                     fix_line_ends, remove_terminal_escapes, remove_controls, kn_nfc};
+    static step_fn *const steps[] = {fix_c1,          fix_ligatures, fix_width,
+                                     uncurl_quotes,   fix_line_ends, remove_terminal_escapes,
+                                     remove_controls, kn_nfc};
     kn_status st = KN_OK;
     kn_codepoints before = {0};
     do {
@@ -140,7 +143,8 @@ static kn_status fix_line(kn_codepoints *line, bool unescape)
         KN_TRY_GOTO(kn_codepoints_add_all(&before, *line));
         if (unescape) KN_TRY_GOTO(run_step(kn_html_unescape_strict, line));
         KN_TRY_GOTO(kn_mojibake_fix(line));
-        for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) KN_TRY_GOTO(run_step(steps[i], line));
+        for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
+            KN_TRY_GOTO(run_step(steps[i], line));
     } while (!kn_codepoints_equal(before, *line));
 done:
     kn_codepoints_free(&before);
@@ -190,7 +194,8 @@ static kn_status run_all(const char *text, step_fn *const *steps, int count, cha
     kn_text result = {0};
     size_t bytes = strlen(text);
     if (bytes > MAX_TEXT_BYTES)
-        return kn_fail(KN_ERR_ARG, "the prompt has %zu bytes; at most %d are taken", bytes, MAX_TEXT_BYTES);
+        return kn_fail(KN_ERR_ARG, "the prompt has %zu bytes; at most %d are taken", bytes,
+                       MAX_TEXT_BYTES);
     KN_TRY_GOTO(kn_codepoints_add_utf8(&t, text, bytes));
     for (int i = 0; i < count; i++) KN_TRY_GOTO(run_step(steps[i], &t));
     KN_TRY_GOTO(kn_text_add(&result, ""));

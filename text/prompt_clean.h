@@ -1,7 +1,7 @@
 /* text/prompt_clean.h - the cleaning that Wan pipelines give a prompt before the tokenizer.
  *
- * Purpose   The same bytes as diffusers' prompt_clean: ftfy.fix_text, html.unescape twice, every run of
- *           white space to one blank, none at the ends.
+ * Purpose   The same bytes as diffusers' prompt_clean: ftfy.fix_text, html.unescape twice, every
+ *           run of white space to one blank, none at the ends.
  * Covered   Of ftfy 6.3 (default options), line by line, until nothing changes:
  *             character references with a semicolon (until a line holds "<")
  *             UTF-8 read as Latin-1 or Windows-1252 (what and what not: text/mojibake.h)

@@ -9,7 +9,7 @@
 
 enum { MAX_PIECE_BYTES = 1 << 16 };
 
-/* ---- protocol buffer wire format ---------------------------------------------------------------*/
+/* ---- protocol buffer wire format --------------------------------------------------------------*/
 
 typedef struct span {
     const unsigned char *at, *end;
@@ -63,7 +63,7 @@ static bool next_field(span *s, field *f)
     }
 }
 
-/* ---- ModelProto --------------------------------------------------------------------------------*/
+/* ---- ModelProto -------------------------------------------------------------------------------*/
 
 static kn_status malformed(const char *name, const char *what)
 {
@@ -173,7 +173,7 @@ void kn_spm_model_close(kn_spm_model *m)
     *m = (kn_spm_model){0};
 }
 
-/* ---- character map -----------------------------------------------------------------------------*/
+/* ---- character map ----------------------------------------------------------------------------*/
 
 static uint32_t u32_at(const char *p)
 {
@@ -205,8 +205,8 @@ static int longest_match(const char *trie, uint32_t units, const char *text, siz
     return best;
 }
 
-kn_status kn_spm_charsmap_apply(const char *charsmap, size_t size, const char *text, size_t text_size,
-                                kn_text *out)
+kn_status kn_spm_charsmap_apply(const char *charsmap, size_t size, const char *text,
+                                size_t text_size, kn_text *out)
 {
     uint32_t trie_bytes = size >= 4 ? u32_at(charsmap) : 0;
     if (trie_bytes < 4 || trie_bytes % 4 != 0 || trie_bytes > size - 4)
@@ -228,7 +228,8 @@ kn_status kn_spm_charsmap_apply(const char *charsmap, size_t size, const char *t
                 offset < string_bytes ? memchr(strings + offset, 0, string_bytes - offset) : NULL;
             if (!end || kn_utf8_check(strings + offset, (size_t)(end - strings) - offset) !=
                             (size_t)(end - strings) - offset)
-                return kn_fail(KN_ERR_FORMAT, "character map: replacement %u is not a string", offset);
+                return kn_fail(KN_ERR_FORMAT, "character map: replacement %u is not a string",
+                               offset);
             KN_TRY(kn_text_add_bytes(out, strings + offset, (size_t)(end - strings) - offset));
         }
         at += (size_t)n;

@@ -20,12 +20,12 @@
 #include "io/text.h"
 
 typedef enum kn_spm_kind { /* ModelProto.SentencePiece.Type */
-    KN_SPM_NORMAL = 1,
-    KN_SPM_UNKNOWN = 2,
-    KN_SPM_CONTROL = 3,
-    KN_SPM_USER_DEFINED = 4,
-    KN_SPM_UNUSED = 5,
-    KN_SPM_BYTE = 6
+                           KN_SPM_NORMAL = 1,
+                           KN_SPM_UNKNOWN = 2,
+                           KN_SPM_CONTROL = 3,
+                           KN_SPM_USER_DEFINED = 4,
+                           KN_SPM_UNUSED = 5,
+                           KN_SPM_BYTE = 6
 } kn_spm_kind;
 
 typedef struct kn_spm_piece {

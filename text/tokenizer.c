@@ -38,10 +38,10 @@ typedef struct entry {
 
 struct kn_tokenizer {
     kn_spm_model model;
-    char *json_text;      /* what the special tokens of tokenizer.json point into */
-    entry *piece;         /* by text, for prefix search */
+    char *json_text; /* what the special tokens of tokenizer.json point into */
+    entry *piece;    /* by text, for prefix search */
     int piece_count;
-    entry *special;       /* matched in the raw text */
+    entry *special; /* matched in the raw text */
     int special_count;
     step steps[MAX_STEPS]; /* normaliser, in order */
     int step_count;
@@ -52,7 +52,7 @@ struct kn_tokenizer {
     double unk_score;
 };
 
-/* ---- opening: pieces ---------------------------------------------------------------------------*/
+/* ---- opening: pieces --------------------------------------------------------------------------*/
 
 static int compare_bytes(const char *a, int a_size, const char *b, int b_size)
 {
@@ -75,8 +75,10 @@ static const entry *find_piece(const kn_tokenizer *t, const char *text, int size
         const entry *e = &t->piece[mid];
         int c = compare_bytes(e->text, e->size, text, size);
         if (c == 0) return e;
-        if (c < 0) lo = mid + 1;
-        else hi = mid;
+        if (c < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return NULL;
 }
@@ -105,9 +107,9 @@ static kn_status build_pieces(const char *folder, kn_tokenizer *t)
     /* of equal pieces the last id counts, as in a map that is filled in id order */
     int kept = 0;
     for (int i = 0; i < m->count; i++) {
-        bool last = i + 1 == m->count || compare_bytes(t->piece[i].text, t->piece[i].size,
-                                                       t->piece[i + 1].text,
-                                                       t->piece[i + 1].size) != 0;
+        bool last =
+            i + 1 == m->count || compare_bytes(t->piece[i].text, t->piece[i].size,
+                                               t->piece[i + 1].text, t->piece[i + 1].size) != 0;
         if (last) t->piece[kept++] = t->piece[i];
     }
     t->piece_count = kept;
@@ -117,8 +119,9 @@ static kn_status build_pieces(const char *folder, kn_tokenizer *t)
         const entry *s = &t->special[i];
         const entry *p = find_piece(t, s->text, s->size);
         if (p && p->id != s->id)
-            return kn_fail(KN_ERR_FORMAT, "%s: tokenizer.json gives %.*s the id %d, spiece.model %d",
-                           folder, s->size, s->text, s->id, p->id);
+            return kn_fail(KN_ERR_FORMAT,
+                           "%s: tokenizer.json gives %.*s the id %d, spiece.model %d", folder,
+                           s->size, s->text, s->id, p->id);
         if (!p) t->piece[t->piece_count + added++] = *s;
         if (s->id >= t->id_limit) t->id_limit = s->id + 1;
     }
@@ -148,7 +151,7 @@ static kn_status find_named_ids(const char *folder, kn_tokenizer *t)
     return KN_OK;
 }
 
-/* ---- opening: tokenizer.json -------------------------------------------------------------------*/
+/* ---- opening: tokenizer.json ------------------------------------------------------------------*/
 
 static const char *string_of(const json_t *object, const char *key)
 {
@@ -255,7 +258,8 @@ static kn_status read_specials(const char *path, const json_t *list, kn_tokenize
                 return unsupported(path, "an entry of added_tokens", item);
         if (!*content || !json_is_integer(id) || json_integer_value(id) < 0 ||
             json_integer_value(id) >= MAX_JSON_VALUES)
-            return kn_fail(KN_ERR_FORMAT, "%s: added_tokens[%zu]: content and id are expected", path, i);
+            return kn_fail(KN_ERR_FORMAT, "%s: added_tokens[%zu]: content and id are expected",
+                           path, i);
         size_t size = strlen(content);
         memcpy(to, content, size + 1);
         t->special[i] = (entry){to, (int)size, (int32_t)json_integer_value(id), 0.0};
@@ -326,8 +330,10 @@ kn_status kn_tokenizer_parse(const char *name, const void *spm, size_t spm_size,
     KN_TRY_GOTO(kn_asprintf(&spm_name, "%s/spiece.model", name));
     KN_TRY_GOTO(kn_asprintf(&json_name, "%s/tokenizer.json", name));
     KN_TRY_GOTO(kn_spm_model_parse(spm_name, spm, spm_size, &t->model));
-    if (json) KN_TRY_GOTO(read_json(json_name, json, json_size, t));
-    else KN_TRY_GOTO(use_model_settings(spm_name, t));
+    if (json)
+        KN_TRY_GOTO(read_json(json_name, json, json_size, t));
+    else
+        KN_TRY_GOTO(use_model_settings(spm_name, t));
     KN_TRY_GOTO(build_pieces(name, t));
     KN_TRY_GOTO(find_named_ids(name, t));
     *out = t;
@@ -349,8 +355,9 @@ kn_status kn_tokenizer_open(const char *folder, kn_tokenizer **out)
     KN_TRY_GOTO(kn_asprintf(&json_path, "%s/tokenizer.json", folder));
     bool have_json = access(json_path, F_OK) == 0;
     if (access(spm_path, F_OK) != 0) {
-        st = kn_fail(KN_ERR_IO, "%s: no spiece.model (the sentencepiece model of the text encoder)%s",
-                     folder, have_json ? "; tokenizer.json alone is not enough" : "");
+        st = kn_fail(KN_ERR_IO,
+                     "%s: no spiece.model (the sentencepiece model of the text encoder)%s", folder,
+                     have_json ? "; tokenizer.json alone is not enough" : "");
         goto done;
     }
     KN_TRY_GOTO(kn_file_read(spm_path, MAX_FILE_BYTES, &spm, &spm_size));
@@ -381,7 +388,7 @@ int kn_tokenizer_id_limit(const kn_tokenizer *t)
     return t->id_limit;
 }
 
-/* ---- encoding ----------------------------------------------------------------------------------*/
+/* ---- encoding ---------------------------------------------------------------------------------*/
 
 /* One encoding under way. Ids past max are dropped. */
 typedef struct encoder {
@@ -393,7 +400,7 @@ typedef struct encoder {
         double score; /* of the best path that ends before this byte */
         int start;    /* where that path's last piece starts; -1 = not reached */
         int32_t id;
-    } *node;
+    } * node;
     size_t node_capacity;
 } encoder;
 
@@ -441,8 +448,10 @@ static void relax_from(const kn_tokenizer *t, struct node *node, const char *tex
                 int mid = a + (b - a) / 2;
                 const entry *p = &t->piece[mid];
                 int byte = p->size > n ? (unsigned char)p->text[n] : -1;
-                if (byte < (int)c + side) a = mid + 1;
-                else b = mid;
+                if (byte < (int)c + side)
+                    a = mid + 1;
+                else
+                    b = mid;
             }
             bounds[side] = a;
         }
@@ -571,7 +580,8 @@ static kn_status encode_part(encoder *e, const char *text, size_t size)
     kn_text words = {0};
     KN_TRY(normalise(e, &text, &size));
     if (size == 0) return KN_OK;
-    bool has_blank = text[0] == ' ' || (size >= BLANK_BYTES && memcmp(text, BLANK, BLANK_BYTES) == 0);
+    bool has_blank =
+        text[0] == ' ' || (size >= BLANK_BYTES && memcmp(text, BLANK, BLANK_BYTES) == 0);
     if (!has_blank) KN_TRY_GOTO(kn_text_add(&words, BLANK));
     for (size_t at = 0; at < size;) {
         size_t end = at;

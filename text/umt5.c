@@ -27,7 +27,7 @@ struct kn_umt5 {
     kn_weight norm_final; /* [d] */
 };
 
-/* ---- config ------------------------------------------------------------------------------------*/
+/* ---- config -----------------------------------------------------------------------------------*/
 
 enum { MAX_WIDTH = 1 << 17, MAX_LAYERS = 1024, MAX_VOCAB = 1 << 24 };
 
@@ -37,7 +37,8 @@ static kn_status require(const kn_node *root, const char *key, const char *only,
     const kn_node *node = kn_node_find(root, key);
     if (!node && !needed) return KN_OK;
     if (!node)
-        return kn_node_fail(KN_ERR_MODEL, root, "key '%s' is missing; \"%s\" is expected", key, only);
+        return kn_node_fail(KN_ERR_MODEL, root, "key '%s' is missing; \"%s\" is expected", key,
+                            only);
     if (node->text && strcmp(node->text, only) == 0) return KN_OK;
     return kn_node_fail(KN_ERR_UNSUPPORTED, node, "Kinora encodes with \"%s\", found \"%s\"", only,
                         node->text ? node->text : "a list or map");
@@ -73,10 +74,11 @@ kn_status kn_umt5_config_read(const char *path, kn_umt5_config *out)
     /* half of the buckets are for one direction, and half of those for one distance each */
     if (c.relative_attention_num_buckets % 4 != 0 ||
         c.relative_attention_max_distance <= c.relative_attention_num_buckets / 4) {
-        st = kn_node_fail(KN_ERR_MODEL, kn_node_find(root, "relative_attention_num_buckets"),
-                          "%d buckets for distances up to %d: a multiple of 4, and less than 4 times "
-                          "the distance, is expected",
-                          c.relative_attention_num_buckets, c.relative_attention_max_distance);
+        st = kn_node_fail(
+            KN_ERR_MODEL, kn_node_find(root, "relative_attention_num_buckets"),
+            "%d buckets for distances up to %d: a multiple of 4, and less than 4 times "
+            "the distance, is expected",
+            c.relative_attention_num_buckets, c.relative_attention_max_distance);
         goto done;
     }
     *out = c;
@@ -100,35 +102,36 @@ int kn_umt5_bucket(const kn_umt5_config *c, int64_t distance)
     return base + (int)(bucket < side ? bucket : side - 1);
 }
 
-/* ---- weights -----------------------------------------------------------------------------------*/
+/* ---- weights ----------------------------------------------------------------------------------*/
 
 static kn_status bind_linear(kn_binder *b, kn_weight *w, int64_t rows, int64_t columns, int layer,
                              const char *name)
 {
-    return kn_bind(b, w, KN_WEIGHT_LINEAR, 2, (int64_t[]){rows, columns}, "encoder.block.%d.layer.%s.weight",
-                   layer, name);
+    return kn_bind(b, w, KN_WEIGHT_LINEAR, 2, (int64_t[]){rows, columns},
+                   "encoder.block.%d.layer.%s.weight", layer, name);
 }
 
 static kn_status bind_block(kn_binder *b, const kn_umt5_config *c, int i, block *w)
 {
     int64_t d = c->d_model, inner = (int64_t)c->num_heads * c->d_kv, ff = c->d_ff;
     int64_t table[2] = {c->relative_attention_num_buckets, c->num_heads};
-    KN_TRY(kn_bind(b, &w->norm_attn, KN_WEIGHT_VECTOR, 1, &d, "encoder.block.%d.layer.0.layer_norm.weight",
-                   i));
+    KN_TRY(kn_bind(b, &w->norm_attn, KN_WEIGHT_VECTOR, 1, &d,
+                   "encoder.block.%d.layer.0.layer_norm.weight", i));
     KN_TRY(bind_linear(b, &w->q, inner, d, i, "0.SelfAttention.q"));
     KN_TRY(bind_linear(b, &w->k, inner, d, i, "0.SelfAttention.k"));
     KN_TRY(bind_linear(b, &w->v, inner, d, i, "0.SelfAttention.v"));
     KN_TRY(bind_linear(b, &w->o, d, inner, i, "0.SelfAttention.o"));
     KN_TRY(kn_bind(b, &w->bias, KN_WEIGHT_VECTOR, 2, table,
                    "encoder.block.%d.layer.0.SelfAttention.relative_attention_bias.weight", i));
-    KN_TRY(kn_bind(b, &w->norm_ff, KN_WEIGHT_VECTOR, 1, &d, "encoder.block.%d.layer.1.layer_norm.weight",
-                   i));
+    KN_TRY(kn_bind(b, &w->norm_ff, KN_WEIGHT_VECTOR, 1, &d,
+                   "encoder.block.%d.layer.1.layer_norm.weight", i));
     KN_TRY(bind_linear(b, &w->wi_0, ff, d, i, "1.DenseReluDense.wi_0"));
     KN_TRY(bind_linear(b, &w->wi_1, ff, d, i, "1.DenseReluDense.wi_1"));
     return bind_linear(b, &w->wo, d, ff, i, "1.DenseReluDense.wo");
 }
 
-/* The embedding goes by two names, of which files hold one or, untied, both (with equal content). */
+/* The embedding goes by two names, of which files hold one or, untied, both (with equal
+ * content). */
 static kn_status bind_table(kn_binder *b, const kn_umt5_config *c, kn_weight *table)
 {
     static const char shared[] = "shared.weight", tied[] = "encoder.embed_tokens.weight";
@@ -148,7 +151,8 @@ static kn_status bind_all(kn_safetensors *file, kn_umt5 *m)
     KN_TRY_GOTO(kn_binder_open(m->dev, file, &b));
     KN_TRY_GOTO(bind_table(&b, c, &m->table));
     for (int i = 0; i < c->num_layers; i++) KN_TRY_GOTO(bind_block(&b, c, i, &m->blocks[i]));
-    KN_TRY_GOTO(kn_bind(&b, &m->norm_final, KN_WEIGHT_VECTOR, 1, &d, "encoder.final_layer_norm.weight"));
+    KN_TRY_GOTO(
+        kn_bind(&b, &m->norm_final, KN_WEIGHT_VECTOR, 1, &d, "encoder.final_layer_norm.weight"));
     KN_TRY_GOTO(kn_binder_finish(&b));
 done:
     kn_binder_close(&b);
@@ -166,7 +170,8 @@ kn_status kn_umt5_open(kn_dev *d, const char *folder, kn_umt5 **out)
     m->dev = d;
     KN_TRY_GOTO(kn_asprintf(&config, "%s/config.json", folder));
     KN_TRY_GOTO(kn_umt5_config_read(config, &m->config));
-    KN_TRY_GOTO(kn_alloc_array((size_t)m->config.num_layers, sizeof *m->blocks, (void **)&m->blocks));
+    KN_TRY_GOTO(
+        kn_alloc_array((size_t)m->config.num_layers, sizeof *m->blocks, (void **)&m->blocks));
     KN_TRY_GOTO(kn_safetensors_open(folder, "model", &file));
     KN_TRY_GOTO(bind_all(file, m));
     *out = m;
@@ -184,8 +189,8 @@ void kn_umt5_close(kn_umt5 **mp)
     if (!m) return;
     for (int i = 0; m->blocks && i < m->config.num_layers; i++) {
         block *w = &m->blocks[i];
-        kn_weight *all[] = {&w->norm_attn, &w->norm_ff, &w->q, &w->k, &w->v,
-                            &w->o, &w->bias, &w->wi_0, &w->wi_1, &w->wo};
+        kn_weight *all[] = {&w->norm_attn, &w->norm_ff, &w->q,    &w->k,    &w->v,
+                            &w->o,         &w->bias,    &w->wi_0, &w->wi_1, &w->wo};
         for (size_t k = 0; k < sizeof all / sizeof *all; k++) kn_weight_close(m->dev, all[k]);
     }
     kn_weight_close(m->dev, &m->table);
@@ -200,7 +205,7 @@ const kn_umt5_config *kn_umt5_get_config(const kn_umt5 *m)
     return &m->config;
 }
 
-/* ---- forward -----------------------------------------------------------------------------------*/
+/* ---- forward ----------------------------------------------------------------------------------*/
 
 typedef struct forward {
     kn_dev *dev;
@@ -232,7 +237,8 @@ static kn_status norm(const forward *f, const kn_weight *weight)
     return kn_rmsnorm(f->dev, &f->x, &weight->t, &p, &f->h);
 }
 
-/* bias[n, i, j] = table[bucket(j - i), n]: row i is a piece of one row per head over all distances. */
+/* bias[n, i, j] = table[bucket(j - i), n]: row i is a piece of one row per head over all
+ * distances. */
 static kn_status make_bias(const forward *f, const kn_weight *table, kn_tensor *bias)
 {
     kn_arena *a = f->args->scratch;
@@ -338,8 +344,10 @@ kn_status kn_umt5_encode(const kn_umt5 *m, const kn_umt5_args *args)
     char text[KN_SHAPE_TEXT];
     if (args->count < 0 || out->rank != 2 || out->dtype != KN_F32 || !kn_tensor_contiguous(out) ||
         out->dim[0] < args->count || out->dim[1] != m->config.d_model)
-        return kn_fail(KN_ERR_ARG, "text encoder: out is %s; contiguous f32 with at least %d rows of %d "
-                       "is expected", kn_tensor_text(out, text), args->count, m->config.d_model);
+        return kn_fail(KN_ERR_ARG,
+                       "text encoder: out is %s; contiguous f32 with at least %d rows of %d "
+                       "is expected",
+                       kn_tensor_text(out, text), args->count, m->config.d_model);
     KN_TRY(zero_rows(m->dev, out, args->count));
     if (args->count == 0) return KN_OK;
 
@@ -369,7 +377,8 @@ kn_status kn_umt5_scratch_bytes(const kn_umt5 *m, int count, size_t *bytes)
     kn_arena *arena = NULL;
     kn_umt5 model = *m;
     *bytes = 0;
-    KN_TRY_GOTO(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_MEASURE, .measured = kn_dev_measured(m->dev),
+    KN_TRY_GOTO(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_MEASURE,
+                                             .measured = kn_dev_measured(m->dev),
                                              .threads = kn_dev_threads(m->dev)},
                             &measure));
     KN_TRY_GOTO(kn_arena_open(measure, 0, &arena));

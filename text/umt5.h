@@ -6,14 +6,15 @@
  *           masked in the reference's attention, so that its rows reach no other row.
  * Letters   d = d_model, N = heads, D = d_kv (N D need not be d), T = count here.
  * Method    Per block: RMS norm, attention with scores q.k + bias (no 1/sqrt(D)), RMS norm, gated
- *           feed-forward wo(gelu_tanh(wi_0 x) * wi_1 x). The bias is a learned value per head and bucket
- *           of the distance key - query, and, unlike T5's, learned in every block.
+ *           feed-forward wo(gelu_tanh(wi_0 x) * wi_1 x). The bias is a learned value per head and
+ *           bucket of the distance key - query, and, unlike T5's, learned in every block.
  * Precision Activations f32 on ref and cpu, bf16 on cuda; norms and softmax in f32 or wider.
  * Cost      Umt5-xxl, 512 tokens: 5.7 T multiply-adds; weights 5.68 G values (22.7 GB as f32).
  * Memory    weights, opened one tensor at a time; scratch of kn_umt5_scratch_bytes, most of it the
  *           bias, N T^2 floats of one block (67 MB for umt5-xxl at 512 tokens).
  * Errors    KN_ERR_IO, KN_ERR_FORMAT, KN_ERR_MODEL (config or tensors that do not fit),
- *           KN_ERR_UNSUPPORTED (another network, with the key that tells), KN_ERR_ARG, KN_ERR_NOMEM.
+ *           KN_ERR_UNSUPPORTED (another network, with the key that tells), KN_ERR_ARG,
+ *           KN_ERR_NOMEM.
  * Threads   The device's thread.
  * Source    UniMax, arXiv 2304.09151; T5, arXiv 1910.10683; transformers modeling_umt5.py
  *           UMT5Stack; Wan2.1 wan/modules/t5.py T5Encoder.
@@ -44,8 +45,8 @@ KN_CHECKED kn_status kn_umt5_open(kn_dev *d, const char *folder, kn_umt5 **out);
 void kn_umt5_close(kn_umt5 **m);
 const kn_umt5_config *kn_umt5_get_config(const kn_umt5 *m);
 
-/* Bucket of a distance key - query, 0 to num_buckets - 1. The logarithm is taken in float32, as in the
- * reference: in double some distances fall into the next bucket. */
+/* Bucket of a distance key - query, 0 to num_buckets - 1. The logarithm is taken in float32, as in
+ * the reference: in double some distances fall into the next bucket. */
 int kn_umt5_bucket(const kn_umt5_config *c, int64_t distance);
 
 /* Called with intermediate tensors [T, d] as they are made, for tests. Names: embedding, per block
@@ -53,11 +54,11 @@ int kn_umt5_bucket(const kn_umt5_config *c, int64_t distance);
 typedef kn_status kn_umt5_tap_fn(void *user, const char *name, const kn_tensor *t);
 
 typedef struct kn_umt5_args {
-    const int32_t *ids;   /* count ids, host memory */
-    int count;            /* with </s>, without padding; 0 gives zeros */
-    kn_tensor out;        /* [max_len, d] f32, contiguous, device memory; max_len >= count */
-    kn_arena *scratch;    /* kn_umt5_scratch_bytes; left as found */
-    kn_umt5_tap_fn *tap;  /* NULL = off */
+    const int32_t *ids;  /* count ids, host memory */
+    int count;           /* with </s>, without padding; 0 gives zeros */
+    kn_tensor out;       /* [max_len, d] f32, contiguous, device memory; max_len >= count */
+    kn_arena *scratch;   /* kn_umt5_scratch_bytes; left as found */
+    kn_umt5_tap_fn *tap; /* NULL = off */
     void *tap_user;
 } kn_umt5_args;
 

@@ -1,4 +1,5 @@
-/* Unicode tables: made by tools/make_text_tables.py from Unicode 14.0.0; do not edit. */
+/* Unicode tables of Unicode 14.0.0.
+ * Made by tools/make_text_tables.py; do not edit. */
 #include "text/unicode_tables.h"
 
 const kn_unicode_triple kn_unicode_decompose[] = {

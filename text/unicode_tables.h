@@ -16,7 +16,7 @@ typedef struct kn_unicode_triple {
 extern const kn_unicode_triple kn_unicode_decompose[]; /* code point, first, second or 0 */
 extern const kn_unicode_triple kn_unicode_compose[];   /* first, second, composed */
 extern const kn_unicode_triple kn_unicode_class[];     /* from, to, combining class */
-extern const kn_unicode_triple kn_unicode_width[];     /* full or half width form, first, second or 0 */
+extern const kn_unicode_triple kn_unicode_width[]; /* full or half width form, first, second or 0 */
 extern const int kn_unicode_decompose_count, kn_unicode_compose_count, kn_unicode_class_count,
     kn_unicode_width_count;
 

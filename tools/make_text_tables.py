@@ -12,7 +12,7 @@ import os
 import sys
 import unicodedata
 
-HEAD = "/* {what}: made by tools/make_text_tables.py from {source}; do not edit. */\n"
+HEAD = "/* {what} of {source}.\n * Made by tools/make_text_tables.py; do not edit. */\n"
 
 
 def c_string(text):

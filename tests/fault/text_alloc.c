@@ -45,7 +45,8 @@ static kn_status use_tokenizer(void *user)
 static kn_status use_clean(void *user)
 {
     char *out = NULL;
-    kn_status st = kn_prompt_clean("caf\xc3\x83\xc2\xa9 &amp; e\xcc\x81\xcc\xa3\n<b> \xef\xac\x81", &out);
+    kn_status st =
+        kn_prompt_clean("caf\xc3\x83\xc2\xa9 &amp; e\xcc\x81\xcc\xa3\n<b> \xef\xac\x81", &out);
     assert_int_equal(st == KN_OK, out != NULL);
     kn_free(out);
     (void)user;
@@ -64,8 +65,8 @@ static kn_status use_encoder(void *user)
     KN_TRY_GOTO(kn_umt5_open(d, MODELS "/umt5_plain", &m));
     KN_TRY_GOTO(kn_umt5_scratch_bytes(m, 4, &bytes));
     KN_TRY_GOTO(kn_arena_open(d, bytes, &arena));
-    kn_umt5_args args = {.ids = ids, .count = 4, .scratch = arena,
-                         .out = kn_tensor_of(out, KN_F32, 8, 32)};
+    kn_umt5_args args = {
+        .ids = ids, .count = 4, .scratch = arena, .out = kn_tensor_of(out, KN_F32, 8, 32)};
     KN_TRY_GOTO(kn_umt5_encode(m, &args));
 done:
     kn_arena_close(&arena);

@@ -1,5 +1,5 @@
-/* Any bytes as a prompt: cleaned or refused; what is cleaned is UTF-8 without a blank at the ends or
- * two in a row, and cleaning its blanks again changes nothing. */
+/* Any bytes as a prompt: cleaned or refused; what is cleaned is UTF-8 without a blank at the ends
+ * or two in a row, and cleaning its blanks again changes nothing. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

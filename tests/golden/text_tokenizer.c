@@ -50,11 +50,13 @@ static void expect_ids(const kn_tokenizer *t, const kn_st_tensor *want, const ch
     kn_status st = kn_tokenizer_encode(t, text, max_len, ids, &count);
     if (st != KN_OK) fail_msg("%s: %s", want->name, kn_error_text());
     if (count != want->dim[0])
-        fail_msg("%s: %d ids, transformers has %d: \"%s\"", want->name, count, (int)want->dim[0], text);
+        fail_msg("%s: %d ids, transformers has %d: \"%s\"", want->name, count, (int)want->dim[0],
+                 text);
     for (int i = 0; i < count; i++) {
         memcpy(&id, (const char *)want->data + 4 * i, sizeof id);
         if (ids[i] != id)
-            fail_msg("%s: ids[%d] is %d, transformers has %d: \"%s\"", want->name, i, ids[i], id, text);
+            fail_msg("%s: ids[%d] is %d, transformers has %d: \"%s\"", want->name, i, ids[i], id,
+                     text);
     }
     for (int i = count; i < max_len; i++) assert_int_equal(ids[i], 0);
     kn_free(text);

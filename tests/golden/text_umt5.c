@@ -1,4 +1,5 @@
-/* The UMT5 encoder against transformers' UMT5EncoderModel, tap by tap. Data: tools/golden_text.py. */
+/* The UMT5 encoder against transformers' UMT5EncoderModel, tap by tap. Data:
+ * tools/golden_text.py. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,15 +13,18 @@
 #include "io/safetensors.h"
 #include "text/umt5.h"
 
-/* float32 on both sides with sums of up to 512 terms: the reference's own error against float64 is a
- * few 1e-7; a wrong formula shows as 1e-3 and more. */
+/* float32 on both sides with sums of up to 512 terms: the reference's own error against float64 is
+ * a few 1e-7; a wrong formula shows as 1e-3 and more. */
 static const double bound = 1e-5;
+
+/* The first argument names another data folder (tools/deep_parity.py). */
+static const char *data_folder = KN_TEST_DATA;
 
 static kn_safetensors *open_file(const char *name, const char *file)
 {
     kn_safetensors *st = NULL;
     char path[512];
-    snprintf(path, sizeof path, KN_TEST_DATA "/%s%s", name, file);
+    snprintf(path, sizeof path, "%s/%s%s", data_folder, name, file);
     if (kn_safetensors_open(path, NULL, &st) != KN_OK) fail_msg("%s", kn_error_text());
     return st;
 }
@@ -69,8 +73,8 @@ static kn_status compare_tap(void *user, const char *name, const kn_tensor *t)
     w->seen++;
     if (error > w->worst) w->worst = error;
     if (!(error <= bound))
-        return kn_fail(KN_ERR_NUMERIC, "first wrong tap: %s/%s: relative L2 %.3g, bound %.3g", w->name,
-                       name, error, bound);
+        return kn_fail(KN_ERR_NUMERIC, "first wrong tap: %s/%s: relative L2 %.3g, bound %.3g",
+                       w->name, name, error, bound);
     return KN_OK;
 }
 
@@ -87,10 +91,11 @@ static void expect_encoder(const char *name, kn_dev_kind kind)
     assert_non_null(ids);
     assert_non_null(padded);
     char folder[512];
-    snprintf(folder, sizeof folder, KN_TEST_DATA "/%s", name);
+    snprintf(folder, sizeof folder, "%s/%s", data_folder, name);
     assert_int_equal(kn_dev_open(&(kn_dev_params){.kind = kind, .threads = 2}, &dev), KN_OK);
     if (kn_umt5_open(dev, folder, &m) != KN_OK) fail_msg("%s", kn_error_text());
-    if (kn_umt5_scratch_bytes(m, (int)ids->dim[0], &scratch) != KN_OK) fail_msg("%s", kn_error_text());
+    if (kn_umt5_scratch_bytes(m, (int)ids->dim[0], &scratch) != KN_OK)
+        fail_msg("%s", kn_error_text());
     assert_int_equal(kn_arena_open(dev, scratch, &arena), KN_OK);
     bytes = padded->bytes;
     assert_int_equal(kn_dev_alloc(dev, bytes, &data), KN_OK);
@@ -104,7 +109,8 @@ static void expect_encoder(const char *name, kn_dev_kind kind)
                          .scratch = arena,
                          .tap = compare_tap,
                          .tap_user = &w};
-    if (kn_umt5_encode(m, &args) != KN_OK) fail_msg("%s on %s: %s", name, kn_dev_describe(dev), kn_error_text());
+    if (kn_umt5_encode(m, &args) != KN_OK)
+        fail_msg("%s on %s: %s", name, kn_dev_describe(dev), kn_error_text());
     assert_int_equal(w.seen, 2 + 2 * kn_umt5_get_config(m)->num_layers);
     float *got = new_bytes(bytes);
     assert_int_equal(kn_dev_download(dev, &args.out, got), KN_OK);
@@ -149,7 +155,8 @@ static void buckets_are_torchs(void **state)
         const kn_st_tensor *t = kn_safetensors_at(file, i);
         kn_umt5_config c = {0};
         assert_int_equal(sscanf(t->name, "%d_%d", &c.relative_attention_num_buckets,
-                                &c.relative_attention_max_distance), 2);
+                                &c.relative_attention_max_distance),
+                         2);
         int64_t far = t->dim[0] / 2;
         for (int64_t d = -far; d <= far; d++) {
             int32_t want;
@@ -162,8 +169,9 @@ static void buckets_are_torchs(void **state)
     kn_safetensors_close(&file);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1) data_folder = argv[1];
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(buckets_are_torchs),
         cmocka_unit_test(ref_matches_transformers),

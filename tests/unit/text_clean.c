@@ -29,11 +29,10 @@ static void every_code_point_survives_utf8(void **state)
 static void malformed_utf8_is_found(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"\x80",         "\xc0\x80",         "\xc1\xbf",
-                                      "\xe0\x80\x80", "\xe0\x9f\xbf",     "\xed\xa0\x80",
-                                      "\xed\xbf\xbf", "\xf0\x80\x80\x80", "\xf4\x90\x80\x80",
-                                      "\xf5\x80",     "\xff",             "\xc3(",
-                                      "\xe2\x82",     "\xf0\x9f\xa6"};
+    static const char *const bad[] = {
+        "\x80",         "\xc0\x80",     "\xc1\xbf",         "\xe0\x80\x80",     "\xe0\x9f\xbf",
+        "\xed\xa0\x80", "\xed\xbf\xbf", "\xf0\x80\x80\x80", "\xf4\x90\x80\x80", "\xf5\x80",
+        "\xff",         "\xc3(",        "\xe2\x82",         "\xf0\x9f\xa6"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char text[16] = "ok ";
         strcat(text, bad[i]);

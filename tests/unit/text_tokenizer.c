@@ -90,8 +90,8 @@ static void unknown_pipelines_are_refused(void **state)
         {"\"Regex\":\" {2,}\"", "\"Regex\":\"a+\"", "normalizer", KN_ERR_UNSUPPORTED},
         {"\"prepend_scheme\":\"always\"", "\"prepend_scheme\":\"first\"", "pre_tokenizer",
          KN_ERR_UNSUPPORTED},
-        {"{\"SpecialToken\":{\"id\":\"</s>\"", "{\"SpecialToken\":{\"id\":\"<s>\"", "post_processor",
-         KN_ERR_UNSUPPORTED},
+        {"{\"SpecialToken\":{\"id\":\"</s>\"", "{\"SpecialToken\":{\"id\":\"<s>\"",
+         "post_processor", KN_ERR_UNSUPPORTED},
         {"\"lstrip\":false", "\"lstrip\":true", "added_tokens", KN_ERR_UNSUPPORTED},
         {"\"id\":2,\"content\":\"<s>\"", "\"id\":7,\"content\":\"<s>\"", "the id 7", KN_ERR_FORMAT},
         {"{\"version\"", "{\"version", "edited/tokenizer.json", KN_ERR_FORMAT},
@@ -101,8 +101,9 @@ static void unknown_pipelines_are_refused(void **state)
                        edits[i].words);
         assert_null(t);
     }
-    assert_int_equal(open_edited(&f, "\"prepend_scheme\":\"always\"", "\"add_prefix_space\":true", &t),
-                     KN_OK); /* as files of 2023 have it */
+    assert_int_equal(
+        open_edited(&f, "\"prepend_scheme\":\"always\"", "\"add_prefix_space\":true", &t),
+        KN_OK); /* as files of 2023 have it */
     kn_tokenizer_close(&t);
     free_files(&f);
 }
@@ -161,10 +162,15 @@ static void model_alone_gives_the_same_ids(void **state)
     enum { MAX_LEN = 64 };
     files f = read_files(MODELS "/tokenizer_map");
     kn_tokenizer *both = NULL, *alone = NULL;
-    assert_int_equal(kn_tokenizer_parse("both", f.spm, f.spm_size, f.json, f.json_size, &both), KN_OK);
+    assert_int_equal(kn_tokenizer_parse("both", f.spm, f.spm_size, f.json, f.json_size, &both),
+                     KN_OK);
     assert_int_equal(kn_tokenizer_parse("alone", f.spm, f.spm_size, NULL, 0, &alone), KN_OK);
-    static const char *const prompts[] = {"", "  A Red  FOX ", "a</s>b <pad>", "fox \xf0\x9f\xa6\x8a",
-                                          "\xef\xbc\xa1\xe3\x80\x80x", "\xe4\xb8\xad\xe6\x96\x87"};
+    static const char *const prompts[] = {"",
+                                          "  A Red  FOX ",
+                                          "a</s>b <pad>",
+                                          "fox \xf0\x9f\xa6\x8a",
+                                          "\xef\xbc\xa1\xe3\x80\x80x",
+                                          "\xe4\xb8\xad\xe6\x96\x87"};
     for (size_t i = 0; i < sizeof prompts / sizeof *prompts; i++) {
         int32_t a[MAX_LEN], b[MAX_LEN];
         int na, nb;

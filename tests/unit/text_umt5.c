@@ -120,8 +120,8 @@ static void every_dimension_is_read(void **state)
 {
     (void)state;
     kn_umt5_config c;
-    assert_int_equal(kn_umt5_config_read(KN_SOURCE_DIR "/tests/golden/data/umt5_bf16/config.json", &c),
-                     KN_OK);
+    assert_int_equal(
+        kn_umt5_config_read(KN_SOURCE_DIR "/tests/golden/data/umt5_bf16/config.json", &c), KN_OK);
     assert_int_equal(c.d_model, 24);
     assert_int_equal(c.d_kv, 16);
     assert_int_equal(c.num_heads, 3);
@@ -198,8 +198,8 @@ static void arguments_are_checked(void **state)
     rig r;
     open_rig(&r, KN_DEV_REF, 3);
     int32_t ids[3] = {5, 6, 1};
-    kn_umt5_args args = {.ids = ids, .count = 3, .scratch = r.arena,
-                         .out = kn_tensor_of(r.out, KN_F32, 2, 32)};
+    kn_umt5_args args = {
+        .ids = ids, .count = 3, .scratch = r.arena, .out = kn_tensor_of(r.out, KN_F32, 2, 32)};
     expect_failure(kn_umt5_encode(r.m, &args), KN_ERR_ARG, "at least 3 rows");
     args.out = kn_tensor_of(r.out, KN_F32, 8, 16);
     expect_failure(kn_umt5_encode(r.m, &args), KN_ERR_ARG, "rows of 32");
@@ -224,8 +224,8 @@ static void scratch_is_exact(void **state)
         rig r;
         open_rig(&r, kinds[i], 5);
         int32_t ids[5] = {9, 8, 7, 6, 1};
-        kn_umt5_args args = {.ids = ids, .count = 5, .scratch = r.arena,
-                             .out = kn_tensor_of(r.out, KN_F32, 8, 32)};
+        kn_umt5_args args = {
+            .ids = ids, .count = 5, .scratch = r.arena, .out = kn_tensor_of(r.out, KN_F32, 8, 32)};
         assert_int_equal(kn_umt5_encode(r.m, &args), KN_OK);
         size_t bytes = kn_arena_peak(r.arena), want;
         assert_int_equal(kn_umt5_scratch_bytes(r.m, 5, &want), KN_OK);
@@ -245,8 +245,9 @@ static void measured_weights_are_the_opened_ones(void **state)
     kn_dev *cpu = NULL, *measure = NULL;
     kn_umt5 *a = NULL, *b = NULL;
     assert_int_equal(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_CPU, .threads = 1}, &cpu), KN_OK);
-    assert_int_equal(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_MEASURE, .measured = KN_DEV_CPU},
-                                 &measure), KN_OK);
+    assert_int_equal(
+        kn_dev_open(&(kn_dev_params){.kind = KN_DEV_MEASURE, .measured = KN_DEV_CPU}, &measure),
+        KN_OK);
     assert_int_equal(kn_umt5_open(cpu, MODEL, &a), KN_OK);
     assert_int_equal(kn_umt5_open(measure, MODEL, &b), KN_OK);
     assert_int_equal(kn_dev_bytes_now(cpu), kn_dev_bytes_now(measure));
