@@ -405,7 +405,7 @@ static void options_vp9(AVCodecContext *ctx, const kn_video_choice *c, options *
     set(o, "cpu-used", "%s", c->preset);
     set(o, "row-mt", "1");
     ctx->bit_rate = 0;
-    ctx->thread_count = c->threads;
+    ctx->thread_count = c->threads < 2 ? 2 : c->threads; /* as for libaom */
 }
 
 static void options_prores(AVCodecContext *ctx, const kn_video_choice *c, options *o)

@@ -120,8 +120,10 @@ static void fill_rates(kn_video_reader *r, const AVStream *stream)
         info->fps_den = rate.den;
     }
     if (average.num > 0 && average.den > 0 && nominal.num > 0 && nominal.den > 0) {
-        double ratio = av_q2d(average) / av_q2d(nominal);
-        info->variable_rate = ratio < 0.99 || ratio > 1.01;
+        /* A clock of whole milliseconds or hundredths makes a constant rate look uneven: differences
+         * of less than one tick, or 1 %, do not count. */
+        double interval_s = 1 / av_q2d(average), off_s = fabs(interval_s - 1 / av_q2d(nominal));
+        info->variable_rate = off_s > 0.01 * interval_s && off_s > av_q2d(stream->time_base);
     }
     if (stream->duration != AV_NOPTS_VALUE && stream->duration > 0)
         info->duration_s = (double)stream->duration * av_q2d(stream->time_base);

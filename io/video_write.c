@@ -253,11 +253,53 @@ done:
     return st;
 }
 
+static kn_status new_frame(const kn_video_writer *w, enum AVPixelFormat format, AVFrame **out)
+{
+    AVFrame *frame = av_frame_alloc();
+    if (frame) {
+        frame->format = format;
+        frame->width = w->width_px;
+        frame->height = w->height_px;
+        frame->color_primaries = w->encoder->color_primaries;
+        frame->color_trc = w->encoder->color_trc;
+        frame->colorspace = w->encoder->colorspace;
+        frame->color_range = w->encoder->color_range;
+        frame->chroma_location = w->encoder->chroma_sample_location;
+        frame->sample_aspect_ratio = w->encoder->sample_aspect_ratio;
+    }
+    if (!frame || av_frame_get_buffer(frame, 0) < 0) {
+        av_frame_free(&frame);
+        return kn_fail(KN_ERR_NOMEM, "%s: out of memory for a frame of %dx%d %s", w->path,
+                       w->width_px, w->height_px, av_get_pix_fmt_name(format));
+    }
+    *out = frame;
+    return KN_OK;
+}
+
+/* SVT-AV1 1.4 waits for ever in its own closing unless it was given a picture and told that there are no
+ * more (svt_av1_enc_deinit). Do so, and drop what comes. */
+static void flush_svtav1(kn_video_writer *w)
+{
+    AVFrame *frame = NULL;
+    if (!w->encoder || !w->packet || w->finished || strcmp(w->choice.encoder->name, "libsvtav1"))
+        return;
+    if (!w->frames && new_frame(w, w->choice.pix_fmt, &frame) == KN_OK) {
+        for (int i = 0; i < 3; i++)
+            memset(frame->data[i], 0, frame->buf[i] ? frame->buf[i]->size : 0);
+        frame->pts = 0;
+        (void)avcodec_send_frame(w->encoder, frame);
+        av_frame_free(&frame);
+    }
+    if (avcodec_send_frame(w->encoder, NULL) < 0) return;
+    while (avcodec_receive_packet(w->encoder, w->packet) >= 0) av_packet_unref(w->packet);
+}
+
 void kn_video_writer_close(kn_video_writer **handle)
 {
     if (!handle || !*handle) return;
     kn_video_writer *w = *handle;
     *handle = NULL;
+    flush_svtav1(w);
     avcodec_free_context(&w->encoder);
     av_packet_free(&w->packet);
     av_packet_free(&w->audio.packet);
@@ -325,29 +367,6 @@ static kn_status drain(kn_video_writer *w)
         r = av_interleaved_write_frame(w->out, w->packet);
         if (r < 0 || w->bytes.error) return fail_write(w, r, "writing");
     }
-}
-
-static kn_status new_frame(const kn_video_writer *w, enum AVPixelFormat format, AVFrame **out)
-{
-    AVFrame *frame = av_frame_alloc();
-    if (frame) {
-        frame->format = format;
-        frame->width = w->width_px;
-        frame->height = w->height_px;
-        frame->color_primaries = w->encoder->color_primaries;
-        frame->color_trc = w->encoder->color_trc;
-        frame->colorspace = w->encoder->colorspace;
-        frame->color_range = w->encoder->color_range;
-        frame->chroma_location = w->encoder->chroma_sample_location;
-        frame->sample_aspect_ratio = w->encoder->sample_aspect_ratio;
-    }
-    if (!frame || av_frame_get_buffer(frame, 0) < 0) {
-        av_frame_free(&frame);
-        return kn_fail(KN_ERR_NOMEM, "%s: out of memory for a frame of %dx%d %s", w->path,
-                       w->width_px, w->height_px, av_get_pix_fmt_name(format));
-    }
-    *out = frame;
-    return KN_OK;
 }
 
 static kn_status encode(kn_video_writer *w, AVFrame *frame, int64_t number)
