@@ -114,14 +114,16 @@ int main(int argc, char **argv)
     static double forward[MAX_RUNS], both[MAX_RUNS];
     int runs = argc >= 8 ? atoi(argv[7]) : 0;
     if (argc < 8 || runs < 1 || runs > MAX_RUNS) {
-        fprintf(stderr, "usage: bench_dit_forward MODEL F H W T THREADS RUNS(1..%d) [ref|cpu]\n", MAX_RUNS);
+        fprintf(stderr, "usage: bench_dit_forward MODEL F H W T THREADS RUNS(1..%d) [ref|cpu]\n",
+                MAX_RUNS);
         return 2;
     }
     bench b = {0};
     kn_status st = bench_open(&b, argv);
     if (st == KN_OK) st = measure(&b, runs, forward, both);
     if (st == KN_OK)
-        printf("{\"device\": \"%s\", \"tokens\": %lld, \"forward_ms\": %.3f, \"forward_min_ms\": %.3f, "
+        printf("{\"device\": \"%s\", \"tokens\": %lld, \"forward_ms\": %.3f, \"forward_min_ms\": "
+               "%.3f, "
                "\"with_prompt_ms\": %.3f, \"with_prompt_min_ms\": %.3f, \"scratch_bytes\": %zu}\n",
                kn_dev_describe(b.dev), (long long)b.rope.tokens, forward[runs / 2], forward[0],
                both[runs / 2], both[0], b.scratch_bytes);

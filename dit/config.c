@@ -7,7 +7,10 @@
 #include "io/config.h"
 #include "io/log.h"
 
-int64_t kn_dit_width(const kn_dit_config *c) { return (int64_t)c->heads * c->head_dim; }
+int64_t kn_dit_width(const kn_dit_config *c)
+{
+    return (int64_t)c->heads * c->head_dim;
+}
 
 int64_t kn_dit_patch_elements(const kn_dit_config *c, int64_t channels)
 {
@@ -29,16 +32,18 @@ static kn_status int_or(const kn_node *root, const char *key, int low, int high,
 static kn_status refuse_unless_null(const kn_node *root, const char *key)
 {
     if (!kn_node_has(root, key)) return KN_OK;
-    return kn_node_fail(KN_ERR_UNSUPPORTED, kn_node_find(root, key),
-                        "an image-conditioned transformer; Kinora runs text-to-video ones, where this "
-                        "is null");
+    return kn_node_fail(
+        KN_ERR_UNSUPPORTED, kn_node_find(root, key),
+        "an image-conditioned transformer; Kinora runs text-to-video ones, where this "
+        "is null");
 }
 
 /* Values that name a way of computing: only the one that Kinora computes is accepted. */
 static kn_status require_text(const kn_node *root, const char *key, const char *only)
 {
     const kn_node *node = kn_node_find(root, key);
-    if (!node || kn_node_is_null(node) || (node->text && strcmp(node->text, only) == 0)) return KN_OK;
+    if (!node || kn_node_is_null(node) || (node->text && strcmp(node->text, only) == 0))
+        return KN_OK;
     return kn_node_fail(KN_ERR_UNSUPPORTED, node, "Kinora knows '%s', found '%s'", only,
                         node->text ? node->text : "a list or map");
 }
@@ -67,10 +72,23 @@ static kn_status read_patch(const kn_node *root, int patch[3])
 /* diffusers' WanTransformer3DModel */
 static kn_status read_diffusers(const kn_config *file, kn_dit_config *c)
 {
-    static const char *const known[] = {
-        "patch_size", "num_attention_heads", "attention_head_dim", "in_channels", "out_channels",
-        "text_dim", "freq_dim", "ffn_dim", "num_layers", "cross_attn_norm", "qk_norm", "eps",
-        "image_dim", "added_kv_proj_dim", "rope_max_seq_len", "pos_embed_seq_len", NULL};
+    static const char *const known[] = {"patch_size",
+                                        "num_attention_heads",
+                                        "attention_head_dim",
+                                        "in_channels",
+                                        "out_channels",
+                                        "text_dim",
+                                        "freq_dim",
+                                        "ffn_dim",
+                                        "num_layers",
+                                        "cross_attn_norm",
+                                        "qk_norm",
+                                        "eps",
+                                        "image_dim",
+                                        "added_kv_proj_dim",
+                                        "rope_max_seq_len",
+                                        "pos_embed_seq_len",
+                                        NULL};
     const kn_node *root = kn_config_root(file);
     int norm;
     KN_TRY(refuse_unless_null(root, "image_dim"));
@@ -97,10 +115,10 @@ static kn_status read_diffusers(const kn_config *file, kn_dit_config *c)
 /* Wan's own WanModel */
 static kn_status read_original(const kn_config *file, kn_dit_config *c)
 {
-    static const char *const known[] = {"model_type", "patch_size", "text_len", "in_dim", "dim",
-                                        "ffn_dim", "freq_dim", "text_dim", "out_dim", "num_heads",
-                                        "num_layers", "window_size", "qk_norm", "cross_attn_norm",
-                                        "eps", NULL};
+    static const char *const known[] = {
+        "model_type", "patch_size",      "text_len", "in_dim",    "dim",        "ffn_dim",
+        "freq_dim",   "text_dim",        "out_dim",  "num_heads", "num_layers", "window_size",
+        "qk_norm",    "cross_attn_norm", "eps",      NULL};
     static const char *const types[] = {"t2v", "ti2v", "i2v"};
     const kn_node *root = kn_config_root(file);
     int norm, type, width;
@@ -132,8 +150,10 @@ static kn_status read_original(const kn_config *file, kn_dit_config *c)
 static kn_status check(const char *path, const kn_dit_config *c)
 {
     if (c->head_dim % 2)
-        return kn_fail(KN_ERR_MODEL, "%s: heads are %d wide: expected an even number, for rotary "
-                                     "positions", path, c->head_dim);
+        return kn_fail(KN_ERR_MODEL,
+                       "%s: heads are %d wide: expected an even number, for rotary "
+                       "positions",
+                       path, c->head_dim);
     if (c->freq_dim % 2)
         return kn_fail(KN_ERR_MODEL, "%s: freq_dim is %" PRId64 ": expected an even number", path,
                        c->freq_dim);
@@ -155,7 +175,8 @@ kn_status kn_dit_config_read(const char *path, kn_dit_config *out)
         KN_TRY_GOTO(read_original(file, out));
     else
         KN_TRY_GOTO(kn_node_fail(KN_ERR_UNSUPPORTED, kn_node_find(root, "_class_name"),
-                                 "Kinora knows WanTransformer3DModel and WanModel, found '%s'", name));
+                                 "Kinora knows WanTransformer3DModel and WanModel, found '%s'",
+                                 name));
     KN_TRY_GOTO(check(path, out));
 done:
     kn_config_close(&file);
@@ -163,15 +184,15 @@ done:
 }
 
 /* ---- from shapes ------------------------------------------------------------------------------*/
-static kn_status shape_of(const kn_safetensors *file, const char *prefix, const char *name, int rank,
-                          const int64_t **dims)
+static kn_status shape_of(const kn_safetensors *file, const char *prefix, const char *name,
+                          int rank, const int64_t **dims)
 {
     char full[128];
     snprintf(full, sizeof full, "%s%s", prefix, name);
     const kn_st_tensor *t = kn_safetensors_find(file, full, NULL);
     if (!t || t->rank != rank)
-        return kn_fail(KN_ERR_MODEL, "%s: tensor %s: expected rank %d, found %s", kn_safetensors_path(file),
-                       full, rank, t ? "another" : "none");
+        return kn_fail(KN_ERR_MODEL, "%s: tensor %s: expected rank %d, found %s",
+                       kn_safetensors_path(file), full, rank, t ? "another" : "none");
     for (int i = 0; i < rank; i++)
         if (t->dim[i] < 1 || t->dim[i] > MAX_WIDTH)
             return kn_fail(KN_ERR_MODEL, "%s: tensor %s: axis %d is %" PRId64 ", expected 1 to %d",
@@ -190,8 +211,10 @@ kn_status kn_dit_config_infer(const kn_safetensors *file, const char *prefix, kn
     KN_TRY(shape_of(file, prefix, "patch_embedding.weight", 5, &dims));
     int64_t width = dims[0];
     if (width % HEAD_DIM)
-        return kn_fail(KN_ERR_MODEL, "%s: the model is %" PRId64 " wide: without a config.json beside it, "
-                                     "expected a multiple of %d", kn_safetensors_path(file), width, HEAD_DIM);
+        return kn_fail(KN_ERR_MODEL,
+                       "%s: the model is %" PRId64 " wide: without a config.json beside it, "
+                       "expected a multiple of %d",
+                       kn_safetensors_path(file), width, HEAD_DIM);
     c.heads = (int)(width / HEAD_DIM);
     c.in_channels = dims[1];
     for (int i = 0; i < 3; i++) c.patch[i] = dims[2 + i] > MAX_PATCH ? MAX_PATCH : (int)dims[2 + i];

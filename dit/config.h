@@ -4,10 +4,11 @@
  *           repositories do (WanModel), or, without a config.json (single files as Comfy-Org packs
  *           them), takes the dimensions from the shapes of the tensors.
  * Letters   d = heads * head_dim; the rest as in compute/tensor.h.
- * Errors    KN_ERR_MODEL: a key is missing or out of range. KN_ERR_UNSUPPORTED: the network has parts
- *           that Kinora does not compute (image conditioning); the message names the key and value.
- * Source    diffusers transformer_wan.py WanTransformer3DModel.__init__; Wan2.1 wan/modules/model.py
- *           WanModel.__init__ (the defaults of keys that a config leaves out).
+ * Errors    KN_ERR_FORMAT: a key is missing or out of range. KN_ERR_MODEL: dimensions do not fit
+ *           each other. KN_ERR_UNSUPPORTED: the network has parts that Kinora does not compute
+ *           (image conditioning); the message names the key and value.
+ * Source    diffusers transformer_wan.py WanTransformer3DModel.__init__; Wan2.1
+ *           wan/modules/model.py WanModel.__init__ (defaults of keys that a config leaves out).
  */
 #ifndef KN_DIT_CONFIG_H
 #define KN_DIT_CONFIG_H
@@ -18,14 +19,14 @@
 
 typedef struct kn_dit_config {
     int layers;
-    int heads, head_dim;           /* N, D; D is even */
-    int64_t in_channels;           /* C of the latents given to the network */
-    int64_t out_channels;          /* C of the velocity */
-    int64_t text_dim, freq_dim;    /* widths of the text embeddings and of the time sinusoid */
+    int heads, head_dim;        /* N, D; D is even */
+    int64_t in_channels;        /* C of the latents given to the network */
+    int64_t out_channels;       /* C of the velocity */
+    int64_t text_dim, freq_dim; /* widths of the text embeddings and of the time sinusoid */
     int64_t ffn_dim;
-    int patch[3];                  /* t, h, w */
+    int patch[3]; /* t, h, w */
     int rope_max_positions;
-    bool cross_attn_norm;          /* a LayerNorm before cross-attention */
+    bool cross_attn_norm; /* a LayerNorm before cross-attention */
     double eps;
 } kn_dit_config;
 

@@ -37,8 +37,10 @@ static kn_status read_config(const char *path, const kn_safetensors *file, kn_di
         const char *prefix;
         KN_TRY(kn_dit_naming_detect(file, &naming, &prefix));
         if (naming == KN_DIT_DIFFUSERS)
-            return kn_fail(KN_ERR_MODEL, "%s: a single file with diffusers' names; give the folder that "
-                                         "also holds its config.json", path);
+            return kn_fail(KN_ERR_MODEL,
+                           "%s: a single file with diffusers' names; give the folder that "
+                           "also holds its config.json",
+                           path);
         return kn_dit_config_infer(file, prefix, config);
     }
     char *name = NULL;
@@ -59,7 +61,8 @@ kn_status kn_dit_open(kn_dev *d, const char *path, kn_dit **out)
     m = p;
     m->dev = d;
     m->activation = kn_dev_activation_dtype(d);
-    KN_TRY_GOTO(kn_safetensors_open(path, is_folder(path) ? "diffusion_pytorch_model" : NULL, &file));
+    KN_TRY_GOTO(
+        kn_safetensors_open(path, is_folder(path) ? "diffusion_pytorch_model" : NULL, &file));
     KN_TRY_GOTO(read_config(path, file, &m->config));
     KN_TRY_GOTO(kn_dit_weights_open(d, file, &m->config, &m->weights));
     *out = m;
@@ -78,7 +81,10 @@ void kn_dit_close(kn_dit **m)
     *m = NULL;
 }
 
-const kn_dit_config *kn_dit_get_config(const kn_dit *m) { return &m->config; }
+const kn_dit_config *kn_dit_get_config(const kn_dit *m)
+{
+    return &m->config;
+}
 
 kn_status kn_dit_rope_open(const kn_dit *m, int64_t frames_lat, int64_t height_lat,
                            int64_t width_lat, const int32_t *order, kn_dit_rope *out)
@@ -88,9 +94,11 @@ kn_status kn_dit_rope_open(const kn_dit *m, int64_t frames_lat, int64_t height_l
     memset(out, 0, sizeof *out);
     for (int a = 0; a < 3; a++) {
         if (grid[a] % c->patch[a])
-            return kn_fail(KN_ERR_ARG, "latents of %" PRId64 " x %" PRId64 " x %" PRId64
-                                       ": expected multiples of the patch, %d x %d x %d",
-                           frames_lat, height_lat, width_lat, c->patch[0], c->patch[1], c->patch[2]);
+            return kn_fail(KN_ERR_ARG,
+                           "latents of %" PRId64 " x %" PRId64 " x %" PRId64
+                           ": expected multiples of the patch, %d x %d x %d",
+                           frames_lat, height_lat, width_lat, c->patch[0], c->patch[1],
+                           c->patch[2]);
         grid[a] /= c->patch[a];
     }
     return kn_dit_rope_open_grid(m->dev, c->head_dim, c->rope_max_positions, grid, order, out);
@@ -127,7 +135,8 @@ static kn_tensor entry(const kn_tensor *t, int64_t i)
 }
 
 /* ---- prompt -----------------------------------------------------------------------------------*/
-static kn_status project_text(const kn_dit *m, const kn_tensor *embeds, kn_arena *mem, kn_tensor *text)
+static kn_status project_text(const kn_dit *m, const kn_tensor *embeds, kn_arena *mem,
+                              kn_tensor *text)
 {
     int64_t T = embeds->dim[0];
     kn_tensor in, hidden;
@@ -202,10 +211,10 @@ typedef struct pass {
     kn_dev *dev;
     kn_arena *mem;
     int64_t L, d;
-    kn_tensor x, h, q, k, v;  /* [L, d] */
-    kn_tensor temb;           /* [1, d] f32 */
-    kn_tensor timestep_proj;  /* [6, d] f32 */
-    kn_tensor modulation;     /* [6, d] f32 of the block at hand */
+    kn_tensor x, h, q, k, v; /* [L, d] */
+    kn_tensor temb;          /* [1, d] f32 */
+    kn_tensor timestep_proj; /* [6, d] f32 */
+    kn_tensor modulation;    /* [6, d] f32 of the block at hand */
     int block;
 } pass;
 
@@ -283,7 +292,8 @@ static kn_status embed_patches(pass *p)
 static kn_status modulated_norm(const pass *p, const kn_tensor *x, const kn_tensor *shift,
                                 const kn_tensor *scale, const kn_tensor *out)
 {
-    return kn_layernorm(p->dev, x, KN_ABSENT, KN_ABSENT, scale, shift, (float)p->m->config.eps, out);
+    return kn_layernorm(p->dev, x, KN_ABSENT, KN_ABSENT, scale, shift, (float)p->m->config.eps,
+                        out);
 }
 
 static kn_status modulate_block(pass *p, const kn_dit_block *b)
@@ -307,14 +317,16 @@ static kn_status self_attention(pass *p, const kn_dit_attention *a)
     KN_TRY(rms(p->m, &p->q, &a->norm_q));
     KN_TRY(rms(p->m, &p->k, &a->norm_k));
 
-    kn_attn_args attn = {.q = heads_of(p, &p->q), .k = heads_of(p, &p->k), .v = heads_of(p, &p->v),
+    kn_attn_args attn = {.q = heads_of(p, &p->q),
+                         .k = heads_of(p, &p->k),
+                         .v = heads_of(p, &p->v),
                          .out = heads_of(p, &p->h)};
     KN_TRY(kn_rope(p->dev, &attn.q, &rope->cos, &rope->sin, &attn.q));
     KN_TRY(kn_rope(p->dev, &attn.k, &rope->cos, &rope->sin, &attn.k));
     KN_TRY(tap_block(p, "attn1.q", &p->q));
     KN_TRY(tap_block(p, "attn1.k", &p->k));
-    attn.scale = (float)(args->softmax_scale > 0 ? args->softmax_scale
-                                                 : 1 / sqrt(p->m->config.head_dim));
+    attn.scale =
+        (float)(args->softmax_scale > 0 ? args->softmax_scale : 1 / sqrt(p->m->config.head_dim));
     if (args->plan)
         KN_TRY(kn_attn_sparse(p->dev, &attn, args->plan, p->mem));
     else
@@ -337,8 +349,11 @@ static kn_status cross_attention(pass *p, const kn_dit_block *b)
     }
     KN_TRY(linear(p->dev, &a->q, in, KN_ACT_NONE, &p->q));
     KN_TRY(rms(p->m, &p->q, &a->norm_q));
-    kn_attn_args attn = {.q = heads_of(p, &p->q), .k = heads_of(p, &k), .v = heads_of(p, &v),
-                         .out = heads_of(p, &p->h), .scale = (float)(1 / sqrt(p->m->config.head_dim))};
+    kn_attn_args attn = {.q = heads_of(p, &p->q),
+                         .k = heads_of(p, &k),
+                         .v = heads_of(p, &v),
+                         .out = heads_of(p, &p->h),
+                         .scale = (float)(1 / sqrt(p->m->config.head_dim))};
     KN_TRY(kn_attn_dense(p->dev, &attn, p->mem));
     KN_TRY(linear(p->dev, &a->out, &p->h, KN_ACT_NONE, &p->q));
     KN_TRY(tap_block(p, "attn2", &p->q));
@@ -396,7 +411,8 @@ static kn_status head(pass *p)
 static kn_status run(pass *p)
 {
     kn_tensor *const buffers[] = {&p->x, &p->h, &p->q, &p->k, &p->v};
-    for (int i = 0; i < 5; i++) KN_TRY(kn_arena_take(p->mem, buffers[i], p->m->activation, p->L, p->d));
+    for (int i = 0; i < 5; i++)
+        KN_TRY(kn_arena_take(p->mem, buffers[i], p->m->activation, p->L, p->d));
     KN_TRY(kn_arena_take(p->mem, &p->modulation, KN_F32, 6, p->d));
     KN_TRY(embed_time(p));
     KN_TRY(embed_patches(p));
@@ -411,15 +427,16 @@ static kn_status run(pass *p)
     return head(p);
 }
 
-static kn_status check_shape(const kn_dit *m, const kn_dit_rope *rope, const char *what, int64_t channels,
-                             const kn_tensor *t)
+static kn_status check_shape(const kn_dit *m, const kn_dit_rope *rope, const char *what,
+                             int64_t channels, const kn_tensor *t)
 {
     int64_t want[4] = {channels};
     for (int a = 0; a < 3; a++) want[a + 1] = rope->grid[a] * m->config.patch[a];
     if (t->rank == 4 && t->dtype == KN_F32 && memcmp(t->dim, want, sizeof want) == 0) return KN_OK;
     char text[KN_SHAPE_TEXT];
-    return kn_fail(KN_ERR_ARG, "transformer: %s are %s: expected f32[%" PRId64 ", %" PRId64 ", %" PRId64
-                               ", %" PRId64 "], from the model and the token grid",
+    return kn_fail(KN_ERR_ARG,
+                   "transformer: %s are %s: expected f32[%" PRId64 ", %" PRId64 ", %" PRId64
+                   ", %" PRId64 "], from the model and the token grid",
                    what, kn_tensor_text(t, text), want[0], want[1], want[2], want[3]);
 }
 
@@ -428,15 +445,21 @@ kn_status kn_dit_forward(const kn_dit *m, const kn_dit_args *args)
     KN_TRY(check_shape(m, args->rope, "latents", m->config.in_channels, &args->latents));
     KN_TRY(check_shape(m, args->rope, "velocities", m->config.out_channels, &args->velocity));
     if (!(args->timestep >= 0 && args->timestep <= 1000))
-        return kn_fail(KN_ERR_ARG, "transformer: timestep is %g: expected 0 to 1000", args->timestep);
-    pass p = {.m = m, .args = args, .dev = m->dev, .mem = args->scratch, .L = args->rope->tokens,
+        return kn_fail(KN_ERR_ARG, "transformer: timestep is %g: expected 0 to 1000",
+                       args->timestep);
+    pass p = {.m = m,
+              .args = args,
+              .dev = m->dev,
+              .mem = args->scratch,
+              .L = args->rope->tokens,
               .d = kn_dit_width(&m->config)};
     kn_arena_mark mark = kn_arena_get_mark(args->scratch);
     kn_status st = run(&p);
     kn_arena_reset(args->scratch, mark);
     if (st == KN_ERR_CANCELLED) return st;
-    return KN_CTX(st, p.block < m->config.layers ? "transformer, block %d" : "transformer, head after %d",
-                  p.block);
+    return KN_CTX(
+        st, p.block < m->config.layers ? "transformer, block %d" : "transformer, head after %d",
+        p.block);
 }
 
 kn_status kn_dit_scratch_bytes(const kn_dit *m, const kn_dit_args *args, size_t *bytes)
@@ -447,8 +470,8 @@ kn_status kn_dit_scratch_bytes(const kn_dit *m, const kn_dit_args *args, size_t 
     kn_arena *arena = NULL;
     kn_dit model = *m;
     kn_dit_args call = *args;
-    KN_TRY_GOTO(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_MEASURE, .measured = kn_dev_measured(m->dev)},
-                            &measure));
+    KN_TRY_GOTO(kn_dev_open(
+        &(kn_dev_params){.kind = KN_DEV_MEASURE, .measured = kn_dev_measured(m->dev)}, &measure));
     KN_TRY_GOTO(kn_arena_open(measure, 0, &arena));
     model.dev = measure;
     call.scratch = arena;

@@ -51,8 +51,8 @@ KN_CHECKED kn_status kn_dit_rope_open(const kn_dit *m, int64_t frames_lat, int64
  * values. embeds: [T, text_dim] f32 in device memory, rows past the prompt's end zero; not kept.
  * Taps: "text". The model must outlive the context.
  */
-KN_CHECKED kn_status kn_dit_context_open(const kn_dit *m, const kn_tensor *embeds, const kn_dit_tap *tap,
-                                         kn_dit_context **out);
+KN_CHECKED kn_status kn_dit_context_open(const kn_dit *m, const kn_tensor *embeds,
+                                         const kn_dit_tap *tap, kn_dit_context **out);
 void kn_dit_context_close(kn_dit_context **c);
 
 /* ---- forward ----------------------------------------------------------------------------------*/
@@ -66,8 +66,9 @@ typedef struct kn_dit_args {
     const kn_attn_plan *plan; /* self-attention; NULL = dense */
     double softmax_scale;     /* of self-attention; 0 = 1/sqrt(D). A plan's own scale wins */
     int64_t ffn_rows;         /* tokens that the feed-forward takes at a time; 0 = all */
-    kn_dit_tap tap; /* patch_embed temb timestep_proj, per block blocks.N. attn1.q attn1.k attn1 attn2
-                       ffn (when ffn_rows is 0) out, then norm_out output */
+    /* patch_embed temb timestep_proj; per block blocks.N. attn1.q attn1.k attn1 attn2 ffn (when
+     * ffn_rows is 0) out; norm_out output */
+    kn_dit_tap tap;
 } kn_dit_args;
 
 KN_CHECKED kn_status kn_dit_forward(const kn_dit *m, const kn_dit_args *args);

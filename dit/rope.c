@@ -45,8 +45,10 @@ static kn_status check_order(const int32_t *order, int64_t tokens)
     kn_status st = KN_OK;
     for (int64_t l = 0; l < tokens && st == KN_OK; l++) {
         if (order[l] < 0 || order[l] >= tokens || seen[order[l]])
-            st = kn_fail(KN_ERR_ARG, "token order: entry %" PRId64 " is %d, expected each of 0..%" PRId64
-                                     " once", l, order[l], tokens - 1);
+            st = kn_fail(KN_ERR_ARG,
+                         "token order: entry %" PRId64 " is %d, expected each of 0..%" PRId64
+                         " once",
+                         l, order[l], tokens - 1);
         else
             seen[order[l]] = 1;
     }
@@ -54,10 +56,11 @@ static kn_status check_order(const int32_t *order, int64_t tokens)
     return st;
 }
 
-static void fill_row(const axis_table axis[3], const int64_t grid[3], int64_t position, float *cos_row,
-                     float *sin_row)
+static void fill_row(const axis_table axis[3], const int64_t grid[3], int64_t position,
+                     float *cos_row, float *sin_row)
 {
-    int64_t at[3] = {position / (grid[1] * grid[2]), position / grid[2] % grid[1], position % grid[2]};
+    int64_t at[3] = {position / (grid[1] * grid[2]), position / grid[2] % grid[1],
+                     position % grid[2]};
     for (int a = 0, i = 0; a < 3; i += axis[a].pairs, a++) {
         size_t bytes = (size_t)axis[a].pairs * sizeof(float);
         memcpy(cos_row + i, axis[a].cos + at[a] * axis[a].pairs, bytes);
@@ -93,8 +96,9 @@ kn_status kn_dit_rope_open_grid(kn_dev *d, int head_dim, int max_positions, cons
     memset(out, 0, sizeof *out);
     for (int a = 0; a < 3; a++)
         if (grid[a] < 1 || grid[a] > max_positions)
-            return kn_fail(KN_ERR_ARG, "token grid %" PRId64 " x %" PRId64 " x %" PRId64
-                                       ": each side must be 1 to %d, the model's position table",
+            return kn_fail(KN_ERR_ARG,
+                           "token grid %" PRId64 " x %" PRId64 " x %" PRId64
+                           ": each side must be 1 to %d, the model's position table",
                            grid[0], grid[1], grid[2], max_positions);
     kn_status st = KN_OK;
     axis_table axis[3] = {{0}};

@@ -2,7 +2,7 @@
  *
  * Purpose   Says where on the grid each token sits, and holds the cos and sin that rotate its
  *           queries and keys. One per grid; shared by all layers and steps.
- * Shapes    grid F x h x w tokens, L = F h w; cos, sin [L, D/2] f32, row l for token l in token order.
+ * Shapes    grid F x h x w tokens, L = F h w; cos, sin [L, D/2] f32, row l for token l.
  *           Of the D/2 pairs the first (D - 2 a)/2 turn with the frame, then a/2 with the row and
  *           a/2 with the column, a = 2 (D / 6).  D = 128: 22, 21, 21.
  * Precision Angles in float64, rounded to f32 once; theta = 10000.
@@ -18,9 +18,9 @@
 
 typedef struct kn_dit_rope {
     kn_dev *dev;
-    int64_t grid[3];  /* F, h, w in tokens */
-    int64_t tokens;   /* L */
-    int32_t *order;   /* host: token l is raster grid position order[l]; NULL = raster order */
+    int64_t grid[3]; /* F, h, w in tokens */
+    int64_t tokens;  /* L */
+    int32_t *order;  /* host: token l is raster grid position order[l]; NULL = raster order */
     kn_tensor cos, sin;
 } kn_dit_rope;
 

@@ -12,8 +12,8 @@ typedef enum dim {
     ONE,
     TWO,
     SIX,
-    D_,     /* d */
-    D6,     /* 6 d */
+    D_, /* d */
+    D6, /* 6 d */
     C_IN,
     TEXT,
     FREQ,
@@ -31,42 +31,45 @@ typedef struct entry {
     unsigned char shape[5]; /* of dim; ends at END */
 } entry;
 
+/* clang-format off */
 #define TOP(field) offsetof(kn_dit_weights, field)
 #define BLK(field) offsetof(kn_dit_block, field)
-#define LINEAR(at, field, diffusers, original, n, k)                                             \
-    {diffusers ".weight", original ".weight", at(field.weight), KN_WEIGHT_LINEAR, {n, k}},       \
-    {diffusers ".bias", original ".bias", at(field.bias), KN_WEIGHT_VECTOR, {n}}
-#define ATTENTION(field, diffusers, original)                                                    \
-    LINEAR(BLK, field.q, diffusers ".to_q", original ".q", D_, D_),                              \
-    LINEAR(BLK, field.k, diffusers ".to_k", original ".k", D_, D_),                              \
-    LINEAR(BLK, field.v, diffusers ".to_v", original ".v", D_, D_),                              \
-    LINEAR(BLK, field.out, diffusers ".to_out.0", original ".o", D_, D_),                        \
-    {diffusers ".norm_q.weight", original ".norm_q.weight", BLK(field.norm_q), KN_WEIGHT_VECTOR, {D_}}, \
-    {diffusers ".norm_k.weight", original ".norm_k.weight", BLK(field.norm_k), KN_WEIGHT_VECTOR, {D_}}
+#define VECTOR(at, field, diffusers, original, ...)                                                \
+    {diffusers, original, at(field), KN_WEIGHT_VECTOR, {__VA_ARGS__}}
+#define LINEAR(at, field, diffusers, original, n, ...)                                             \
+    {diffusers ".weight", original ".weight", at(field.weight), KN_WEIGHT_LINEAR,                  \
+     {n, __VA_ARGS__}},                                                                            \
+    VECTOR(at, field.bias, diffusers ".bias", original ".bias", n)
+#define ATTENTION(field, diffusers, original)                                                      \
+    LINEAR(BLK, field.q, diffusers ".to_q", original ".q", D_, D_),                                \
+    LINEAR(BLK, field.k, diffusers ".to_k", original ".k", D_, D_),                                \
+    LINEAR(BLK, field.v, diffusers ".to_v", original ".v", D_, D_),                                \
+    LINEAR(BLK, field.out, diffusers ".to_out.0", original ".o", D_, D_),                          \
+    VECTOR(BLK, field.norm_q, diffusers ".norm_q.weight", original ".norm_q.weight", D_),          \
+    VECTOR(BLK, field.norm_k, diffusers ".norm_k.weight", original ".norm_k.weight", D_)
 
 static const entry top_table[] = {
-    {"patch_embedding.weight", "patch_embedding.weight", TOP(patch.weight), KN_WEIGHT_LINEAR,
-     {D_, C_IN, PT, PH, PW}},
-    {"patch_embedding.bias", "patch_embedding.bias", TOP(patch.bias), KN_WEIGHT_VECTOR, {D_}},
+    LINEAR(TOP, patch, "patch_embedding", "patch_embedding", D_, C_IN, PT, PH, PW),
     LINEAR(TOP, text_1, "condition_embedder.text_embedder.linear_1", "text_embedding.0", D_, TEXT),
     LINEAR(TOP, text_2, "condition_embedder.text_embedder.linear_2", "text_embedding.2", D_, D_),
     LINEAR(TOP, time_1, "condition_embedder.time_embedder.linear_1", "time_embedding.0", D_, FREQ),
     LINEAR(TOP, time_2, "condition_embedder.time_embedder.linear_2", "time_embedding.2", D_, D_),
     LINEAR(TOP, time_proj, "condition_embedder.time_proj", "time_projection.1", D6, D_),
     LINEAR(TOP, head, "proj_out", "head.head", HEAD, D_),
-    {"scale_shift_table", "head.modulation", TOP(head_modulation), KN_WEIGHT_VECTOR, {ONE, TWO, D_}},
+    VECTOR(TOP, head_modulation, "scale_shift_table", "head.modulation", ONE, TWO, D_),
 };
 
 static const entry block_table[] = {
-    {"scale_shift_table", "modulation", BLK(modulation), KN_WEIGHT_VECTOR, {ONE, SIX, D_}},
+    VECTOR(BLK, modulation, "scale_shift_table", "modulation", ONE, SIX, D_),
     ATTENTION(self, "attn1", "self_attn"),
     ATTENTION(cross, "attn2", "cross_attn"),
     LINEAR(BLK, up, "ffn.net.0.proj", "ffn.0", FFN, D_),
     LINEAR(BLK, down, "ffn.net.2", "ffn.2", D_, FFN),
     /* Last two: absent when cross_attn_norm is false. */
-    {"norm2.weight", "norm3.weight", BLK(norm.weight), KN_WEIGHT_VECTOR, {D_}},
-    {"norm2.bias", "norm3.bias", BLK(norm.bias), KN_WEIGHT_VECTOR, {D_}},
+    VECTOR(BLK, norm.weight, "norm2.weight", "norm3.weight", D_),
+    VECTOR(BLK, norm.bias, "norm2.bias", "norm3.bias", D_),
 };
+/* clang-format on */
 
 enum {
     TOP_COUNT = sizeof top_table / sizeof top_table[0],
@@ -99,7 +102,10 @@ static int block_count(const kn_dit_config *c)
     return c->cross_attn_norm ? BLOCK_COUNT : BLOCK_COUNT - 2;
 }
 
-int kn_dit_slot_count(const kn_dit_config *c) { return TOP_COUNT + c->layers * block_count(c); }
+int kn_dit_slot_count(const kn_dit_config *c)
+{
+    return TOP_COUNT + c->layers * block_count(c);
+}
 
 kn_dit_slot kn_dit_slot_at(const kn_dit_config *c, kn_dit_naming naming, int i)
 {
@@ -130,26 +136,31 @@ static bool has(const kn_safetensors *file, const char *prefix, const char *name
     return kn_safetensors_find(file, full, NULL) != NULL;
 }
 
-kn_status kn_dit_naming_detect(const kn_safetensors *file, kn_dit_naming *naming, const char **prefix)
+kn_status kn_dit_naming_detect(const kn_safetensors *file, kn_dit_naming *naming,
+                               const char **prefix)
 {
     static const char *const prefixes[] = {"", "model.diffusion_model."};
     *naming = KN_DIT_DIFFUSERS;
     *prefix = "";
     if (has(file, "", "condition_embedder.image_embedder.norm1.weight"))
-        return kn_fail(KN_ERR_UNSUPPORTED, "%s: an image-conditioned transformer (condition_embedder."
+        return kn_fail(KN_ERR_UNSUPPORTED,
+                       "%s: an image-conditioned transformer (condition_embedder."
                        "image_embedder is present); Kinora runs text-to-video ones",
                        kn_safetensors_path(file));
     if (has(file, "", "condition_embedder.time_proj.weight")) return KN_OK;
     for (int i = 0; i < 2; i++) {
         if (!has(file, prefixes[i], "time_projection.1.weight")) continue;
         if (has(file, prefixes[i], "img_emb.proj.0.weight"))
-            return kn_fail(KN_ERR_UNSUPPORTED, "%s: an image-conditioned transformer (img_emb is present);"
-                           " Kinora runs text-to-video ones", kn_safetensors_path(file));
+            return kn_fail(KN_ERR_UNSUPPORTED,
+                           "%s: an image-conditioned transformer (img_emb is present);"
+                           " Kinora runs text-to-video ones",
+                           kn_safetensors_path(file));
         *naming = KN_DIT_ORIGINAL;
         *prefix = prefixes[i];
         return KN_OK;
     }
-    return kn_fail(KN_ERR_MODEL, "%s: not a Wan transformer: it has neither condition_embedder.time_proj."
+    return kn_fail(KN_ERR_MODEL,
+                   "%s: not a Wan transformer: it has neither condition_embedder.time_proj."
                    "weight (diffusers' names) nor time_projection.1.weight (Wan's own names)",
                    kn_safetensors_path(file));
 }
@@ -176,8 +187,8 @@ kn_status kn_dit_weights_open(kn_dev *d, kn_safetensors *file, const kn_dit_conf
     KN_TRY_GOTO(kn_binder_open(d, file, &binder));
     for (int i = 0; i < kn_dit_slot_count(c); i++) {
         kn_dit_slot slot = kn_dit_slot_at(c, naming, i);
-        KN_TRY_GOTO(kn_bind(&binder, slot_weight(out, &slot), slot.kind, slot.rank, slot.dims, "%s%s",
-                            prefix, slot.name));
+        KN_TRY_GOTO(kn_bind(&binder, slot_weight(out, &slot), slot.kind, slot.rank, slot.dims,
+                            "%s%s", prefix, slot.name));
     }
     KN_TRY_GOTO(kn_binder_finish(&binder));
 done:

@@ -3,8 +3,8 @@
  * Purpose   One table states every tensor once, under both of its published names; binding,
  *           closing and the tests walk it.
  * Names     diffusers  WanTransformer3DModel:  blocks.0.attn1.to_q.weight
- *           original   Wan's own repositories: blocks.0.self_attn.q.weight, in repacked single files
- *                      with the prefix "model.diffusion_model."
+ *           original   Wan's own repositories: blocks.0.self_attn.q.weight; in repacked single
+ *                      files with the prefix "model.diffusion_model."
  *           The norms swap numbers: the affine one before cross-attention is diffusers' norm2 and
  *           the original's norm3.
  * Source    diffusers scripts/convert_wan_to_diffusers.py; Wan2.1 wan/modules/model.py.
@@ -27,16 +27,16 @@ typedef struct kn_dit_attention {
 typedef struct kn_dit_block {
     kn_weight modulation; /* [1, 6, d]: shift, scale, gate of self-attention; the same of the ffn */
     kn_dit_attention self, cross;
-    kn_dit_linear norm;   /* [d], [d]: LayerNorm before cross-attention; absent without it */
+    kn_dit_linear norm; /* [d], [d]: LayerNorm before cross-attention; absent without it */
     kn_dit_linear up, down;
 } kn_dit_block;
 
 typedef struct kn_dit_weights {
-    kn_dit_linear patch;        /* [d, C pt ph pw] */
+    kn_dit_linear patch; /* [d, C pt ph pw] */
     kn_dit_linear text_1, text_2;
     kn_dit_linear time_1, time_2, time_proj; /* time_proj [6 d, d] */
-    kn_dit_linear head;         /* [pt ph pw C_out, d] */
-    kn_weight head_modulation;  /* [1, 2, d]: shift, scale */
+    kn_dit_linear head;                      /* [pt ph pw C_out, d] */
+    kn_weight head_modulation;               /* [1, 2, d]: shift, scale */
     kn_dit_block *blocks;
     int layers;
 } kn_dit_weights;

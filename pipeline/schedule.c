@@ -23,10 +23,14 @@ kn_status kn_grid_parse(const char *name, kn_grid *out)
             return KN_OK;
         }
     }
-    return kn_fail(KN_ERR_ARG, "sigma grid '%s': expected wan, diffusers, flow-euler or linear", name);
+    return kn_fail(KN_ERR_ARG, "sigma grid '%s': expected wan, diffusers, flow-euler or linear",
+                   name);
 }
 
-const char *kn_grid_name(kn_grid grid) { return grid_names[grid]; }
+const char *kn_grid_name(kn_grid grid)
+{
+    return grid_names[grid];
+}
 
 static double shifted(double shift, double sigma)
 {
@@ -82,7 +86,8 @@ static void build_linear(int n, double shift, double *sigma)
     }
 }
 
-kn_status kn_schedule_build(kn_grid grid, int steps, double shift, double strength, kn_schedule *out)
+kn_status kn_schedule_build(kn_grid grid, int steps, double shift, double strength,
+                            kn_schedule *out)
 {
     memset(out, 0, sizeof *out);
     if (steps < 1 || steps > KN_SCHEDULE_MAX_STEPS)
@@ -90,11 +95,13 @@ kn_status kn_schedule_build(kn_grid grid, int steps, double shift, double streng
     if (!(shift > 0) || !isfinite(shift))
         return kn_fail(KN_ERR_ARG, "shift is %g: expected a number above 0", shift);
     if (!(strength > 0 && strength <= 1))
-        return kn_fail(KN_ERR_ARG, "strength is %g: expected a number above 0, at most 1", strength);
+        return kn_fail(KN_ERR_ARG, "strength is %g: expected a number above 0, at most 1",
+                       strength);
     int run = (int)(steps * strength); /* truncated, in double, as Python's int() does */
     if (run < 1)
-        return kn_fail(KN_ERR_ARG, "strength %g of %d steps leaves no step to run: raise one of them",
-                       strength, steps);
+        return kn_fail(KN_ERR_ARG,
+                       "strength %g of %d steps leaves no step to run: raise one of them", strength,
+                       steps);
 
     switch (grid) {
     case KN_GRID_WAN: build_wan(steps, shift, out->sigma); break;

@@ -3,15 +3,15 @@
  * Purpose   The sigma grid (noise level per step, 1 = pure noise, 0 = clean), the timestep given to
  *           the network at each step, and where a run at part strength starts.
  * Shapes    n steps have n timesteps and n + 1 sigmas; sigma[n] = 0.
- * Units     sigma in [0, 1]; timestep = 1000 sigma. Both are float32 values (or, on the UniPC grids,
- *           whole numbers for the timesteps), as the reference schedulers hand them out; they are
- *           computed in the same float64 and float32 operations, so they are equal bit for bit.
+ * Units     sigma in [0, 1]; timestep = 1000 sigma. Both are float32 values (on the UniPC grids the
+ *           timesteps are whole), as the reference schedulers hand them out; they are computed in
+ *           the same float64 and float32 operations, so they are equal bit for bit.
  * Grids     wan         linspace(0.999, 0, n+1) without its end, then shift. Wan's own UniPC and
  *                       DPM-Solver++ grid and that of diffusers up to 0.36. Whole timesteps.
  *           diffusers   linspace(1, 0.001, n+1) without its end, then shift, first sigma below 1.
  *                       UniPCMultistepScheduler of diffusers 0.37 and later. Whole timesteps.
- *           flow-euler  FlowMatchEulerDiscreteScheduler: linspace between the shifted extremes, then
- *                       shifted again. Fractional timesteps.
+ *           flow-euler  FlowMatchEulerDiscreteScheduler: linspace between the shifted extremes,
+ *                       then shifted again. Fractional timesteps.
  *           linear      linspace(1, 0, n+1) without its end, then shift: what that scheduler makes
  *                       of sigmas=linspace(1, 0, n+1)[:-1]. Fractional timesteps.
  * Shift     sigma <- shift sigma / (1 + (shift - 1) sigma).

@@ -36,7 +36,10 @@ kn_status kn_solver_parse(const char *name, kn_solver_kind *out)
     return kn_fail(KN_ERR_ARG, "solver '%s': expected unipc, euler or dpm++", name);
 }
 
-const char *kn_solver_name(kn_solver_kind kind) { return solver_names[kind]; }
+const char *kn_solver_name(kn_solver_kind kind)
+{
+    return solver_names[kind];
+}
 
 kn_grid kn_solver_grid(kn_solver_kind kind)
 {
@@ -83,7 +86,10 @@ void kn_solver_close(kn_solver **s)
     *s = NULL;
 }
 
-int kn_solver_index(const kn_solver *s) { return s->index; }
+int kn_solver_index(const kn_solver *s)
+{
+    return s->index;
+}
 
 /* ---- one step ---------------------------------------------------------------------------------*/
 /* Log signal-to-noise ratio of the flow path, alpha = 1 - sigma. Infinite at sigma 0 and 1; the
@@ -150,16 +156,24 @@ static kn_status step_unipc(kn_solver *s, const kn_tensor *velocity, const kn_te
     int i = s->index;
     KN_TRY(push_model(s, 3, velocity, sample));
     if (s->known > 0) {
-        KN_TRY(run_bh2(s, &(bh2_update){.i0 = i - 1, .i1 = i, .from = &s->last, .m0 = &s->model[1],
+        KN_TRY(run_bh2(s, &(bh2_update){.i0 = i - 1,
+                                        .i1 = i,
+                                        .from = &s->last,
+                                        .m0 = &s->model[1],
                                         .before = s->order == 2 ? &s->model[2] : NULL,
-                                        .at_target = &s->model[0], .out = &s->last}));
+                                        .at_target = &s->model[0],
+                                        .out = &s->last}));
     } else {
         KN_TRY(kn_copy(s->dev, sample, &s->last));
     }
     /* Order 2 once there is a step to look back on, and 1 for the last step. */
     s->order = s->known > 0 && s->schedule.steps - i >= 2 ? 2 : 1;
-    return run_bh2(s, &(bh2_update){.i0 = i, .i1 = i + 1, .from = &s->last, .m0 = &s->model[0],
-                                    .before = s->order == 2 ? &s->model[1] : NULL, .out = sample});
+    return run_bh2(s, &(bh2_update){.i0 = i,
+                                    .i1 = i + 1,
+                                    .from = &s->last,
+                                    .m0 = &s->model[0],
+                                    .before = s->order == 2 ? &s->model[1] : NULL,
+                                    .out = sample});
 }
 
 static kn_status step_dpmpp(kn_solver *s, const kn_tensor *velocity, const kn_tensor *sample)
@@ -187,8 +201,8 @@ static kn_status step_euler(kn_solver *s, const kn_tensor *velocity, const kn_te
 kn_status kn_solver_step(kn_solver *s, const kn_tensor *velocity, const kn_tensor *sample)
 {
     if (s->index >= s->schedule.steps)
-        return kn_fail(KN_ERR_ARG, "the %s solver has done all of its %d steps", solver_names[s->kind],
-                       s->schedule.steps);
+        return kn_fail(KN_ERR_ARG, "the %s solver has done all of its %d steps",
+                       solver_names[s->kind], s->schedule.steps);
     switch (s->kind) {
     case KN_SOLVER_UNIPC: KN_TRY(step_unipc(s, velocity, sample)); break;
     case KN_SOLVER_EULER: KN_TRY(step_euler(s, velocity, sample)); break;
@@ -222,12 +236,14 @@ kn_status kn_solver_restore(kn_solver *s, kn_solver_state *state)
     int done = state->index - s->schedule.begin;
     int known = done < 2 ? done : 2;
     /* The order of the last predictor follows from its place in the run (step_unipc). */
-    int order = s->kind != KN_SOLVER_UNIPC || done < 1 ? 0
+    int order = s->kind != KN_SOLVER_UNIPC || done < 1                     ? 0
                 : done >= 2 && s->schedule.steps - (state->index - 1) >= 2 ? 2
                                                                            : 1;
-    if (done < 0 || state->index > s->schedule.steps || state->known != known || state->order != order)
-        return kn_fail(KN_ERR_ARG, "solver state (step %d, %d known, order %d) is none of a %s run of"
-                                   " steps %d to %d",
+    if (done < 0 || state->index > s->schedule.steps || state->known != known ||
+        state->order != order)
+        return kn_fail(KN_ERR_ARG,
+                       "solver state (step %d, %d known, order %d) is none of a %s run of"
+                       " steps %d to %d",
                        state->index, state->known, state->order, solver_names[s->kind],
                        s->schedule.begin, s->schedule.steps);
     s->index = state->index;

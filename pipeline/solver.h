@@ -41,7 +41,8 @@ void kn_solver_close(kn_solver **s);
 /* Step to run next, begin .. steps; equal to schedule.steps when the run is done. */
 int kn_solver_index(const kn_solver *s);
 /* sample: x at sigma[index], replaced by x at sigma[index + 1]. KN_ERR_ARG after the last step. */
-KN_CHECKED kn_status kn_solver_step(kn_solver *s, const kn_tensor *velocity, const kn_tensor *sample);
+KN_CHECKED kn_status kn_solver_step(kn_solver *s, const kn_tensor *velocity,
+                                    const kn_tensor *sample);
 
 /* ---- saving and restoring ---------------------------------------------------------------------*/
 enum { KN_SOLVER_MAX_TENSORS = 4 };
@@ -49,7 +50,7 @@ typedef struct kn_solver_state {
     int index;   /* next step */
     int known;   /* model outputs that the next step may look back on: 0, 1 or 2 */
     int order;   /* unipc: order of the last predictor, which its corrector repeats */
-    int tensors; /* history in use, views of the solver's device memory, valid until the next step: */
+    int tensors; /* history in use: views of the solver's memory, valid until the next step */
     kn_tensor tensor[KN_SOLVER_MAX_TENSORS];
 } kn_solver_state;
 /* The state to save: download state.tensor[0 .. tensors-1]. */

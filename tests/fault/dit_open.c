@@ -36,7 +36,9 @@ static kn_status use_model(kn_dev *d)
     KN_TRY_GOTO(kn_dit_open(d, folder, &m));
     KN_TRY_GOTO(kn_dit_context_open(m, &text, NULL, &context));
     KN_TRY_GOTO(kn_dit_rope_open(m, 2, 4, 4, order, &rope));
-    kn_dit_args args = {.context = context, .rope = &rope, .timestep = 10,
+    kn_dit_args args = {.context = context,
+                        .rope = &rope,
+                        .timestep = 10,
                         .latents = kn_tensor_of(latents, KN_F32, 4, 2, 4, 4),
                         .velocity = kn_tensor_of(velocity, KN_F32, 4, 2, 4, 4)};
     KN_TRY_GOTO(kn_dit_scratch_bytes(m, &args, &bytes));

@@ -27,9 +27,9 @@ static const char *golden_dir = KN_TEST_DATA;
 #define golden_main_args(argc, argv) ((argc) > 1 ? (void)(golden_dir = (argv)[1]) : (void)0)
 
 /* Fail the running test with the record's text if st is an error. */
-#define must(expr)                                                                        \
-    do {                                                                                  \
-        if ((expr) != KN_OK) fail_msg("%s: %s (%s)", #expr, kn_error_text(), kn_error_place()); \
+#define must(expr)                                                                                 \
+    do {                                                                                           \
+        if ((expr) != KN_OK) fail_msg("%s: %s (%s)", #expr, kn_error_text(), kn_error_place());    \
     } while (0)
 
 static inline kn_safetensors *golden_open(const char *name)

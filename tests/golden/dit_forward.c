@@ -45,11 +45,13 @@ static kn_status compare_tap(void *user, const char *name, const kn_tensor *t)
     float *got = p;
     assert_int_equal(kn_tensor_count(t), n);
     must(kn_dev_download(c->dev, t, got));
-    bool per_token = t->rank == 2 && t->dim[0] == c->tokens && c->rope && strcmp(name, "timestep_proj");
+    bool per_token =
+        t->rank == 2 && t->dim[0] == c->tokens && c->rope && strcmp(name, "timestep_proj");
     if (per_token && c->rope->order) to_token_order(c, want, n);
     double gap = relative_l2(got, want, n);
     if (!(gap <= bound)) {
-        print_message("%s: %s is wrong: relative L2 %.3g, bound %.3g\n", c->label, name, gap, bound);
+        print_message("%s: %s is wrong: relative L2 %.3g, bound %.3g\n", c->label, name, gap,
+                      bound);
         c->wrong++;
     }
     c->worst = fmax(c->worst, gap);
@@ -119,14 +121,18 @@ static void check_case(kn_dev *d, const char *name)
                             latents.dim[2], latents.dim[3]);
     must(kn_dev_alloc(d, kn_tensor_bytes(&velocity), &velocity.data));
     const kn_st_tensor *order = kn_safetensors_find(golden, "order", NULL);
-    must(kn_dit_rope_open(m, latents.dim[1], latents.dim[2], latents.dim[3], order ? order->data : NULL,
-                         &rope));
+    must(kn_dit_rope_open(m, latents.dim[1], latents.dim[2], latents.dim[3],
+                          order ? order->data : NULL, &rope));
     tap_check check = {.dev = d, .golden = golden, .label = label, .tokens = rope.tokens};
     kn_dit_tap tap = {compare_tap, &check};
     must(kn_dit_context_open(m, &embeds, &tap, &context));
     check.rope = &rope;
-    kn_dit_args args = {.context = context, .rope = &rope, .latents = latents,
-                        .timestep = scalar(golden, "timestep"), .velocity = velocity, .tap = tap,
+    kn_dit_args args = {.context = context,
+                        .rope = &rope,
+                        .latents = latents,
+                        .timestep = scalar(golden, "timestep"),
+                        .velocity = velocity,
+                        .tap = tap,
                         .softmax_scale = scalar(golden, "softmax_scale")};
     size_t bytes;
     must(kn_dit_scratch_bytes(m, &args, &bytes));

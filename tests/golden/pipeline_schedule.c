@@ -31,7 +31,8 @@ static void grids_equal_the_reference(void **state)
                 fail_msg("%s[%d]: %.9g, reference %.9g", name, i, got.sigma[i], sigma[i]);
         for (int i = 0; i < steps; i++)
             if (got.timestep[i] != (double)timestep[i])
-                fail_msg("%s timestep %d: %.9g, reference %.9g", name, i, got.timestep[i], timestep[i]);
+                fail_msg("%s timestep %d: %.9g, reference %.9g", name, i, got.timestep[i],
+                         timestep[i]);
         checked++;
         kn_free(sigma);
         kn_free(timestep);

@@ -15,8 +15,8 @@ typedef struct run_case {
 static int parse_case(const char *name, run_case *c)
 {
     int used = 0;
-    return sscanf(name, "%15[^/]/%15[^/]/%d/%15[^/]/%15[^/]/sample%n", c->solver, c->grid, &c->steps,
-                  c->shift_text, c->strength_text, &used) == 5 &&
+    return sscanf(name, "%15[^/]/%15[^/]/%d/%15[^/]/%15[^/]/sample%n", c->solver, c->grid,
+                  &c->steps, c->shift_text, c->strength_text, &used) == 5 &&
            used == (int)strlen(name);
 }
 
@@ -31,14 +31,15 @@ static void check_case(kn_dev *d, const kn_safetensors *st, const char *name, co
     int64_t count, velocities;
     float *want = golden_floats(st, &count, "%s", name);
     float *want_f32 = golden_floats(st, NULL, "%s_f32", name);
-    float *velocity = golden_floats(st, &velocities, "%.*s/velocity", (int)(strlen(name) - 7), name);
+    float *velocity =
+        golden_floats(st, &velocities, "%.*s/velocity", (int)(strlen(name) - 7), name);
     kn_solver_kind kind;
     kn_grid grid;
     static kn_schedule schedule;
     must(kn_solver_parse(c->solver, &kind));
     must(kn_grid_parse(c->grid, &grid));
-    must(kn_schedule_build(grid, c->steps, strtod(c->shift_text, NULL), strtod(c->strength_text, NULL),
-                           &schedule));
+    must(kn_schedule_build(grid, c->steps, strtod(c->shift_text, NULL),
+                           strtod(c->strength_text, NULL), &schedule));
     int run = schedule.steps - schedule.begin;
     int64_t n = count / (run + 1);
     assert_int_equal(velocities, n * run);

@@ -48,17 +48,21 @@ static void published_configs(void **state)
 {
     (void)state;
     kn_dit_config c;
-    must(read_text("{\"_class_name\": \"WanTransformer3DModel\", \"_diffusers_version\": \"0.33.0.dev0\","
-                   "\"added_kv_proj_dim\": null, \"attention_head_dim\": 128, \"cross_attn_norm\": true,"
-                   "\"eps\": 1e-06, \"ffn_dim\": 8960, \"freq_dim\": 256, \"image_dim\": null,"
-                   "\"in_channels\": 16, \"num_attention_heads\": 12, \"num_layers\": 30,"
-                   "\"out_channels\": 16, \"patch_size\": [1, 2, 2], \"qk_norm\": \"rms_norm_across_heads\","
-                   "\"rope_max_seq_len\": 1024, \"text_dim\": 4096}", &c));
+    must(read_text(
+        "{\"_class_name\": \"WanTransformer3DModel\", \"_diffusers_version\": \"0.33.0.dev0\","
+        "\"added_kv_proj_dim\": null, \"attention_head_dim\": 128, \"cross_attn_norm\": true,"
+        "\"eps\": 1e-06, \"ffn_dim\": 8960, \"freq_dim\": 256, \"image_dim\": null,"
+        "\"in_channels\": 16, \"num_attention_heads\": 12, \"num_layers\": 30,"
+        "\"out_channels\": 16, \"patch_size\": [1, 2, 2], \"qk_norm\": \"rms_norm_across_heads\","
+        "\"rope_max_seq_len\": 1024, \"text_dim\": 4096}",
+        &c));
     assert_is_1_3b(&c);
-    must(read_text("{\"_class_name\": \"WanModel\", \"_diffusers_version\": \"0.30.0\", \"dim\": 1536,"
-                   "\"eps\": 1e-06, \"ffn_dim\": 8960, \"freq_dim\": 256, \"in_dim\": 16,"
-                   "\"model_type\": \"t2v\", \"num_heads\": 12, \"num_layers\": 30, \"out_dim\": 16,"
-                   "\"text_len\": 512}", &c));
+    must(read_text(
+        "{\"_class_name\": \"WanModel\", \"_diffusers_version\": \"0.30.0\", \"dim\": 1536,"
+        "\"eps\": 1e-06, \"ffn_dim\": 8960, \"freq_dim\": 256, \"in_dim\": 16,"
+        "\"model_type\": \"t2v\", \"num_heads\": 12, \"num_layers\": 30, \"out_dim\": 16,"
+        "\"text_len\": 512}",
+        &c));
     assert_is_1_3b(&c);
 }
 
@@ -69,27 +73,36 @@ static void refusals_name_the_key(void **state)
         const char *text, *says;
         kn_status code;
     } cases[] = {
-        {"{\"num_attention_heads\": 2, \"attention_head_dim\": 8, \"num_layers\": 1, \"image_dim\": 1280}",
+        {"{\"num_attention_heads\": 2, \"attention_head_dim\": 8, \"num_layers\": 1, "
+         "\"image_dim\": 1280}",
          "image_dim", KN_ERR_UNSUPPORTED},
         {"{\"num_attention_heads\": 2, \"attention_head_dim\": 8, \"num_layers\": 1,"
-         " \"added_kv_proj_dim\": 5120}", "added_kv_proj_dim", KN_ERR_UNSUPPORTED},
+         " \"added_kv_proj_dim\": 5120}",
+         "added_kv_proj_dim", KN_ERR_UNSUPPORTED},
         {"{\"num_attention_heads\": 2, \"attention_head_dim\": 8, \"num_layers\": 1,"
-         " \"pos_embed_seq_len\": 514}", "pos_embed_seq_len", KN_ERR_UNSUPPORTED},
+         " \"pos_embed_seq_len\": 514}",
+         "pos_embed_seq_len", KN_ERR_UNSUPPORTED},
         {"{\"num_attention_heads\": 2, \"attention_head_dim\": 8, \"num_layers\": 1,"
-         " \"qk_norm\": \"layer_norm\"}", "layer_norm", KN_ERR_UNSUPPORTED},
-        {"{\"_class_name\": \"FluxTransformer2DModel\"}", "FluxTransformer2DModel", KN_ERR_UNSUPPORTED},
+         " \"qk_norm\": \"layer_norm\"}",
+         "layer_norm", KN_ERR_UNSUPPORTED},
+        {"{\"_class_name\": \"FluxTransformer2DModel\"}", "FluxTransformer2DModel",
+         KN_ERR_UNSUPPORTED},
         {"{\"attention_head_dim\": 8, \"num_layers\": 1}", "num_attention_heads", KN_ERR_FORMAT},
         {"{\"num_attention_heads\": 2, \"attention_head_dim\": 8, \"num_layers\": 0}", "num_layers",
          KN_ERR_FORMAT},
-        {"{\"num_attention_heads\": 2, \"attention_head_dim\": 7, \"num_layers\": 1}", "even", KN_ERR_MODEL},
-        {"{\"num_attention_heads\": 2, \"attention_head_dim\": 8, \"num_layers\": 1, \"freq_dim\": 3}",
+        {"{\"num_attention_heads\": 2, \"attention_head_dim\": 7, \"num_layers\": 1}", "even",
+         KN_ERR_MODEL},
+        {"{\"num_attention_heads\": 2, \"attention_head_dim\": 8, \"num_layers\": 1, \"freq_dim\": "
+         "3}",
          "freq_dim", KN_ERR_MODEL},
         {"{\"num_attention_heads\": 2, \"attention_head_dim\": 8, \"num_layers\": 1,"
-         " \"patch_size\": [1, 2]}", "patch_size", KN_ERR_FORMAT},
+         " \"patch_size\": [1, 2]}",
+         "patch_size", KN_ERR_FORMAT},
         {"{\"_class_name\": \"WanModel\", \"dim\": 10, \"num_heads\": 3, \"num_layers\": 1}", "dim",
          KN_ERR_MODEL},
         {"{\"_class_name\": \"WanModel\", \"dim\": 12, \"num_heads\": 3, \"num_layers\": 1,"
-         " \"model_type\": \"vace\"}", "vace", KN_ERR_FORMAT},
+         " \"model_type\": \"vace\"}",
+         "vace", KN_ERR_FORMAT},
         {"[1]", "", KN_ERR_FORMAT},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -68,8 +68,11 @@ static void scene_close(scene *s)
 
 static kn_dit_args scene_args(const scene *s)
 {
-    return (kn_dit_args){.context = s->context, .rope = &s->rope, .latents = s->latents,
-                         .timestep = 500, .velocity = s->velocity};
+    return (kn_dit_args){.context = s->context,
+                         .rope = &s->rope,
+                         .latents = s->latents,
+                         .timestep = 500,
+                         .velocity = s->velocity};
 }
 
 /* Runs with scratch of exactly the measured size, into out. */
@@ -149,7 +152,8 @@ static void chunks_change_memory_not_results(void **state)
     }
 }
 
-/* A plan in which one block of queries sees all keys is dense attention; one that hides keys isn't. */
+/* A plan in which one block of queries sees all keys is dense attention; one that hides keys is
+ * not. */
 static void plans_drive_self_attention(void **state)
 {
     (void)state;
@@ -159,8 +163,14 @@ static void plans_drive_self_attention(void **state)
     int32_t q_start[2] = {0, TOKENS};
     int64_t row_ptr[2] = {0, 1};
     kn_attn_run all = {.key = 0, .count = TOKENS, .rule = -1};
-    kn_attn_plan plan = {.tokens = TOKENS, .heads = 1, .q_blocks = 1, .q_start = q_start,
-                         .row_ptr = row_ptr, .runs = &all, .run_capacity = 1, .density = 1};
+    kn_attn_plan plan = {.tokens = TOKENS,
+                         .heads = 1,
+                         .q_blocks = 1,
+                         .q_start = q_start,
+                         .row_ptr = row_ptr,
+                         .runs = &all,
+                         .run_capacity = 1,
+                         .density = 1};
     kn_dit_args args = scene_args(&s);
     args.plan = &plan;
     run(&s, args, other);
@@ -267,10 +277,12 @@ static void measured_sizes_hold(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(order_of_tokens_is_free), cmocka_unit_test(threads_give_the_same_bytes),
-        cmocka_unit_test(chunks_change_memory_not_results),
-        cmocka_unit_test(plans_drive_self_attention), cmocka_unit_test(velocity_may_replace_latents),
-        cmocka_unit_test(wrong_arguments_are_named), cmocka_unit_test(measured_sizes_hold)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(order_of_tokens_is_free),
+                                       cmocka_unit_test(threads_give_the_same_bytes),
+                                       cmocka_unit_test(chunks_change_memory_not_results),
+                                       cmocka_unit_test(plans_drive_self_attention),
+                                       cmocka_unit_test(velocity_may_replace_latents),
+                                       cmocka_unit_test(wrong_arguments_are_named),
+                                       cmocka_unit_test(measured_sizes_hold)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

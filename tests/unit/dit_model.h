@@ -7,10 +7,18 @@
 #include "dit/weights.h"
 #include "tests/golden/compare.h"
 
-static const kn_dit_config small_config = {
-    .layers = 2, .heads = 2, .head_dim = 16, .in_channels = 4, .out_channels = 4, .text_dim = 12,
-    .freq_dim = 16, .ffn_dim = 40, .patch = {1, 2, 2}, .rope_max_positions = 1024,
-    .cross_attn_norm = true, .eps = 1e-6};
+static const kn_dit_config small_config = {.layers = 2,
+                                           .heads = 2,
+                                           .head_dim = 16,
+                                           .in_channels = 4,
+                                           .out_channels = 4,
+                                           .text_dim = 12,
+                                           .freq_dim = 16,
+                                           .ffn_dim = 40,
+                                           .patch = {1, 2, 2},
+                                           .rope_max_positions = 1024,
+                                           .cross_attn_norm = true,
+                                           .eps = 1e-6};
 
 static inline void write_text(const char *path, const char *text)
 {
@@ -30,8 +38,8 @@ static inline void fill_values(float *out, int64_t count, uint32_t seed)
     }
 }
 
-/* Writes the weights of c under `folder`. skip: slot to leave out, or -1; bent: slot to write with a
- * wrong first axis, or -1; extra: name of one more tensor, or NULL. */
+/* Writes the weights of c under `folder`. skip: slot to leave out, or -1; bent: slot to write with
+ * a wrong first axis, or -1; extra: name of one more tensor, or NULL. */
 static inline void write_weights(const char *folder, const kn_dit_config *c, kn_dit_naming naming,
                                  const char *prefix, int skip, int bent, const char *extra)
 {
@@ -45,7 +53,8 @@ static inline void write_weights(const char *folder, const kn_dit_config *c, kn_
         char *name = malloc(160);
         assert_non_null(name);
         snprintf(name, 160, "%s%s", prefix, slot.name);
-        *e = (kn_st_tensor){.name = name, .dtype = KN_ST_F32, .dtype_name = "F32", .rank = slot.rank};
+        *e = (kn_st_tensor){
+            .name = name, .dtype = KN_ST_F32, .dtype_name = "F32", .rank = slot.rank};
         int64_t n = 1;
         for (int k = 0; k < slot.rank; k++) {
             e->dim[k] = slot.dims[k] + (i == bent && k == 0);
@@ -60,8 +69,13 @@ static inline void write_weights(const char *folder, const kn_dit_config *c, kn_
     }
     static const float one = 1;
     if (extra)
-        t[count++] = (kn_st_tensor){.name = extra, .dtype = KN_ST_F32, .dtype_name = "F32", .rank = 1,
-                                    .dim = {1}, .data = &one, .bytes = sizeof one};
+        t[count++] = (kn_st_tensor){.name = extra,
+                                    .dtype = KN_ST_F32,
+                                    .dtype_name = "F32",
+                                    .rank = 1,
+                                    .dim = {1},
+                                    .data = &one,
+                                    .bytes = sizeof one};
     char path[512];
     snprintf(path, sizeof path, "%s/diffusion_pytorch_model.safetensors", folder);
     must(kn_safetensors_write(path, t, count, NULL));
@@ -76,12 +90,14 @@ static inline void write_config(const char *folder, const kn_dit_config *c)
 {
     char path[512], text[1024];
     snprintf(path, sizeof path, "%s/config.json", folder);
-    snprintf(text, sizeof text,
-             "{\"_class_name\": \"WanTransformer3DModel\", \"num_layers\": %d, \"num_attention_heads\": %d,"
-             " \"attention_head_dim\": %d, \"in_channels\": %d, \"out_channels\": %d, \"text_dim\": %d,"
-             " \"freq_dim\": %d, \"ffn_dim\": %d, \"cross_attn_norm\": %s}",
-             c->layers, c->heads, c->head_dim, (int)c->in_channels, (int)c->out_channels, (int)c->text_dim,
-             (int)c->freq_dim, (int)c->ffn_dim, c->cross_attn_norm ? "true" : "false");
+    snprintf(
+        text, sizeof text,
+        "{\"_class_name\": \"WanTransformer3DModel\", \"num_layers\": %d, \"num_attention_heads\": "
+        "%d,"
+        " \"attention_head_dim\": %d, \"in_channels\": %d, \"out_channels\": %d, \"text_dim\": %d,"
+        " \"freq_dim\": %d, \"ffn_dim\": %d, \"cross_attn_norm\": %s}",
+        c->layers, c->heads, c->head_dim, (int)c->in_channels, (int)c->out_channels,
+        (int)c->text_dim, (int)c->freq_dim, (int)c->ffn_dim, c->cross_attn_norm ? "true" : "false");
     write_text(path, text);
 }
 

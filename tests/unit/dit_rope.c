@@ -35,7 +35,8 @@ static void tables_follow_the_order(void **state)
     const int64_t grid[3] = {3, 41, 37};
     enum { D = 64, L = 3 * 41 * 37 };
     static int32_t order[L];
-    for (int l = 0; l < L; l++) order[l] = (int32_t)((int64_t)l * 1000 % L); /* 1000 and L are coprime */
+    for (int l = 0; l < L; l++)
+        order[l] = (int32_t)((int64_t)l * 1000 % L); /* 1000 and L are coprime */
     for (int pass = 0; pass < 2; pass++) {
         kn_dit_rope r;
         must(kn_dit_rope_open_grid(dev, D, 64, grid, pass ? order : NULL, &r));

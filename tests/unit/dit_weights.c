@@ -6,7 +6,10 @@
 /* FNV-1a 64 over the lines "name AxBxC\n" of all tensors, in byte order. Expectations come from the
  * names and shapes of the published checkpoints (Wan2.1 T2V-1.3B and 14B, Wan2.2 TI2V-5B and
  * I2V-A14B), listed from Wan's own modules and diffusers' conversion script. */
-static int by_text(const void *a, const void *b) { return strcmp(a, b); }
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
 
 enum { LINE = 160 };
 
@@ -32,9 +35,17 @@ static uint64_t hash_of_table(const kn_dit_config *c, kn_dit_naming naming)
 
 static kn_dit_config family(int heads, int layers, int ffn, int in, int out)
 {
-    return (kn_dit_config){.layers = layers, .heads = heads, .head_dim = 128, .in_channels = in,
-                           .out_channels = out, .text_dim = 4096, .freq_dim = 256, .ffn_dim = ffn,
-                           .patch = {1, 2, 2}, .rope_max_positions = 1024, .cross_attn_norm = true,
+    return (kn_dit_config){.layers = layers,
+                           .heads = heads,
+                           .head_dim = 128,
+                           .in_channels = in,
+                           .out_channels = out,
+                           .text_dim = 4096,
+                           .freq_dim = 256,
+                           .ffn_dim = ffn,
+                           .patch = {1, 2, 2},
+                           .rope_max_positions = 1024,
+                           .cross_attn_norm = true,
                            .eps = 1e-6};
 }
 
@@ -71,7 +82,9 @@ static void expect_failure(kn_dev *d, const char *path, kn_status code, const ch
     kn_dit *m = NULL;
     size_t before = kn_dev_bytes_now(d);
     kn_status st = kn_dit_open(d, path, &m);
-    if (st != code) fail_msg("status %s, expected %s: %s", kn_status_name(st), kn_status_name(code), kn_error_text());
+    if (st != code)
+        fail_msg("status %s, expected %s: %s", kn_status_name(st), kn_status_name(code),
+                 kn_error_text());
     assert_null(m);
     if (!strstr(kn_error_text(), text)) fail_msg("'%s' does not say '%s'", kn_error_text(), text);
     assert_int_equal(kn_dev_bytes_now(d), before);
@@ -88,7 +101,8 @@ static void wrong_files_are_named(void **state)
     write_weights(folder, &small_config, KN_DIT_DIFFUSERS, "", last, -1, NULL);
     expect_failure(d, folder, KN_ERR_MODEL, "blocks.1.norm2.bias");
     write_weights(folder, &small_config, KN_DIT_DIFFUSERS, "", -1, 4, NULL);
-    expect_failure(d, folder, KN_ERR_MODEL, kn_dit_slot_at(&small_config, KN_DIT_DIFFUSERS, 4).name);
+    expect_failure(d, folder, KN_ERR_MODEL,
+                   kn_dit_slot_at(&small_config, KN_DIT_DIFFUSERS, 4).name);
     write_weights(folder, &small_config, KN_DIT_DIFFUSERS, "", -1, -1, "blocks.0.surprise");
     expect_failure(d, folder, KN_ERR_MODEL, "blocks.0.surprise");
     write_weights(folder, &small_config, KN_DIT_DIFFUSERS, "", -1, -1,
@@ -138,7 +152,8 @@ static void all_layouts_open(void **state)
     snprintf(path, sizeof path, "%s/diffusion_pytorch_model.safetensors", folder);
     for (int norm = 0; norm < 2; norm++) {
         wide.cross_attn_norm = norm;
-        write_weights(folder, &wide, KN_DIT_ORIGINAL, norm ? "" : "model.diffusion_model.", -1, -1, NULL);
+        write_weights(folder, &wide, KN_DIT_ORIGINAL, norm ? "" : "model.diffusion_model.", -1, -1,
+                      NULL);
         must(kn_dit_open(d, path, &m));
         const kn_dit_config *got = kn_dit_get_config(m);
         assert_int_equal(got->layers, 3);

@@ -1,4 +1,4 @@
-/* Names, ranges and strength of schedules; their values are held in tests/golden/pipeline_schedule.c. */
+/* Names, ranges and strength of schedules; tests/golden/pipeline_schedule.c holds their values. */
 #include "tests/golden/compare.h"
 
 #include "pipeline/schedule.h"
@@ -8,7 +8,8 @@ static kn_schedule s;
 static void names_round_trip(void **state)
 {
     (void)state;
-    static const kn_grid grids[] = {KN_GRID_WAN, KN_GRID_DIFFUSERS, KN_GRID_FLOW_EULER, KN_GRID_LINEAR};
+    static const kn_grid grids[] = {KN_GRID_WAN, KN_GRID_DIFFUSERS, KN_GRID_FLOW_EULER,
+                                    KN_GRID_LINEAR};
     for (int i = 0; i < 4; i++) {
         kn_grid back;
         must(kn_grid_parse(kn_grid_name(grids[i]), &back));
@@ -20,8 +21,8 @@ static void names_round_trip(void **state)
     assert_non_null(strstr(kn_error_text(), "flow-euler"));
 }
 
-/* Every grid falls strictly from at most 1 to 0; timesteps are 1000 sigma, at most cut to whole ones
- * (from the float64 sigma, hence the 1e-4). */
+/* Every grid falls strictly from at most 1 to 0; timesteps are 1000 sigma, at most cut to whole
+ * ones (from the float64 sigma, hence the 1e-4). */
 static void grids_fall(void **state)
 {
     (void)state;
@@ -40,7 +41,7 @@ static void grids_fall(void **state)
             }
 }
 
-/* int(steps * strength), as diffusers' WanVideoToVideoPipeline: FreeSwim's 50 steps at 0.7 run 35. */
+/* int(steps * strength), as diffusers' WanVideoToVideoPipeline: 50 steps at 0.7 run 35. */
 static void strength_sets_the_first_step(void **state)
 {
     (void)state;
@@ -48,8 +49,8 @@ static void strength_sets_the_first_step(void **state)
         int steps;
         double strength;
         int begin;
-    } cases[] = {{50, 0.7, 15}, {50, 1.0, 0}, {20, 0.5, 10}, {20, 0.4, 12}, {10, 0.7, 3},
-                 {3, 0.34, 2}, {4, 0.999, 1}, {10, 0.29, 8}, {100, 0.29, 72}};
+    } cases[] = {{50, 0.7, 15}, {50, 1.0, 0},  {20, 0.5, 10}, {20, 0.4, 12},  {10, 0.7, 3},
+                 {3, 0.34, 2},  {4, 0.999, 1}, {10, 0.29, 8}, {100, 0.29, 72}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         must(kn_schedule_build(KN_GRID_WAN, cases[i].steps, 9, cases[i].strength, &s));
         assert_int_equal(s.begin, cases[i].begin);
@@ -66,13 +67,14 @@ static void ranges_are_checked(void **state)
         int steps;
         double shift, strength;
         const char *says;
-    } cases[] = {{0, 3, 1, "steps"}, {1001, 3, 1, "steps"}, {10, 0, 1, "shift"},
-                 {10, -1, 1, "shift"}, {10, INFINITY, 1, "shift"}, {10, NAN, 1, "shift"},
-                 {10, 3, 0, "strength"}, {10, 3, 1.01, "strength"}, {10, 3, NAN, "strength"},
+    } cases[] = {{0, 3, 1, "steps"},      {1001, 3, 1, "steps"},      {10, 0, 1, "shift"},
+                 {10, -1, 1, "shift"},    {10, INFINITY, 1, "shift"}, {10, NAN, 1, "shift"},
+                 {10, 3, 0, "strength"},  {10, 3, 1.01, "strength"},  {10, 3, NAN, "strength"},
                  {10, 3, 0.09, "no step"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        assert_int_equal(kn_schedule_build(KN_GRID_WAN, cases[i].steps, cases[i].shift,
-                                           cases[i].strength, &s), KN_ERR_ARG);
+        assert_int_equal(
+            kn_schedule_build(KN_GRID_WAN, cases[i].steps, cases[i].shift, cases[i].strength, &s),
+            KN_ERR_ARG);
         if (!strstr(kn_error_text(), cases[i].says))
             fail_msg("'%s' does not say '%s'", kn_error_text(), cases[i].says);
     }

@@ -1,5 +1,5 @@
-/* Solvers on flows whose end is known, and their saved state. Step-by-step parity with diffusers is in
- * tests/golden/pipeline_solver.c. */
+/* Solvers on flows whose end is known, and their saved state. Step-by-step parity with diffusers is
+ * in tests/golden/pipeline_solver.c. */
 #include "tests/golden/compare.h"
 
 #include "pipeline/solver.h"
@@ -80,8 +80,8 @@ static double final_error(kn_solver_kind kind, int steps)
     return fabs(x[0] - deviation);
 }
 
-/* Twice the steps: half the error of a first-order method, a quarter of a second-order one. (DPM++ gets
- * there slowly: 2.9, 3.3, 3.4 from 32, 64, 128 steps.) */
+/* Twice the steps: half the error of a first-order method, a quarter of a second-order one. (DPM++
+ * gets there slowly: 2.9, 3.3, 3.4 from 32, 64, 128 steps.) */
 static void orders_are_as_promised(void **state)
 {
     (void)state;
