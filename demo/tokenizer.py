@@ -120,7 +120,7 @@ def write_tokenizer(folder):
     _dump(dict(added_tokens_decoder=added, additional_special_tokens=[],
                clean_up_tokenization_spaces=False, eos_token="</s>", extra_ids=0,
                model_max_length=MAX_TOKENS, pad_token="<pad>", sp_model_kwargs={},
-               tokenizer_class="T5Tokenizer", unk_token="<unk>"),
+               tokenizer_class="PreTrainedTokenizerFast", unk_token="<unk>"),
           os.path.join(folder, "tokenizer_config.json"), indent=2)
     return proto
 
