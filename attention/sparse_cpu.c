@@ -21,8 +21,8 @@
 #define LN_2   0.69314718055994530942
 
 enum {
-    QUERIES = 128,           /* per piece, for dims up to WIDE_DIM; half of it up to MAX_DIM */
-    WIDE_DIM = 256,
+    QUERIES = 128,           /* per piece, for dims up to 256 */
+    PANEL_FLOATS = 128 * 256, /* room for a piece's queries; wider heads take fewer at once */
     MAX_DIM = 512,           /* wider heads run on the reference executor */
     PIECES_WANTED = 256,     /* heads are grouped until a group has this many pieces... */
     PACK_TOKENS = 256,       /* tokens per piece of the packing loop */
@@ -220,7 +220,7 @@ static rows head_rows(const kn_tensor *t, const float *packed, int64_t head, int
 static void run_piece(const cpu_job *job, int64_t head, int64_t query0, int64_t queries,
                       const kn_attn_run *runs, int64_t run_count)
 {
-    _Alignas(64) float q[QUERIES * WIDE_DIM], o[QUERIES * WIDE_DIM];
+    _Alignas(64) float q[PANEL_FLOATS], o[PANEL_FLOATS];
     _Alignas(64) float s[KN_ATTN_KEYS * KN_ATTN_MAX_PANEL];
     const kn_attn_plan *p = job->plan;
     int64_t perm = p && p->perm_heads > 1 ? head * p->tokens : 0;
@@ -306,7 +306,9 @@ static bool wants_packing(const kn_attn_args *a, const kn_attn_plan *plan, const
 
 static int64_t chunk_of(const kn_attn_args *a)
 {
-    return a->q.dim[2] > WIDE_DIM || a->v.dim[2] > WIDE_DIM ? QUERIES / 2 : QUERIES;
+    int64_t dim = a->q.dim[2] > a->v.dim[2] ? a->q.dim[2] : a->v.dim[2], chunk = QUERIES;
+    while (chunk * dim > PANEL_FLOATS) chunk /= 2;
+    return chunk;
 }
 
 static grouping group_heads(const kn_attn_args *a, const kn_attn_plan *plan)
