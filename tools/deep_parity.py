@@ -4,7 +4,7 @@
 For every seed and dtype, each part's tools/golden_*.py writes new data into a temporary folder and the
 part's golden programs run on it. Exit status 1 if any program fails.
 
-usage: deep_parity.py BUILD [--parts dit,solver,text] [--seeds 11,12] [--dtypes f32,bf16,f16]
+usage: deep_parity.py BUILD [--parts text,vae,dit,solver] [--seeds 11,12] [--dtypes f32,bf16,f16]
                             [--cases N] [--keep FOLDER]
   BUILD   build folder with the golden programs
   --keep  write the data here and leave it
@@ -31,6 +31,11 @@ def dit(out, seed, dtype, cases):
     return ["golden_dit_forward"]
 
 
+def vae(out, seed, dtype, cases):
+    generate("golden_vae.py", out, "--seed", seed, "--dtype", dtype, "--deep", cases)
+    return ["golden_vae_network"]
+
+
 def solver(out, seed, dtype, cases):
     if dtype != "f32":  # samples are f32 whatever the weights are
         return []
@@ -53,7 +58,7 @@ def text(out, seed, dtype, cases):
     return ["golden_text_umt5"]
 
 
-PARTS = {"dit": dit, "solver": solver, "text": text}
+PARTS = {"text": text, "vae": vae, "dit": dit, "solver": solver}
 
 
 def main():
