@@ -64,6 +64,7 @@ kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
                               !j->denoised && (frames || o->latents_out), frames};
     memset(out, 0, sizeof *out);
     out->budget_bytes = o->memory_gib > 0 ? (size_t)(o->memory_gib * GIB) : kn_host_memory_available();
+    j->budget_bytes = out->budget_bytes; /* decoding chooses its tiles by it */
     for (int i = 0; i < KN_PHASES; i++) {
         out->phase[i].name = names[i];
         out->phase[i].needed = needed[i];

@@ -23,6 +23,7 @@ typedef struct kn_job {
     bool denoised;    /* a checkpoint holds the finished latents, or --latents-in gives them */
     bool resumed;
     bool guided;      /* two network calls a step */
+    size_t budget_bytes; /* device memory that may be used; 0 = not known */
     float *embeds[KN_PROMPTS]; /* host [T, text_dim]; the second only when guided */
     float *latents;   /* host [C,F,H,W], clean, normalised as the transformer sees them */
     double sec[3];    /* text, denoise, decode */

@@ -1,0 +1,86 @@
+/* pipeline/render_decode.c - the decode phase: latents to frames, frames to files as they come. */
+#include "pipeline/render_output.h"
+#include "vae/vae_stream.h"
+
+typedef struct decode {
+    kn_job *job;
+    kn_vae *vae;
+    kn_vae_stream *stream;
+    kn_output output;
+    kn_stage stage;
+} decode;
+
+static kn_status on_frames(void *user, const float *frames, int64_t count)
+{
+    decode *x = user;
+    KN_TRY(kn_output_frames(&x->output, frames, count));
+    return kn_stage_step(&x->stage, x->output.count);
+}
+
+/* --vae-tile in pixels as a grid of tiles; 0 leaves the choice to the memory budget. */
+static kn_vae_stream_params stream_params(const kn_job *j, const kn_vae_config *c, size_t budget_bytes)
+{
+    const kn_geometry *g = &j->geo;
+    kn_vae_stream_params p = {.height_lat = g->height_lat, .width_lat = g->width_lat, .memory_bytes = budget_bytes};
+    int64_t tile = j->o->vae_tile_px;
+    if (tile > 0) {
+        p.tiling.rows = (int)((g->height_px + tile - 1) / tile);
+        p.tiling.cols = (int)((g->width_px + tile - 1) / tile);
+        p.tiling.split = c->levels > 1 ? 1 : 0;
+    }
+    return p;
+}
+
+static kn_status open_stream(decode *x, kn_dev *dev)
+{
+    kn_job *j = x->job;
+    KN_TRY(kn_vae_open(dev, j->folder.vae, false, true, &x->vae));
+    const kn_vae_config *c = kn_vae_get_config(x->vae);
+    if (c->z != j->geo.channels_lat)
+        return kn_fail(KN_ERR_MODEL, "%s: transformer and VAE do not fit: %lld and %lld latent channels", j->o->model,
+                       (long long)j->geo.channels_lat, (long long)c->z);
+    size_t weights = kn_dev_bytes_now(dev);
+    size_t budget = j->budget_bytes > weights ? j->budget_bytes - weights : 0;
+    kn_vae_stream_params p = stream_params(j, c, budget);
+    return kn_vae_stream_open(x->vae, KN_VAE_DECODE, &p, &x->stream);
+}
+
+static kn_status push_all(decode *x)
+{
+    kn_job *j = x->job;
+    const kn_geometry *g = &j->geo;
+    kn_tensor all = kn_tensor_of(j->latents, KN_F32, g->channels_lat, g->frames_lat, g->height_lat, g->width_lat);
+    kn_stage_begin(&x->stage, j->fn, j->user, "decode", "frames", 0, g->frames);
+    for (int64_t f = 0; f < g->frames_lat; f++) {
+        kn_tensor latent = kn_tensor_slice(&all, 1, f, 1);
+        KN_TRY(kn_vae_decode_push(x->stream, &latent, on_frames, x));
+    }
+    kn_stage_end(&x->stage);
+    return KN_OK;
+}
+
+kn_status kn_job_decode(kn_job *j)
+{
+    double start = kn_now_sec();
+    decode x = {.job = j};
+    kn_status st = KN_OK;
+    KN_TRY_GOTO(open_stream(&x, j->dev));
+    KN_TRY_GOTO(kn_output_open(j, &x.output));
+    KN_TRY_GOTO(push_all(&x));
+    j->sec[2] = kn_now_sec() - start;
+    KN_TRY_GOTO(kn_output_finish(&x.output));
+done:
+    kn_output_close(&x.output);
+    kn_vae_stream_close(&x.stream);
+    kn_vae_close(&x.vae);
+    return st;
+}
+
+kn_status kn_job_decode_measure(kn_job *j, kn_dev *measure)
+{
+    decode x = {.job = j};
+    kn_status st = open_stream(&x, measure);
+    kn_vae_stream_close(&x.stream);
+    kn_vae_close(&x.vae);
+    return st;
+}

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Everything that is not a render: help, man page, presets, info, plan, config files, progress as JSON.
+source "$(dirname "$0")/lib.sh" "$@"
+
+"$kinora" --version | grep -qE '^kinora [0-9]+\.[0-9]+\.[0-9]+$' || fail "version"
+"$kinora" help >help.txt
+grep -q -- '--width' help.txt || fail "help"
+"$kinora" render --help | cmp - help.txt || fail "render --help"
+"$kinora" help --man >kinora.1
+if command -v man >/dev/null; then
+  man --warnings -l kinora.1 2>warnings.txt >/dev/null
+  [ ! -s warnings.txt ] || fail "man page: $(cat warnings.txt)"
+fi
+"$kinora" help --markdown | cmp - "$tree/docs/options.md" || fail "docs/options.md is stale"
+expect_error 2 "usage" "$kinora"
+
+for preset in "$tree"/presets/*.yaml; do
+  name=$(basename "$preset" .yaml)
+  "$kinora" presets | grep -q "^$name " || fail "preset $name is not listed"
+  "$kinora" presets show "$name" >/dev/null
+done
+
+"$kinora" info | grep -q 'cpu' || fail "info: devices"
+"$kinora" info --codecs | grep -q 'h264' || fail "info: codecs"
+"$kinora" info "$model" | grep -q 'transformer' || fail "info: model"
+
+# Layers: the model's width, a preset over it, a file over that, a flag over all.
+printf 'steps: 3\nfps: 10\n' >a.yaml
+"$kinora" plan "${quick[@]}" --progress lines --config a.yaml --fps 12 -o x.mp4 2>plan.txt
+grep -q '160x96' plan.txt || fail "model default: $(cat plan.txt)"
+grep -q '12 fps' plan.txt || fail "flag over config: $(cat plan.txt)"
+grep -qE 'denoise +[0-9.]+ GiB' plan.txt || fail "memory: $(cat plan.txt)"
+[ ! -e x.mp4 ] || fail "plan wrote something"
+expect_error 4 "the budget is" "$kinora" plan "${quick[@]}" --memory 0.001 -o x.mp4
+
+"$kinora" render "${quick[@]}" --progress json -o y.mp4 >events.txt
+grep -q '"event":"begin","stage":"denoise"' events.txt || fail "events: $(head -3 events.txt)"
+grep -q '"event":"done","output":"y.mp4"' events.txt || fail "no done event"
+"$kinora" info y.mp4 | grep -q 'a red ball' || fail "info of a video"
+
+# The phases apart, through files, give the same frames.
+"$kinora" render "${quick[@]}" --embeds-out e.safetensors --latents-out l.safetensors
+"$kinora" info l.safetensors | grep -qF 'latents F32[16, 3, 12, 20]' || fail "latents: $("$kinora" info l.safetensors)"
+"$kinora" render "${quick[@]}" --embeds-in e.safetensors --latents-out l2.safetensors
+"$kinora" render "${quick[@]}" --latents-in l2.safetensors --frames-dir f2
+"$kinora" render "${quick[@]}" --frames-dir f1
+for f in f1/*.png; do
+  if command -v ffmpeg >/dev/null; then
+    a=$(ffmpeg -v error -i "$f" -f md5 -) b=$(ffmpeg -v error -i "f2/$(basename "$f")" -f md5 -)
+    [ "$a" = "$b" ] || fail "frame $(basename "$f") differs"
+  fi
+done
