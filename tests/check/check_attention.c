@@ -1,0 +1,133 @@
+/* tests/check/check_attention.c - dense attention and attention over a window plan. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "attention/window.h"
+#include "check.h"
+
+typedef struct attention_case {
+    float scale;
+    bool bias;
+    const kn_attn_plan *plan; /* NULL: dense */
+} attention_case;
+
+static kn_status run_attention(kn_dev *d, const check_args *a)
+{
+    const attention_case *n = a->params;
+    kn_attn_args args = {
+        .q = a->t[0], .k = a->t[1], .v = a->t[2], .scale = n->scale, .out = a->t[n->bias ? 4 : 3]};
+    if (n->bias) args.bias = a->t[3];
+    return n->plan ? kn_attn_sparse(d, &args, n->plan, NULL) : kn_attn_dense(d, &args, NULL);
+}
+
+/* An error e of the logits changes an output by at most 2 e sum(p |v|); the logits' error is eps times
+ * their sum of absolute products. So m = sum(p |v|) * (1 + largest sum of absolute products). */
+static void attention_magnitude(const check_args *ref, double *m)
+{
+    const attention_case *n = ref->params;
+    const double *q = ref->t[0].data, *k = ref->t[1].data, *v = ref->t[2].data;
+    const double *bias = n->bias ? ref->t[3].data : NULL;
+    int64_t lq = ref->t[0].dim[0], heads = ref->t[0].dim[1], dim = ref->t[0].dim[2];
+    int64_t lk = ref->t[1].dim[0], dv = ref->t[2].dim[2];
+    double *s = malloc((size_t)lk * sizeof *s);
+    uint8_t *visible = malloc((size_t)lk);
+    memset(visible, 1, (size_t)lk);
+    for (int64_t i = 0; i < lq; i++)
+        for (int64_t h = 0; h < heads; h++) {
+            double top = -INFINITY, sum = 0, largest = 0;
+            if (n->plan && kn_attn_plan_row(n->plan, (int)h, i, visible) != KN_OK) abort();
+            for (int64_t j = 0; j < lk; j++) {
+                double absolute = s[j] = bias ? bias[(h * lq + i) * lk + j] / n->scale : 0;
+                absolute = fabs(absolute);
+                for (int64_t c = 0; c < dim; c++) {
+                    double x = q[(i * heads + h) * dim + c] * k[(j * heads + h) * dim + c];
+                    s[j] += x;
+                    absolute += fabs(x);
+                }
+                s[j] = visible[j] ? s[j] * n->scale : -INFINITY;
+                top = fmax(top, s[j]);
+                largest = fmax(largest, absolute * n->scale);
+            }
+            for (int64_t j = 0; j < lk; j++) sum += s[j] = exp(s[j] - top);
+            for (int64_t c = 0; c < dv; c++) {
+                double weighted = 0;
+                for (int64_t j = 0; j < lk; j++)
+                    weighted += s[j] / sum * fabs(v[(j * heads + h) * dv + c]);
+                m[(i * heads + h) * dv + c] = weighted * (1 + largest);
+            }
+        }
+    free(s);
+    free(visible);
+}
+
+typedef struct shape {
+    int lq, lk, heads, dim, dv;
+} shape;
+
+static void attention_case_run(check *c, shape s, check_fill qk, check_fill v, attention_case n, int extra)
+{
+    kn_dtype t;
+    for (int i = 0; check_activation(c, i, &t); i++) {
+        if (!check_begin(c, "attention%s_%dx%d_%dx%d_%d_%s_%s_%s%s%s", n.plan ? "_window" : "", s.lq, s.lk,
+                         s.heads, s.dim, s.dv, kn_dtype_name(t), check_fill_name(qk), check_fill_name(v),
+                         n.bias ? "_bias" : "", extra ? "_strided" : ""))
+            continue;
+        check_in_strided(c, qk, t, 3, (int64_t[]){s.lq, s.heads, s.dim}, extra);
+        check_in_strided(c, qk, t, 3, (int64_t[]){s.lk, s.heads, s.dim}, extra);
+        check_in_strided(c, v, t, 3, (int64_t[]){s.lk, s.heads, s.dv}, extra);
+        if (n.bias) check_in(c, CHECK_NORMAL, KN_F32, 3, (int64_t[]){s.heads, s.lq, s.lk});
+        check_out_strided(c, t, 3, (int64_t[]){s.lq, s.heads, s.dv}, extra);
+        /* fp32 inside: a dot product of D terms ends about log2(D) roundings off in the mean and
+         * sqrt(D) when it goes badly, the exponential 2, the weighted sum as the dot product; times
+         * the 2 above. Equal terms, as of constant rows, round alike and their errors add up: half an
+         * eps for each of D. On bf16 the weights and the output are rounded to bf16 too. */
+        double eps = check_eps(KN_F32) * (32 + (qk == CHECK_CONSTANT ? s.dim : 0)) + 2 * check_eps(t);
+        check_bound b = {.tol = eps,
+                         .nmse = eps * eps,
+                         .magnitude = attention_magnitude,
+                         .flops = 4.0 * s.lq * s.lk * s.heads * (s.dim + s.dv) / 2};
+        check_run(c, run_attention, &n, NULL, &b);
+    }
+}
+
+static void window_cases(check *c)
+{
+    static const struct {
+        int grid[3], tile[3], query[3];
+        int64_t text;
+    } cases[] = {{{3, 9, 11}, {3, 3, 2}, {0, 0, 0}, 0}, {{3, 9, 11}, {3, 1, 1}, {3, 3, 2}, 7}};
+    for (int i = 0; i < 2; i++) {
+        kn_window_params w = {.layout = {.text = cases[i].text},
+                              .block = 16,
+                              .window = {{.size = 0}, {.size = 5}, {.size = 7}}};
+        memcpy(w.layout.grid, cases[i].grid, sizeof w.layout.grid);
+        memcpy(w.layout.tile, cases[i].tile, sizeof w.layout.tile);
+        memcpy(w.query_tile, cases[i].query, sizeof w.query_tile);
+        kn_attn_plan *plan;
+        if (kn_window_plan(&w, &plan) != KN_OK) abort();
+        int tokens = (int)plan->tokens;
+        attention_case n = {.scale = 0.125f, .plan = plan};
+        attention_case_run(c, (shape){tokens, tokens, 2, 64, 64}, CHECK_NORMAL, CHECK_NORMAL, n, 0);
+        attention_case_run(c, (shape){tokens, tokens, 1, 128, 128}, CHECK_SPIKE, CHECK_NORMAL, n, 8);
+        kn_attn_plan_free(&plan);
+    }
+}
+
+void check_attention(check *c)
+{
+    static const shape shapes[] = {{1, 1, 1, 1, 1},      {3, 5, 2, 8, 8},       {33, 97, 2, 16, 16},
+                                   {129, 95, 2, 64, 64}, {130, 300, 1, 128, 128}, {40, 191, 1, 72, 48},
+                                   {31, 200, 1, 384, 384}, {20, 33, 1, 257, 13}};
+    attention_case plain = {.scale = 0.125f}, biased = {.scale = 1.0f, .bias = true};
+    for (int i = 0; i < (int)(sizeof shapes / sizeof *shapes); i++) {
+        attention_case_run(c, shapes[i], CHECK_NORMAL, CHECK_NORMAL, plain, 0);
+        attention_case_run(c, shapes[i], CHECK_NORMAL, CHECK_NORMAL, biased, 0);
+        attention_case_run(c, shapes[i], CHECK_NORMAL, CHECK_NORMAL, plain, 16);
+    }
+    for (int f = 0; f < CHECK_FILLS; f++) {
+        attention_case_run(c, shapes[3], CHECK_NORMAL, (check_fill)f, plain, 0);
+        attention_case_run(c, shapes[3], (check_fill)f, CHECK_NORMAL, plain, 0);
+    }
+    window_cases(c);
+}
