@@ -188,19 +188,19 @@ def direction_passes(colors, color, direction):
 
 
 def summary(clips, prompts):
-    """Rates over clips; `shuffled` is how many pass with another clip's prompt."""
+    """Rates over clips; shuffled_rate is how many pass with a prompt of another color."""
     found = [clip_colors(frames) for frames in clips]
     asked = [asked_color(p) for p in prompts]
     usable = [i for i, color in enumerate(asked) if color]
     passed = [color_passes(found[i], asked[i]) for i in usable]
     shift = max(1, len(usable) * 37 // 160)
-    shuffled = [color_passes(found[i], asked[usable[(k + shift) % len(usable)]])
-                for k, i in enumerate(usable)]
+    others = [(i, asked[usable[(k + shift) % len(usable)]]) for k, i in enumerate(usable)]
+    shuffled = [color_passes(found[i], color) for i, color in others if color != asked[i]]
     directions = [direction_passes(found[i], asked[i], asked_direction(prompts[i]))
                   for i in usable if asked_direction(prompts[i])]
     directions = [d for d in directions if d is not None]
     return dict(clips=len(usable), color_rate=sum(passed) / max(1, len(usable)),
-                shuffled_rate=sum(shuffled) / max(1, len(usable)),
+                shuffled_rate=sum(shuffled) / max(1, len(shuffled)),
                 directions_checked=len(directions),
                 direction_rate=sum(map(bool, directions)) / max(1, len(directions)),
                 failed=[prompts[i] for i, ok in zip(usable, passed) if not ok])
