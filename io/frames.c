@@ -12,10 +12,10 @@
 #include "io/memory.h"
 #include "io/png.h"
 
-/* ---- floats to a PNG --------------------------------------------------------------------------- */
+/* ---- floats to a PNG ------------------------------------------------------------------------- */
 
-static kn_status write_png(const char *path, const float *rgb, int width_px, int height_px, int bits,
-                           const char *const *text)
+static kn_status write_png(const char *path, const float *rgb, int width_px, int height_px,
+                           int bits, const char *const *text)
 {
     if (bits != 8 && bits != 16)
         return kn_fail(KN_ERR_ARG, "%s: expected 8 or 16 bits, found %d", path, bits);
@@ -57,7 +57,7 @@ kn_status kn_frames_write(const char *folder, int64_t index, const float *rgb, i
     return st;
 }
 
-/* ---- finding PNG files ------------------------------------------------------------------------- */
+/* ---- finding PNG files ----------------------------------------------------------------------- */
 
 /* "%d" or "%0Nd" in a path: what stands before, the least number of digits, what stands after. */
 typedef struct pattern {
@@ -167,7 +167,8 @@ static kn_status list_pattern(const char *path, const pattern *p, kn_frame_list 
     int capacity = 0;
     for (int number = 0;; number++) {
         char *name;
-        KN_TRY(kn_asprintf(&name, "%.*s%0*d%s", p->prefix_bytes, path, p->digits, number, p->suffix));
+        KN_TRY(
+            kn_asprintf(&name, "%.*s%0*d%s", p->prefix_bytes, path, p->digits, number, p->suffix));
         if (!exists(name)) {
             kn_free(name);
             if (number == 0) continue; /* many programs count from 1 */
@@ -199,14 +200,14 @@ kn_status kn_frames_list(const char *path, kn_frame_list *list)
     return st;
 }
 
-/* ---- contact sheet ----------------------------------------------------------------------------- */
+/* ---- contact sheet --------------------------------------------------------------------------- */
 
 enum { GUTTER_PX = 4 };
 
 struct kn_contact_sheet {
     int64_t total, next;
     int tiles, columns, rows;
-    int width_px, height_px;           /* of a frame */
+    int width_px, height_px; /* of a frame */
     int tile_width_px, tile_height_px;
     int sheet_width_px, sheet_height_px;
     float *pixels; /* [sheet_height_px, sheet_width_px, 3] */
@@ -240,11 +241,11 @@ kn_status kn_contact_sheet_build(int64_t total_frames, int tiles, int width_px, 
     *out = NULL;
     if (total_frames < 1 || tiles < 1 || tiles > 1024 || width_px < 1 || height_px < 1 ||
         max_width_px > KN_PNG_MAX_PX)
-        return kn_fail(KN_ERR_ARG,
-                       "contact sheet: expected frames >= 1, tiles 1..1024, a frame size, and a width "
-                       "of at most %d pixels; found %lld, %d, %dx%d, %d",
-                       KN_PNG_MAX_PX, (long long)total_frames, tiles, width_px, height_px,
-                       max_width_px);
+        return kn_fail(
+            KN_ERR_ARG,
+            "contact sheet: expected frames >= 1, tiles 1..1024, a frame size, and a width "
+            "of at most %d pixels; found %lld, %d, %dx%d, %d",
+            KN_PNG_MAX_PX, (long long)total_frames, tiles, width_px, height_px, max_width_px);
     kn_contact_sheet s = {.total = total_frames, .width_px = width_px, .height_px = height_px};
     s.tiles = tiles < total_frames ? tiles : (int)total_frames;
     while (s.columns * s.columns < s.tiles) s.columns++;
@@ -286,8 +287,8 @@ void kn_contact_sheet_free(kn_contact_sheet **handle)
     *handle = NULL;
 }
 
-/* line = from [from_width,3] made narrower: new pixel i is the mean over [i, i+1) * from_width / width,
- * with the parts of pixels at both ends counted by their share. */
+/* line = from [from_width,3] made narrower: new pixel i is the mean over [i, i+1) * from_width /
+ * width, with the parts of pixels at both ends counted by their share. */
 static void narrow(const float *from, int from_width, float *line, int width)
 {
     double scale = (double)from_width / width;

@@ -1,10 +1,11 @@
 /* io/frames.h - frames as PNG files, and a sheet of small frames to look at.
  *
- * Purpose   Writes a clip as numbered PNG files, finds such files again, and builds the contact sheet
- *           that shows a clip in one picture while its frames stream by.
+ * Purpose   Writes a clip as numbered PNG files, finds such files again, and builds the contact
+ *           sheet that shows a clip in one picture while its frames stream by.
  * Shapes    A frame is [H,W,3] float R'G'B' in [0,1], as in io/video.h; values outside are clipped.
  * Cost      A PNG: one frame of bytes. A sheet: its own pixels as float; frames are never kept.
- * Errors    KN_ERR_IO, KN_ERR_ARG, KN_ERR_FORMAT, KN_ERR_NUMERIC (NaN), KN_ERR_NOMEM; with the path.
+ * Errors    KN_ERR_IO, KN_ERR_ARG, KN_ERR_FORMAT, KN_ERR_NUMERIC (NaN), KN_ERR_NOMEM; with the
+ *           path.
  * Threads   Different files and sheets are independent.
  */
 #ifndef KN_IO_FRAMES_H
@@ -15,10 +16,10 @@
 
 #include "io/status.h"
 
-/* ---- sequences of PNG files -------------------------------------------------------------------- */
+/* ---- sequences of PNG files ------------------------------------------------------------------ */
 
-/* Write folder/frame_%05d.png, index from 0. bits: 8 or 16. The folder is made when it is missing (its
- * parent must exist). text: as for kn_png_write. */
+/* Write folder/frame_%05d.png, index from 0. bits: 8 or 16. The folder is made when it is missing
+ * (its parent must exist). text: as for kn_png_write. */
 KN_CHECKED kn_status kn_frames_write(const char *folder, int64_t index, const float *rgb,
                                      int width_px, int height_px, int bits,
                                      const char *const *text);
@@ -37,7 +38,7 @@ bool kn_frames_is_list(const char *path);
 KN_CHECKED kn_status kn_frames_list(const char *path, kn_frame_list *list);
 void kn_frames_list_free(kn_frame_list *list);
 
-/* ---- contact sheet ----------------------------------------------------------------------------- */
+/* ---- contact sheet --------------------------------------------------------------------------- */
 
 typedef struct kn_contact_sheet kn_contact_sheet;
 

@@ -14,7 +14,7 @@
 
 #include "io/video_libav.h"
 
-/* ---- tables ------------------------------------------------------------------------------------ */
+/* ---- tables ---------------------------------------------------------------------------------- */
 
 typedef enum chroma { CHROMA_420, CHROMA_422, CHROMA_444, CHROMA_RGB, CHROMA_PALETTE } chroma;
 
@@ -34,9 +34,9 @@ typedef struct codec_row {
     bool odd_in_420; /* an odd size fits 4:2:0 */
 } codec_row;
 
-#define X26X_PRESETS \
-    "ultrafast superfast veryfast faster fast medium slow slower veryslow placebo"
+#define X26X_PRESETS "ultrafast superfast veryfast faster fast medium slow slower veryslow placebo"
 
+/* clang-format off */
 static const codec_row codecs[] = {
     {"h264", {"libx264"}, "mp4 mov mkv", {8, 10}, "8 10",
      0, 51, 16, "crf 0..51, lower is better; default 16",
@@ -64,6 +64,7 @@ static const codec_row codecs[] = {
      0, 100, 90, "0..100, higher is better; default 90",
      "lossy lossless", -1, "lossy", "lossy or lossless; default lossy", CHROMA_RGB, true},
 };
+/* clang-format on */
 enum { CODECS = sizeof codecs / sizeof codecs[0] };
 
 /* Extension, libavformat muxer, and what "auto" tries first. */
@@ -85,7 +86,7 @@ static bool has_word(const char *list, const char *word)
     return false;
 }
 
-/* SVT-AV1 can code no side under 64 pixels and no odd side (EbEncHandle.c, verify_settings). */
+/* SVT-AV1 can code no side under 64 pixels and no odd side (its own check of settings). */
 static bool encoder_fits(const char *encoder, int width_px, int height_px)
 {
     if (strcmp(encoder, "libsvtav1")) return true;
@@ -102,7 +103,10 @@ static const AVCodec *find_encoder(const codec_row *row, int width_px, int heigh
     return NULL;
 }
 
-int kn_video_codecs_count(void) { return CODECS; }
+int kn_video_codecs_count(void)
+{
+    return CODECS;
+}
 
 kn_video_codec_info kn_video_codecs_at(int i)
 {
@@ -131,7 +135,7 @@ static const char *list_codecs(const char *extension, char *text, size_t size)
     return text[0] ? text : "none";
 }
 
-/* ---- the choice -------------------------------------------------------------------------------- */
+/* ---- the choice ------------------------------------------------------------------------------ */
 
 static kn_status choose_container(const char *path, const struct container_row **out)
 {
@@ -143,10 +147,11 @@ static kn_status choose_container(const char *path, const struct container_row *
                 *out = &containers[i];
                 return KN_OK;
             }
-    return kn_fail(KN_ERR_ARG,
-                   "%s: expected a video file name that ends in .mp4 .mov .mkv .webm .gif or .webp, "
-                   "found '%s'",
-                   path, dot ? dot : "no extension");
+    return kn_fail(
+        KN_ERR_ARG,
+        "%s: expected a video file name that ends in .mp4 .mov .mkv .webm .gif or .webp, "
+        "found '%s'",
+        path, dot ? dot : "no extension");
 }
 
 static kn_status choose_codec(const kn_video_writer_params *p, const struct container_row *box,
@@ -194,7 +199,8 @@ static enum AVPixelFormat pixel_format(chroma layout, int depth, const char *enc
     return AV_PIX_FMT_NONE;
 }
 
-/* Can this build of the encoder take the format? (x264 and x265 may be built for one depth only.) */
+/* Can this build of the encoder take the format? (x264 and x265 may be built for one depth
+ * only.) */
 static bool takes_format(const AVCodec *c, enum AVPixelFormat format)
 {
     const enum AVPixelFormat *list = NULL;
@@ -216,17 +222,19 @@ static kn_status check_size_and_rate(const kn_video_writer_params *p)
     if (p->width_px < 2 || p->height_px < 2 || p->width_px > KN_VIDEO_MAX_SIDE_PX ||
         p->height_px > KN_VIDEO_MAX_SIDE_PX ||
         (int64_t)p->width_px * p->height_px > KN_VIDEO_MAX_PIXELS)
-        return kn_fail(KN_ERR_ARG,
-                       "%s: expected a frame size of 2..%d pixels a side and at most %d pixels, found "
-                       "%dx%d",
-                       p->path, KN_VIDEO_MAX_SIDE_PX, KN_VIDEO_MAX_PIXELS, p->width_px,
-                       p->height_px);
+        return kn_fail(
+            KN_ERR_ARG,
+            "%s: expected a frame size of 2..%d pixels a side and at most %d pixels, found "
+            "%dx%d",
+            p->path, KN_VIDEO_MAX_SIDE_PX, KN_VIDEO_MAX_PIXELS, p->width_px, p->height_px);
     /* 1000 frames per second: mp4, mkv and gif clocks still keep frames apart. */
     if (p->fps_num <= 0 || p->fps_den <= 0 || p->fps_num / p->fps_den > 1000 ||
         p->fps_den / p->fps_num > 1000)
-        return kn_fail(KN_ERR_ARG, "%s: expected a frame rate of 1/1000..1000 per second, found %d/%d",
-                       p->path, p->fps_num, p->fps_den);
-    if (p->threads < 0) return kn_fail(KN_ERR_ARG, "threads: expected 0 or more, found %d", p->threads);
+        return kn_fail(KN_ERR_ARG,
+                       "%s: expected a frame rate of 1/1000..1000 per second, found %d/%d", p->path,
+                       p->fps_num, p->fps_den);
+    if (p->threads < 0)
+        return kn_fail(KN_ERR_ARG, "threads: expected 0 or more, found %d", p->threads);
     return KN_OK;
 }
 
@@ -310,7 +318,7 @@ kn_status kn_video_choose(const kn_video_writer_params *p, kn_video_choice *c)
                        "this build's %s cannot code %d bits (%s): choose another bit depth of: %s",
                        c->encoder->name, c->bit_depth, av_get_pix_fmt_name(c->pix_fmt),
                        row->bit_depths);
-    /* QuickTime and Safari play HEVC only under this sample entry name (Apple TN3116: hvc1). */
+    /* QuickTime and Safari play HEVC only under this sample entry name (Apple's HLS authoring specification). */
     if (!strcmp(row->name, "h265") && strcmp(box->extension, "mkv"))
         c->codec_tag = MKTAG('h', 'v', 'c', '1');
     return KN_OK;
@@ -322,7 +330,7 @@ kn_status kn_video_writer_check(const kn_video_writer_params *params)
     return kn_video_choose(params, &unused);
 }
 
-/* ---- encoder options --------------------------------------------------------------------------- */
+/* ---- encoder options ------------------------------------------------------------------------- */
 
 /* Options as the encoder takes them; a failing av_dict_set shows as a missing option, so it is
  * counted here and checked once. */
@@ -363,7 +371,10 @@ static void options_x265(AVCodecContext *ctx, const kn_video_choice *c, options 
      * options. x265 wants a picture of at least one coding tree block (x265 docs, --ctu). */
     int side = ctx->width < ctx->height ? ctx->width : ctx->height;
     set(o, "x265-params", "log-level=none:info=0:frame-threads=%d:pools=%d%s", X265_FRAME_THREADS,
-        c->threads, side < 32 ? ":ctu=16" : side < 64 ? ":ctu=32" : "");
+        c->threads,
+        side < 32   ? ":ctu=16"
+        : side < 64 ? ":ctu=32"
+                    : "");
 }
 
 static void quiet_svt(void)
@@ -444,11 +455,9 @@ static const struct encoder_row {
     const char *name;
     void (*options)(AVCodecContext *, const kn_video_choice *, options *);
 } encoders[] = {
-    {"libx264", options_x264},     {"libx265", options_x265},
-    {"libsvtav1", options_svtav1}, {"libaom-av1", options_aom},
-    {"libvpx-vp9", options_vp9},   {"prores_ks", options_prores},
-    {"ffv1", options_ffv1},        {"libwebp_anim", options_webp},
-    {"gif", options_none},
+    {"libx264", options_x264},   {"libx265", options_x265},      {"libsvtav1", options_svtav1},
+    {"libaom-av1", options_aom}, {"libvpx-vp9", options_vp9},    {"prores_ks", options_prores},
+    {"ffv1", options_ffv1},      {"libwebp_anim", options_webp}, {"gif", options_none},
 };
 
 static void tag_colour(AVCodecContext *ctx)

@@ -16,17 +16,17 @@
 #include "io/video.h"
 
 typedef struct kn_video_choice {
-    const char *codec;          /* name in the table                                            */
-    const char *extension;      /* "mp4": without the dot                                       */
-    const char *muxer;          /* libavformat's name                                           */
+    const char *codec;     /* name in the table                                            */
+    const char *extension; /* "mp4": without the dot                                       */
+    const char *muxer;     /* libavformat's name                                           */
     const AVCodec *encoder;
     enum AVPixelFormat pix_fmt; /* what the encoder gets                                        */
     int bit_depth;
-    double quality;             /* resolved default; negative: the codec has no such setting    */
-    const char *preset;         /* resolved default; "" when the codec has none                 */
-    int threads;                /* resolved                                                     */
-    bool chroma_forced;         /* 4:4:4 because the size is odd                                */
-    uint32_t codec_tag;         /* for the stream; 0: the muxer's own choice                    */
+    double quality;     /* resolved default; negative: the codec has no such setting    */
+    const char *preset; /* resolved default; "" when the codec has none                 */
+    int threads;        /* resolved                                                     */
+    bool chroma_forced; /* 4:4:4 because the size is odd                                */
+    uint32_t codec_tag; /* for the stream; 0: the muxer's own choice                    */
 } kn_video_choice;
 
 /* Check every field of params that needs no file, and choose. */

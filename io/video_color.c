@@ -14,9 +14,9 @@ typedef struct weights {
 } weights;
 
 static const weights matrices[] = {
-    {AVCOL_SPC_BT709, 0.2126f, 0.0722f},     {AVCOL_SPC_FCC, 0.30f, 0.11f},
-    {AVCOL_SPC_BT470BG, 0.299f, 0.114f},     {AVCOL_SPC_SMPTE170M, 0.299f, 0.114f},
-    {AVCOL_SPC_SMPTE240M, 0.212f, 0.087f},   {AVCOL_SPC_BT2020_NCL, 0.2627f, 0.0593f},
+    {AVCOL_SPC_BT709, 0.2126f, 0.0722f},   {AVCOL_SPC_FCC, 0.30f, 0.11f},
+    {AVCOL_SPC_BT470BG, 0.299f, 0.114f},   {AVCOL_SPC_SMPTE170M, 0.299f, 0.114f},
+    {AVCOL_SPC_SMPTE240M, 0.212f, 0.087f}, {AVCOL_SPC_BT2020_NCL, 0.2627f, 0.0593f},
 };
 
 static const weights *find_weights(enum AVColorSpace matrix)
@@ -26,7 +26,7 @@ static const weights *find_weights(enum AVColorSpace matrix)
     return NULL;
 }
 
-/* ---- R'G'B' to planes -------------------------------------------------------------------------- */
+/* ---- R'G'B' to planes ------------------------------------------------------------------------ */
 
 /* One row as three planes of floats in [0,1]; false when there is a NaN. */
 static bool load_row(const float *f, const uint16_t *u, int width, float *r, float *g, float *b)
@@ -162,7 +162,7 @@ kn_status kn_color_pack(const float *f, const uint16_t *u, AVFrame *dst, int64_t
     return st;
 }
 
-/* ---- planes to R'G'B' -------------------------------------------------------------------------- */
+/* ---- planes to R'G'B' ------------------------------------------------------------------------ */
 
 kn_status kn_color_source_of(enum AVPixelFormat format, enum AVColorSpace matrix,
                              enum AVColorRange range, int height_px, kn_color_source *out)
@@ -177,7 +177,8 @@ kn_status kn_color_source_of(enum AVPixelFormat format, enum AVColorSpace matrix
         readable = top <= 16 && (top > 8 || !(d->flags & AV_PIX_FMT_FLAG_BE));
     }
     if (!readable)
-        return kn_fail(KN_ERR_UNSUPPORTED, "pixel format %s cannot be read", d ? d->name : "(none)");
+        return kn_fail(KN_ERR_UNSUPPORTED, "pixel format %s cannot be read",
+                       d ? d->name : "(none)");
     if (d->flags & (AV_PIX_FMT_FLAG_RGB | AV_PIX_FMT_FLAG_PAL)) {
         *out = (kn_color_source){AVCOL_SPC_RGB, false, true};
         return KN_OK;
@@ -195,7 +196,8 @@ kn_status kn_color_source_of(enum AVPixelFormat format, enum AVColorSpace matrix
 }
 
 /* n code values of component c, row y of its plane. */
-static void read_row(const AVFrame *src, const AVPixFmtDescriptor *d, int c, int y, int n, float *to)
+static void read_row(const AVFrame *src, const AVPixFmtDescriptor *d, int c, int y, int n,
+                     float *to)
 {
     const AVComponentDescriptor *k = &d->comp[c];
     const uint8_t *p = src->data[k->plane] + (ptrdiff_t)y * src->linesize[k->plane] + k->offset;
@@ -308,7 +310,8 @@ static void unpack_ycc(const AVFrame *src, const AVPixFmtDescriptor *d, const kn
     }
     read_chroma(src, d, 1, y, row);
     read_chroma(src, d, 2, y, row);
-    if (how->matrix == AVCOL_SPC_RGB) { /* the three components are G B R (H.273 table 4, value 0) */
+    if (how->matrix ==
+        AVCOL_SPC_RGB) { /* the three components are G B R (H.273 table 4, value 0) */
         scale_row(row[1], width, luma_scale, luma_offset);
         scale_row(row[2], width, luma_scale, luma_offset);
         for (int x = 0; x < width; x++) {

@@ -13,7 +13,7 @@
 
 #include "io/log.h"
 
-/* ---- messages ---------------------------------------------------------------------------------- */
+/* ---- messages -------------------------------------------------------------------------------- */
 
 static void log_line(void *object, int level, const char *fmt, va_list ap)
 {
@@ -28,7 +28,10 @@ static void log_line(void *object, int level, const char *fmt, va_list ap)
     if (n) kn_log(to, "libav", "%s", text);
 }
 
-static void setup_once(void) { av_log_set_callback(log_line); }
+static void setup_once(void)
+{
+    av_log_set_callback(log_line);
+}
 
 void kn_libav_setup(void)
 {
@@ -70,7 +73,7 @@ kn_status kn_libav_fail(int code, kn_status otherwise, const char *fmt, ...)
     return kn_fail(status_of(code, otherwise), "%s: %s", phrase, reason);
 }
 
-/* ---- byte stream ------------------------------------------------------------------------------- */
+/* ---- byte stream ----------------------------------------------------------------------------- */
 
 enum { BUFFER_BYTES = 1 << 16 };
 
@@ -78,8 +81,7 @@ static int read_bytes(void *opaque, uint8_t *to, int bytes)
 {
     kn_libav_file *f = opaque;
     ssize_t n;
-    do
-        n = read(f->fd, to, (size_t)bytes);
+    do n = read(f->fd, to, (size_t)bytes);
     while (n < 0 && errno == EINTR);
     if (n < 0) {
         if (!f->error) f->error = errno;

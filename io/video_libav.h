@@ -1,8 +1,8 @@
 /* io/video_libav.h - what every file of io/video*.c needs around FFmpeg's libraries.
  *
- * Purpose   libav's messages go to io/log.h instead of stderr; its error codes become kn_status with
- *           text; its byte stream is a file descriptor of ours, so that the errno of a full disk is
- *           not lost and the file can be fsynced.
+ * Purpose   libav's messages go to io/log.h instead of stderr; its error codes become kn_status
+ *           with text; its byte stream is a file descriptor of ours, so that the errno of a full
+ *           disk is not lost and the file can be fsynced.
  * Versions  FFmpeg 4.4 to 7.x; differences are guarded here or beside their only use.
  */
 #ifndef KN_IO_VIDEO_LIBAV_H
@@ -19,8 +19,8 @@
 /* Route libav's log to kn_log at KN_LOG_DEBUG and above. Cheap to call again. */
 void kn_libav_setup(void);
 
-/* Store "<phrase>: <text of code>" with the status that fits the code: errno values of the disk give
- * KN_ERR_IO, ENOMEM KN_ERR_NOMEM, a missing codec KN_ERR_UNSUPPORTED, the rest `otherwise`. */
+/* Store "<phrase>: <text of code>" with the status that fits the code: errno values of the disk
+ * give KN_ERR_IO, ENOMEM KN_ERR_NOMEM, a missing codec KN_ERR_UNSUPPORTED, the rest `otherwise`. */
 kn_status kn_libav_fail(int code, kn_status otherwise, const char *fmt, ...) KN_PRINTF(3, 4);
 
 /* Byte stream over a descriptor. */

@@ -73,7 +73,7 @@ void kn_palette_count(kn_palette *p, const uint8_t *rgb, int64_t pixels)
     }
 }
 
-/* ---- building ---------------------------------------------------------------------------------- */
+/* ---- building -------------------------------------------------------------------------------- */
 
 static void measure(const point *points, box *b)
 {
@@ -156,8 +156,8 @@ kn_status kn_palette_build(kn_palette *p, uint32_t argb[256])
     for (int i = 0; i < 256; i++) argb[i] = 0;
     for (int i = 0; i < p->colors; i++) {
         for (int k = 0; k < 3; k++) p->rgb[i][k] = (uint8_t)(boxes[i].mean[k] + 0.5);
-        argb[i] = 0xFF000000u | (uint32_t)p->rgb[i][0] << 16 | (uint32_t)p->rgb[i][1] << 8 |
-                  p->rgb[i][2];
+        argb[i] =
+            0xFF000000u | (uint32_t)p->rgb[i][0] << 16 | (uint32_t)p->rgb[i][1] << 8 | p->rgb[i][2];
     }
     for (int i = 0; i < CELLS; i++) p->nearest[i] = UNKNOWN;
 done:
@@ -166,7 +166,7 @@ done:
     return st;
 }
 
-/* ---- mapping ----------------------------------------------------------------------------------- */
+/* ---- mapping --------------------------------------------------------------------------------- */
 
 static int distance2(const uint8_t *a, const uint8_t *b)
 {

@@ -1,11 +1,12 @@
 /* io/video_palette.h - the colours of a GIF.
  *
- * Purpose   One palette for a whole clip, so that still areas stay still: frames are counted first, then
- *           the palette is built, then every frame is mapped.
- * Method    Histogram of 2^18 cells; boxes of cells are split at their mean along the axis of largest
- *           variance, largest total variance first (the variance form of median cut: Heckbert 1982,
- *           Wan, Wong, Prusinkiewicz 1988). Colours that the palette lacks are dithered by an 8x8
- *           ordered matrix (Bayer 1973), which, unlike error diffusion, does not flicker.
+ * Purpose   One palette for a whole clip, so that still areas stay still: frames are counted first,
+ *           then the palette is built, then every frame is mapped.
+ * Method    Histogram of 2^18 cells; boxes of cells are split at their mean along the axis of
+ *           largest variance, largest total variance first (the variance form of median cut:
+ *           Heckbert 1982, Wan, Wong, Prusinkiewicz 1988). Colours that the palette lacks are
+ *           dithered by an 8x8 ordered matrix (Bayer 1973), which, unlike error diffusion, does not
+ *           flicker.
  * Shapes    rgb: [pixels,3] bytes.
  * Cost      16 MiB; building takes some 10 ms, mapping a table look-up per pixel.
  */

@@ -40,10 +40,11 @@ struct kn_video_reader {
 
 /* Containers of single streams that a video can come in; playlists (hls, concat, dash) and devices,
  * which could make a file name others, are not among them. */
-static const char formats[] = "mov,mp4,matroska,webm,gif,avi,mpegts,mpeg,mpegvideo,h264,hevc,av1,obu,"
-                              "ivf,flv,ogg,mjpeg,yuv4mpegpipe,mxf,asf,nut,apng,png_pipe,jpeg_pipe";
+static const char formats[] =
+    "mov,mp4,matroska,webm,gif,avi,mpegts,mpeg,mpegvideo,h264,hevc,av1,obu,"
+    "ivf,flv,ogg,mjpeg,yuv4mpegpipe,mxf,asf,nut,apng,png_pipe,jpeg_pipe";
 
-/* ---- opening a container ----------------------------------------------------------------------- */
+/* ---- opening a container --------------------------------------------------------------------- */
 
 static kn_status open_container(const char *path, AVFormatContext **in)
 {
@@ -56,19 +57,19 @@ static kn_status open_container(const char *path, AVFormatContext **in)
     int r = avformat_open_input(in, url, NULL, &options);
     av_dict_free(&options);
     kn_free(url);
-    if (r < 0)
-        return kn_libav_fail(r, KN_ERR_FORMAT, "cannot open %s as a video", path);
+    if (r < 0) return kn_libav_fail(r, KN_ERR_FORMAT, "cannot open %s as a video", path);
     return KN_OK;
 }
 
-/* Look into the streams for their parameters; the decoders that libavformat opens for it get our limit
- * on pixels too. */
+/* Look into the streams for their parameters; the decoders that libavformat opens for it get our
+ * limit on pixels too. */
 static kn_status probe_streams(AVFormatContext *in, const char *path)
 {
     unsigned n = in->nb_streams;
     AVDictionary **options = n ? av_calloc(n, sizeof(AVDictionary *)) : NULL;
     if (n && !options) return kn_fail(KN_ERR_NOMEM, "%s: out of memory for %u streams", path, n);
-    for (unsigned i = 0; i < n; i++) av_dict_set_int(&options[i], "max_pixels", KN_VIDEO_MAX_PIXELS, 0);
+    for (unsigned i = 0; i < n; i++)
+        av_dict_set_int(&options[i], "max_pixels", KN_VIDEO_MAX_PIXELS, 0);
     int r = avformat_find_stream_info(in, options);
     for (unsigned i = 0; i < n; i++) av_dict_free(&options[i]);
     av_free(options);
@@ -104,8 +105,9 @@ static int rotation_of(const AVStream *stream, const char *path)
     if (isnan(counterclockwise)) return 0;
     int quarters = (int)lround(-counterclockwise / 90.0);
     if (fabs(-counterclockwise - 90.0 * quarters) > 1.0)
-        kn_log(KN_LOG_WARN, "video", "%s: shown turned by %g degrees; only quarter turns are applied",
-               path, -counterclockwise);
+        kn_log(KN_LOG_WARN, "video",
+               "%s: shown turned by %g degrees; only quarter turns are applied", path,
+               -counterclockwise);
     return ((quarters % 4) + 4) % 4 * 90;
 }
 
@@ -120,8 +122,8 @@ static void fill_rates(kn_video_reader *r, const AVStream *stream)
         info->fps_den = rate.den;
     }
     if (average.num > 0 && average.den > 0 && nominal.num > 0 && nominal.den > 0) {
-        /* A clock of whole milliseconds or hundredths makes a constant rate look uneven: differences
-         * of less than one tick, or 1 %, do not count. */
+        /* A clock of whole milliseconds or hundredths makes a constant rate look uneven:
+         * differences of less than one tick, or 1 %, do not count. */
         double interval_s = 1 / av_q2d(average), off_s = fabs(interval_s - 1 / av_q2d(nominal));
         info->variable_rate = off_s > 0.01 * interval_s && off_s > av_q2d(stream->time_base);
     }
@@ -142,9 +144,10 @@ static kn_status check_size(const char *path, int width, int height)
 {
     if (width < 1 || height < 1 || width > KN_VIDEO_MAX_SIDE_PX || height > KN_VIDEO_MAX_SIDE_PX ||
         (int64_t)width * height > KN_VIDEO_MAX_PIXELS)
-        return kn_fail(KN_ERR_FORMAT,
-                       "%s: expected frames of 1..%d pixels a side and at most %d pixels, found %dx%d",
-                       path, KN_VIDEO_MAX_SIDE_PX, KN_VIDEO_MAX_PIXELS, width, height);
+        return kn_fail(
+            KN_ERR_FORMAT,
+            "%s: expected frames of 1..%d pixels a side and at most %d pixels, found %dx%d", path,
+            KN_VIDEO_MAX_SIDE_PX, KN_VIDEO_MAX_PIXELS, width, height);
     return KN_OK;
 }
 
@@ -166,8 +169,8 @@ static kn_status open_decoder(kn_video_reader *r, const AVStream *stream, int th
     const AVCodecParameters *par = stream->codecpar;
     const AVCodec *codec = avcodec_find_decoder(par->codec_id);
     if (!codec)
-        return kn_fail(KN_ERR_UNSUPPORTED, "%s: no decoder for %s in this build's libavcodec", r->path,
-                       avcodec_get_name(par->codec_id));
+        return kn_fail(KN_ERR_UNSUPPORTED, "%s: no decoder for %s in this build's libavcodec",
+                       r->path, avcodec_get_name(par->codec_id));
     r->decoder = avcodec_alloc_context3(codec);
     r->packet = av_packet_alloc();
     r->frame = av_frame_alloc();
@@ -184,7 +187,8 @@ static kn_status open_decoder(kn_video_reader *r, const AVStream *stream, int th
         code = avcodec_open2(r->decoder, codec, NULL);
     }
     if (code < 0)
-        return kn_libav_fail(code, KN_ERR_FORMAT, "%s: opening the %s decoder", r->path, codec->name);
+        return kn_libav_fail(code, KN_ERR_FORMAT, "%s: opening the %s decoder", r->path,
+                             codec->name);
     snprintf(r->info.codec, sizeof r->info.codec, "%s", avcodec_get_name(par->codec_id));
     return KN_OK;
 }
@@ -194,7 +198,8 @@ static kn_status open_libav(kn_video_reader *r, int threads)
     KN_TRY(open_container(r->path, &r->in));
     KN_TRY(probe_streams(r->in, r->path));
     r->index = av_find_best_stream(r->in, AVMEDIA_TYPE_VIDEO, -1, -1, NULL, 0);
-    if (r->index < 0) return kn_fail(KN_ERR_FORMAT, "%s: expected a video stream, found none", r->path);
+    if (r->index < 0)
+        return kn_fail(KN_ERR_FORMAT, "%s: expected a video stream, found none", r->path);
     for (unsigned i = 0; i < r->in->nb_streams; i++) {
         if ((int)i != r->index) r->in->streams[i]->discard = AVDISCARD_ALL;
         if (r->in->streams[i]->codecpar->codec_type == AVMEDIA_TYPE_AUDIO) r->info.has_audio = true;
@@ -218,20 +223,21 @@ static kn_status open_libav(kn_video_reader *r, int threads)
     bool turned = r->info.rotation_deg % 180 != 0;
     r->info.width_px = turned ? par->height : par->width;
     r->info.height_px = turned ? par->width : par->height;
-    AVRational sar = stream->sample_aspect_ratio.num ? stream->sample_aspect_ratio
-                                                     : par->sample_aspect_ratio;
+    AVRational sar =
+        stream->sample_aspect_ratio.num ? stream->sample_aspect_ratio : par->sample_aspect_ratio;
     if (sar.num > 0 && sar.den > 0) {
         r->info.sar_num = turned ? sar.den : sar.num;
         r->info.sar_den = turned ? sar.num : sar.den;
     }
     snprintf(r->info.container, sizeof r->info.container, "%s", r->in->iformat->name);
     if (r->info.matrix_guessed)
-        kn_log(KN_LOG_INFO, "video", "%s does not state its colour matrix: read as %s, by its height",
-               r->path, r->info.matrix);
+        kn_log(KN_LOG_INFO, "video",
+               "%s does not state its colour matrix: read as %s, by its height", r->path,
+               r->info.matrix);
     return KN_OK;
 }
 
-/* ---- opening files of pictures ----------------------------------------------------------------- */
+/* ---- opening files of pictures --------------------------------------------------------------- */
 
 static void fill_rgb8(kn_video_info *info, const char *container)
 {
@@ -314,11 +320,17 @@ void kn_video_reader_close(kn_video_reader **handle)
     kn_free(r);
 }
 
-const kn_video_info *kn_video_reader_info(const kn_video_reader *r) { return &r->info; }
+const kn_video_info *kn_video_reader_info(const kn_video_reader *r)
+{
+    return &r->info;
+}
 
-double kn_video_reader_time_s(const kn_video_reader *r) { return r->time_s; }
+double kn_video_reader_time_s(const kn_video_reader *r)
+{
+    return r->time_s;
+}
 
-/* ---- frames ------------------------------------------------------------------------------------ */
+/* ---- frames ---------------------------------------------------------------------------------- */
 
 /* Give the decoder the next packet of the stream, or tell it that there is none. */
 static kn_status feed(kn_video_reader *r)
@@ -381,18 +393,17 @@ static kn_status next_libav(kn_video_reader *r, float *rgb, bool *end)
     AVFrame *f = r->frame;
     if (f->format != r->color_format) {
         const AVCodecParameters *par = r->in->streams[r->index]->codecpar;
-        enum AVColorSpace matrix = f->colorspace != AVCOL_SPC_UNSPECIFIED ? f->colorspace
-                                                                          : par->color_space;
-        enum AVColorRange range = f->color_range != AVCOL_RANGE_UNSPECIFIED ? f->color_range
-                                                                            : par->color_range;
+        enum AVColorSpace matrix =
+            f->colorspace != AVCOL_SPC_UNSPECIFIED ? f->colorspace : par->color_space;
+        enum AVColorRange range =
+            f->color_range != AVCOL_RANGE_UNSPECIFIED ? f->color_range : par->color_range;
         kn_status st = kn_color_source_of(f->format, matrix, range, f->height, &r->color);
         if (st != KN_OK) return KN_CTX(st, "%s", r->path);
         r->color_format = f->format;
         fill_color(r, f->format);
     }
     int64_t at = f->best_effort_timestamp;
-    if (at != AV_NOPTS_VALUE)
-        r->time_s = (double)at * av_q2d(r->in->streams[r->index]->time_base);
+    if (at != AV_NOPTS_VALUE) r->time_s = (double)at * av_q2d(r->in->streams[r->index]->time_base);
     kn_status st = kn_color_unpack(f, &r->color, r->info.rotation_deg, rgb);
     av_frame_unref(f);
     return st;
@@ -449,7 +460,7 @@ kn_status kn_video_reader_next_u16(kn_video_reader *r, uint16_t *rgb, bool *end)
     return KN_OK;
 }
 
-/* ---- tags -------------------------------------------------------------------------------------- */
+/* ---- tags ------------------------------------------------------------------------------------ */
 
 bool kn_video_reader_metadata(const kn_video_reader *r, int i, const char **key, const char **value)
 {

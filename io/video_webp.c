@@ -16,8 +16,8 @@ enum { FILE_LIMIT_BYTES = 1 << 30, FRAMES_LIMIT = 100000, ANMF_HEADER = 16 };
 /* One frame: where it goes and where its data stands. */
 typedef struct webp_frame {
     int x, y, width, height, duration_ms;
-    bool blend;   /* over the canvas; otherwise it replaces */
-    bool dispose; /* clear its place afterwards */
+    bool blend;          /* over the canvas; otherwise it replaces */
+    bool dispose;        /* clear its place afterwards */
     const uint8_t *data; /* chunks of a still picture */
     size_t bytes;
 } webp_frame;
@@ -36,19 +36,25 @@ struct kn_webp {
     float *part;   /* decoded frame, [h,w,3] */
 };
 
-/* ---- parsing ----------------------------------------------------------------------------------- */
+/* ---- parsing --------------------------------------------------------------------------------- */
 
-static uint32_t get24(const uint8_t *p) { return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16; }
+static uint32_t get24(const uint8_t *p)
+{
+    return p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16;
+}
 
-static uint32_t get32(const uint8_t *p) { return get24(p) | (uint32_t)p[3] << 24; }
+static uint32_t get32(const uint8_t *p)
+{
+    return get24(p) | (uint32_t)p[3] << 24;
+}
 
 typedef struct chunk {
     const uint8_t *head, *data;
     size_t bytes;
 } chunk;
 
-/* The chunk at *at, which moves on. False at the end, and with *whole false when the chunk claims more
- * bytes than there are. */
+/* The chunk at *at, which moves on. False at the end, and with *whole false when the chunk claims
+ * more bytes than there are. */
 static bool next_chunk(const uint8_t *base, size_t size, size_t *at, chunk *c, bool *whole)
 {
     *whole = true;
@@ -66,7 +72,10 @@ static bool next_chunk(const uint8_t *base, size_t size, size_t *at, chunk *c, b
     return true;
 }
 
-static bool is_chunk(const chunk *c, const char *name) { return !memcmp(c->head, name, 4); }
+static bool is_chunk(const chunk *c, const char *name)
+{
+    return !memcmp(c->head, name, 4);
+}
 
 bool kn_webp_is(const char *path)
 {
@@ -112,9 +121,10 @@ static kn_status add_frame(kn_webp *w, const webp_frame *f)
     if (w->info.frames == FRAMES_LIMIT)
         return kn_fail(KN_ERR_FORMAT, "%s: expected at most %d frames", w->path, FRAMES_LIMIT);
     if (!frame_fits(w, f))
-        return kn_fail(KN_ERR_FORMAT, "%s: frame %lld of %dx%d at %d,%d does not fit its data or %dx%d",
-                       w->path, (long long)w->info.frames, f->width, f->height, f->x, f->y,
-                       w->info.width_px, w->info.height_px);
+        return kn_fail(KN_ERR_FORMAT,
+                       "%s: frame %lld of %dx%d at %d,%d does not fit its data or %dx%d", w->path,
+                       (long long)w->info.frames, f->width, f->height, f->x, f->y, w->info.width_px,
+                       w->info.height_px);
     /* frames is NULL in the first pass, which counts. */
     if (w->frames) w->frames[w->info.frames] = *f;
     w->info.frames++;
@@ -152,7 +162,8 @@ static kn_status scan(kn_webp *w, const uint8_t *base, size_t size)
     if (!animated && !w->info.frames) {
         webp_frame f = {.data = base, .bytes = size};
         if (!still_size(base, size, &f.width, &f.height))
-            return kn_fail(KN_ERR_FORMAT, "%s: expected a VP8 or VP8L picture, found none", w->path);
+            return kn_fail(KN_ERR_FORMAT, "%s: expected a VP8 or VP8L picture, found none",
+                           w->path);
         w->info.width_px = f.width;
         w->info.height_px = f.height;
         KN_TRY(add_frame(w, &f));
@@ -160,8 +171,9 @@ static kn_status scan(kn_webp *w, const uint8_t *base, size_t size)
     int64_t pixels = (int64_t)w->info.width_px * w->info.height_px;
     if (!w->info.frames || w->info.width_px > KN_VIDEO_MAX_SIDE_PX ||
         w->info.height_px > KN_VIDEO_MAX_SIDE_PX || pixels < 1 || pixels > KN_VIDEO_MAX_PIXELS)
-        return kn_fail(KN_ERR_FORMAT, "%s: %lld frames of %dx%d, expected 1 or more of a size up to %d",
-                       w->path, (long long)w->info.frames, w->info.width_px, w->info.height_px,
+        return kn_fail(KN_ERR_FORMAT,
+                       "%s: %lld frames of %dx%d, expected 1 or more of a size up to %d", w->path,
+                       (long long)w->info.frames, w->info.width_px, w->info.height_px,
                        KN_VIDEO_MAX_SIDE_PX);
     return KN_OK;
 }
@@ -214,7 +226,10 @@ done:
     return st;
 }
 
-kn_webp_info kn_webp_get_info(const kn_webp *w) { return w->info; }
+kn_webp_info kn_webp_get_info(const kn_webp *w)
+{
+    return w->info;
+}
 
 void kn_webp_close(kn_webp **handle)
 {
@@ -232,7 +247,7 @@ void kn_webp_close(kn_webp **handle)
     kn_free(w);
 }
 
-/* ---- decoding ---------------------------------------------------------------------------------- */
+/* ---- decoding -------------------------------------------------------------------------------- */
 
 /* Wrap a frame's chunks into a still WebP file of their own. An ALPH chunk needs a VP8X header that
  * announces alpha. */
@@ -255,7 +270,7 @@ static kn_status make_still(kn_webp *w, const webp_frame *f)
     memcpy(p + 8, "WEBP", 4);
     if (header == 30) {
         memcpy(p + 12, "VP8X", 4);
-        p[16] = 10; /* bytes of the header that follow */
+        p[16] = 10;   /* bytes of the header that follow */
         p[20] = 0x10; /* has alpha */
         for (int i = 0; i < 3; i++) {
             p[24 + i] = (uint8_t)((unsigned)(f->width - 1) >> (8 * i));
@@ -289,8 +304,8 @@ static void compose(kn_webp *w, const webp_frame *f)
     const AVComponentDescriptor *k = &d->comp[d->nb_components - 1];
     bool has_alpha = d->flags & AV_PIX_FMT_FLAG_ALPHA;
     for (int y = 0; y < f->height; y++) {
-        const uint8_t *alpha = w->frame->data[k->plane] +
-                               (ptrdiff_t)y * w->frame->linesize[k->plane] + k->offset;
+        const uint8_t *alpha =
+            w->frame->data[k->plane] + (ptrdiff_t)y * w->frame->linesize[k->plane] + k->offset;
         const float *from = w->part + 3 * (size_t)y * (size_t)f->width;
         float *to = w->canvas + 3 * ((size_t)(f->y + y) * (size_t)w->info.width_px + (size_t)f->x);
         for (int x = 0; x < f->width; x++) {

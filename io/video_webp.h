@@ -1,4 +1,4 @@
-/* io/video_webp.h - reading animated WebP, which libavformat cannot (FFmpeg 4.4 to 7.1 read stills).
+/* io/video_webp.h - reading animated WebP: libavformat (FFmpeg 4.4 to 7.1) reads stills only.
  *
  * Purpose   Splits the file into its frames, has libavcodec decode each as a still picture, and
  *           composes them on the canvas.

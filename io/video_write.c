@@ -37,9 +37,9 @@ struct kn_video_writer {
     AVCodecContext *encoder;
     AVPacket *packet;
     audio_copy audio;
-    kn_palette *palette;   /* gif only, with the spool of 8-bit frames */
+    kn_palette *palette; /* gif only, with the spool of 8-bit frames */
     kn_atomic_file *spool;
-    int64_t frames;        /* put so far */
+    int64_t frames; /* put so far */
     bool has_header, failed, finished;
     char text[192];
 };
@@ -49,7 +49,10 @@ kn_video_writer_params kn_video_writer_defaults(void)
     return (kn_video_writer_params){.quality = KN_VIDEO_QUALITY_DEFAULT};
 }
 
-const char *kn_video_writer_text(const kn_video_writer *w) { return w->text; }
+const char *kn_video_writer_text(const kn_video_writer *w)
+{
+    return w->text;
+}
 
 /* The failure of a libav call that writes: the disk's own error when there was one. */
 static kn_status fail_write(kn_video_writer *w, int code, const char *what)
@@ -61,7 +64,7 @@ static kn_status fail_write(kn_video_writer *w, int code, const char *what)
                          what, (long long)w->frames);
 }
 
-/* ---- audio ------------------------------------------------------------------------------------- */
+/* ---- audio ----------------------------------------------------------------------------------- */
 
 static kn_status open_audio(kn_video_writer *w, const char *from)
 {
@@ -117,8 +120,8 @@ static kn_status copy_audio(kn_video_writer *w, int64_t end_us)
             }
             int64_t shift = av_rescale_q(a->start_us, AV_TIME_BASE_Q, base);
             a->packet->pts -= shift;
-            a->packet->dts = a->packet->dts == AV_NOPTS_VALUE ? a->packet->pts
-                                                             : a->packet->dts - shift;
+            a->packet->dts =
+                a->packet->dts == AV_NOPTS_VALUE ? a->packet->pts : a->packet->dts - shift;
             a->pending = true;
         }
         if (av_rescale_q(a->packet->pts, base, AV_TIME_BASE_Q) >= end_us) break;
@@ -132,13 +135,13 @@ static kn_status copy_audio(kn_video_writer *w, int64_t end_us)
     return KN_OK;
 }
 
-/* ---- opening ----------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 /* mp4 knows these keys under its own names (movenc.c, mov_write_ilst_tag); others need "mdta". */
 static bool is_plain_key(const char *key)
 {
-    static const char *const plain[] = {"title", "comment", "artist", "date", "genre", "copyright",
-                                        "description", "synopsis"};
+    static const char *const plain[] = {"title", "comment",   "artist",      "date",
+                                        "genre", "copyright", "description", "synopsis"};
     for (size_t i = 0; i < sizeof plain / sizeof plain[0]; i++)
         if (!strcmp(key, plain[i])) return true;
     return false;
@@ -185,16 +188,17 @@ static void describe(kn_video_writer *w)
     const kn_video_choice *c = &w->choice;
     char quality[32] = "";
     if (c->quality >= 0)
-        snprintf(quality, sizeof quality, ", %s %g", c->pix_fmt == AV_PIX_FMT_BGRA ? "quality" : "crf",
-                 c->quality);
+        snprintf(quality, sizeof quality, ", %s %g",
+                 c->pix_fmt == AV_PIX_FMT_BGRA ? "quality" : "crf", c->quality);
     snprintf(w->text, sizeof w->text, "%s (%s, %s%s%s%s) in %s", c->codec, c->encoder->name,
              av_get_pix_fmt_name(c->pix_fmt), quality, *c->preset ? ", preset " : "", c->preset,
              c->extension);
     if (c->chroma_forced)
-        kn_log(KN_LOG_WARN, "video",
-               "%s: %dx%d has an odd side, which %s can only store as 4:4:4; some players do not show "
-               "that",
-               w->path, w->width_px, w->height_px, c->codec);
+        kn_log(
+            KN_LOG_WARN, "video",
+            "%s: %dx%d has an odd side, which %s can only store as 4:4:4; some players do not show "
+            "that",
+            w->path, w->width_px, w->height_px, c->codec);
 }
 
 static kn_status open_output(kn_video_writer *w, const kn_video_writer_params *p)
@@ -276,8 +280,8 @@ static kn_status new_frame(const kn_video_writer *w, enum AVPixelFormat format, 
     return KN_OK;
 }
 
-/* SVT-AV1 1.4 waits for ever in its own closing unless it was given a picture and told that there are no
- * more (svt_av1_enc_deinit). Do so, and drop what comes. */
+/* SVT-AV1 1.4 waits for ever in its own closing unless it was given a picture and told that there
+ * are no more (svt_av1_enc_deinit). Do so, and drop what comes. */
 static void flush_svtav1(kn_video_writer *w)
 {
     AVFrame *frame = NULL;
@@ -316,11 +320,11 @@ void kn_video_writer_close(kn_video_writer **handle)
     kn_free(w);
 }
 
-/* ---- frames ------------------------------------------------------------------------------------ */
+/* ---- frames ---------------------------------------------------------------------------------- */
 
 /* x264 puts its version and all its settings, the number of threads among them, into an SEI message
  * of type 5 (user data unregistered) before the first picture. Take that NAL unit out of an Annex B
- * packet: the stream is complete without it (H.264 D.1.7). */
+ * packet: the stream is complete without it (H.264 annex D). */
 static void drop_user_data(AVPacket *packet)
 {
     uint8_t *data = packet->data;
@@ -374,8 +378,9 @@ static kn_status encode(kn_video_writer *w, AVFrame *frame, int64_t number)
     frame->pts = number;
     int r = avcodec_send_frame(w->encoder, frame);
     if (r < 0)
-        return kn_libav_fail(r, KN_ERR_INTERNAL, "cannot write %s: encoding frame %lld with %s failed",
-                             w->path, (long long)number, w->choice.encoder->name);
+        return kn_libav_fail(r, KN_ERR_INTERNAL,
+                             "cannot write %s: encoding frame %lld with %s failed", w->path,
+                             (long long)number, w->choice.encoder->name);
     return drain(w);
 }
 
@@ -411,14 +416,17 @@ done:
     return st;
 }
 
-kn_status kn_video_writer_put(kn_video_writer *w, const float *rgb) { return put(w, rgb, NULL); }
+kn_status kn_video_writer_put(kn_video_writer *w, const float *rgb)
+{
+    return put(w, rgb, NULL);
+}
 
 kn_status kn_video_writer_put_u16(kn_video_writer *w, const uint16_t *rgb)
 {
     return put(w, NULL, rgb);
 }
 
-/* ---- finishing --------------------------------------------------------------------------------- */
+/* ---- finishing ------------------------------------------------------------------------------- */
 
 static kn_status read_spool(kn_video_writer *w, uint8_t *rgb, size_t bytes, int64_t number)
 {
@@ -428,8 +436,8 @@ static kn_status read_spool(kn_video_writer *w, uint8_t *rgb, size_t bytes, int6
                           (off_t)((int64_t)bytes * number + (int64_t)have));
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0)
-            return kn_fail(KN_ERR_IO, "cannot write %s: reading back frame %lld failed: %s", w->path,
-                           (long long)number, n ? strerror(errno) : "it is cut short");
+            return kn_fail(KN_ERR_IO, "cannot write %s: reading back frame %lld failed: %s",
+                           w->path, (long long)number, n ? strerror(errno) : "it is cut short");
         have += (size_t)n;
     }
     return KN_OK;
