@@ -231,7 +231,7 @@ static int run_man(void)
          ".SH SYNOPSIS\n.B kinora\n.I command\n[\\fIoptions\\fR]\n.SH COMMANDS");
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
         printf(".TP\n.B %s\n%s\n", commands[i].name, commands[i].about);
-    puts(".SH OPTIONS\nOptions of \\fBrender\\fR and \\fBplan\\fR. The same keys, without dashes in front, are used in presets\n"
+    puts(".SH OPTIONS\n.ad l\nOptions of \\fBrender\\fR and \\fBplan\\fR. The same keys, without dashes in front, are used in presets\n"
          "and in files given to \\fB\\-\\-config\\fR.");
     kn_options_print_man(stdout);
     puts(".SH EXIT STATUS\n0 done; 2 usage or a bad option; 3 a file, folder or model that does not fit; 4 memory or device;\n"

@@ -46,7 +46,7 @@ static const kn_option table[] = {
     INT("text-length", 0, text_length_tok, 1, 4096, "512", "tokens", "Model and prompt", R | M,
         "Text tokens given to the transformer; a property of the model."),
 
-    {"size", 0, KN_OPTION_SIZE, 0, 0, 0, NULL, NULL, "px", "Picture", 0,
+    {"size", 0, KN_OPTION_SIZE, 0, 0, 0, NULL, NULL, NULL, "Picture", 0,
      "WIDTHxHEIGHT, such as 832x480 or 1920x1080; the same as --width and --height."},
     INT("width", 'W', width_px, 16, MAX_SIDE_PX, "832", "px", "Picture", R | M,
         "Frame width. Not a multiple of 16: rendered on the next one and cropped."),

@@ -37,23 +37,20 @@ static const char *short_default(const kn_option *opt)
     return strlen(opt->initial) > 24 ? "see docs/options.md" : opt->initial;
 }
 
-/* Words of text from column `at`, wrapped at `columns` with the given indent. */
+/* Words of text from column `indent` on, wrapped at `columns`. */
 static void print_wrapped(FILE *f, const char *text, int indent, int columns)
 {
-    int at = indent;
-    while (*text) {
+    for (int at = indent; *text;) {
         int n = (int)strcspn(text, " ");
-        if (at + n > columns && at > indent) {
+        bool first = at == indent;
+        if (!first && at + 1 + n > columns) {
             fprintf(f, "\n%*s", indent, "");
             at = indent;
+            first = true;
         }
-        fprintf(f, "%.*s", n, text);
-        at += n;
-        text += n;
-        if (*text == ' ') {
-            text++;
-            if (at + 1 + (int)strcspn(text, " ") <= columns) fputc(' ', f), at++;
-        }
+        fprintf(f, "%s%.*s", first ? "" : " ", n, text);
+        at += n + !first;
+        text += n + (text[n] == ' ');
     }
     fputc('\n', f);
 }
@@ -91,6 +88,8 @@ static void print_troff(FILE *f, const char *text)
             fputs("\\e", f);
         else
             fputc(*text, f);
+        /* Chinese has no blanks: let lines break after its comma, U+FF0C */
+        if (*text == '\x8c' && text[-1] == '\xbc') fputs("\\:", f);
     }
 }
 

@@ -16,7 +16,7 @@ allowed() {
 }
 
 for layer in io compute attention text vae dit pipeline; do
-  found=$(grep -nE '^ *# *include "' "$layer"/*.[ch] "$layer"/*.cc "$layer"/*.cu "$layer"/*.cuh 2>/dev/null |
+  found=$(grep -nE '^ *# *include "' "$layer"/*.[ch] "$layer"/*.cu "$layer"/*.cuh 2>/dev/null |
     grep -vE "include \"($(allowed $layer))/")
   if [ -n "$found" ]; then
     echo "$layer/ may include only: $(allowed $layer)"
@@ -27,7 +27,7 @@ done
 
 calls='(^|[^_a-zA-Z])(printf|puts|putchar|exit|_exit|abort|getenv|system|popen) *\('
 for layer in io compute attention text vae dit; do
-  found=$(grep -nE "$calls" "$layer"/*.[ch] "$layer"/*.cc "$layer"/*.cu 2>/dev/null | grep -vE '^[^:]*:[0-9]+: *(/?\*|//)')
+  found=$(grep -nE "$calls" "$layer"/*.[ch] "$layer"/*.cu 2>/dev/null | grep -vE '^[^:]*:[0-9]+: *(/?\*|//)')
   if [ -n "$found" ]; then
     echo "$layer/ is library code and must not call:"
     echo "$found"

@@ -4,7 +4,7 @@ set -euo pipefail
 
 packages=(
   build-essential cmake ninja-build pkg-config
-  libdnnl-dev libpng-dev libjansson-dev libyaml-dev libsentencepiece-dev
+  libdnnl-dev libpng-dev libjansson-dev libyaml-dev
   libavformat-dev libavcodec-dev libswscale-dev libavutil-dev
   libcmocka-dev
 )

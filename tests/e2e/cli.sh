@@ -2,7 +2,7 @@
 # Everything that is not a render: help, man page, presets, info, plan, config files, progress as JSON.
 source "$(dirname "$0")/lib.sh" "$@"
 
-"$kinora" --version | grep -qE '^kinora [0-9]+\.[0-9]+\.[0-9]+$' || fail "version"
+has '^kinora [0-9]+\.[0-9]+\.[0-9]+$' "$kinora" --version || fail "version"
 "$kinora" help >help.txt
 grep -q -- '--width' help.txt || fail "help"
 "$kinora" render --help | cmp - help.txt || fail "render --help"
@@ -16,13 +16,13 @@ expect_error 2 "usage" "$kinora"
 
 for preset in "$tree"/presets/*.yaml; do
   name=$(basename "$preset" .yaml)
-  "$kinora" presets | grep -q "^$name " || fail "preset $name is not listed"
+  has "^$name " "$kinora" presets || fail "preset $name is not listed"
   "$kinora" presets show "$name" >/dev/null
 done
 
-"$kinora" info | grep -q 'cpu' || fail "info: devices"
-"$kinora" info --codecs | grep -q 'h264' || fail "info: codecs"
-"$kinora" info "$model" | grep -q 'transformer' || fail "info: model"
+has 'cpu' "$kinora" info || fail "info: devices"
+has 'h264' "$kinora" info --codecs || fail "info: codecs"
+has 'transformer' "$kinora" info "$model" || fail "info: model"
 
 # Layers: the model's width, a preset over it, a file over that, a flag over all.
 printf 'steps: 3\nfps: 10\n' >a.yaml
@@ -36,11 +36,11 @@ expect_error 4 "the budget is" "$kinora" plan "${quick[@]}" --memory 0.001 -o x.
 "$kinora" render "${quick[@]}" --progress json -o y.mp4 >events.txt
 grep -q '"event":"begin","stage":"denoise"' events.txt || fail "events: $(head -3 events.txt)"
 grep -q '"event":"done","output":"y.mp4"' events.txt || fail "no done event"
-"$kinora" info y.mp4 | grep -q 'a red ball' || fail "info of a video"
+has 'a red ball' "$kinora" info y.mp4 || fail "info of a video"
 
 # The phases apart, through files, give the same frames.
 "$kinora" render "${quick[@]}" --embeds-out e.safetensors --latents-out l.safetensors
-"$kinora" info l.safetensors | grep -qF 'latents F32[16, 3, 12, 20]' || fail "latents: $("$kinora" info l.safetensors)"
+has 'latents F32\[16, 3, 12, 20\]' "$kinora" info l.safetensors || fail "latents: $("$kinora" info l.safetensors)"
 "$kinora" render "${quick[@]}" --embeds-in e.safetensors --latents-out l2.safetensors
 "$kinora" render "${quick[@]}" --latents-in l2.safetensors --frames-dir f2
 "$kinora" render "${quick[@]}" --frames-dir f1

@@ -22,5 +22,14 @@ expect_error() {
   grep -qF -- "$text" stderr.txt || fail "message without '$text': $* -- $(cat stderr.txt)"
 }
 
+# has 'text' command...: the command's output holds the text. (Not `command | grep -q`: grep would leave
+# early and pipefail report the broken pipe.)
+has() {
+  local text=$1
+  shift
+  "$@" >has.txt 2>&1 || return 1
+  grep -qE -- "$text" has.txt
+}
+
 # A small, quick render: 9 frames, 4 steps.
 quick=(--model "$model" --prompt "a red ball bouncing over grass" --seed 3 --steps 4 --frames 9 --progress none)

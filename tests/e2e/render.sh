@@ -18,9 +18,8 @@ done
 
 [ "$(ls frames | wc -l)" = 9 ] || fail "PNG frames: $(ls frames)"
 [ -s sheet.png ] || fail "no contact sheet"
-python3 -c 'import json; d = json.load(open("a.mp4.json")); assert d["options"]["seed"] == 3 and d["options"]["frames"] == 9, d' 2>/dev/null ||
-  grep -q '"seed": 3' a.mp4.json || fail "sidecar: $(cat a.mp4.json)"
-ffprobe -v error -show_entries format_tags -of json a.mp4 | grep -q 'a red ball bouncing' || fail "settings are not in the container"
+grep -q '"seed": 3,' a.mp4.json || fail "sidecar: $(cat a.mp4.json)"
+has 'a red ball bouncing' ffprobe -v error -show_entries format_tags -of json a.mp4 || fail "settings are not in the container"
 [ ! -e a.mp4.checkpoint.safetensors ] || fail "checkpoint left behind"
 [ -z "$(ls -A | grep tmp || true)" ] || fail "temporary files left: $(ls -A)"
 
