@@ -62,7 +62,8 @@ static void catch_signals(void)
     struct sigaction a = {.sa_handler = on_stop};
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
-    signal(SIGPIPE, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN); /* a reader that went away and a file-size limit are errors of a write */
+    signal(SIGXFSZ, SIG_IGN);
 }
 
 typedef struct listener {

@@ -5,7 +5,7 @@ set -euo pipefail
 packages=(
   build-essential cmake ninja-build pkg-config
   libdnnl-dev libpng-dev libjansson-dev libyaml-dev
-  libavformat-dev libavcodec-dev libswscale-dev libavutil-dev
+  libavformat-dev libavcodec-dev libavutil-dev
   libcmocka-dev
 )
 # Ubuntu's oneDNN package has had two names.
