@@ -22,11 +22,11 @@ typedef struct kn_strip {
     const float *w;         /* [segments][length][lanes or 2 * lanes] */
     float *out;
     int64_t out_pitch;
+    const float *sum;      /* so far, or NULL; may be out */
     const float *residual; /* or NULL */
-    int64_t residual_pitch;
+    int64_t sum_pitch, residual_pitch;
     const float *bias; /* or NULL */
     int rows, cols;
-    bool add; /* to what out holds */
 } kn_strip;
 
 /* ---- rows -------------------------------------------------------------------------------------- */

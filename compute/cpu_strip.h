@@ -1,12 +1,12 @@
 /* compute/cpu_strip.h - the inner product kernel of linear and conv, compiled once per instruction set.
  *
- * Purpose   out[r, n] (+)= sum over segments s and k of x[r*x_pitch + segment[s] + k] * w[s, k, n], for
+ * Purpose   out[r, n] = sum[r, n] + sum over segments s and k of x[r*x_pitch + segment[s] + k] * w[s, k, n], for
  *           a strip of a few rows (tokens, or pixels of one line) and one panel of one or two vectors
  *           of columns. A convolution over channels-last data is such a product: for one kernel line
  *           (t, h) the values of kw neighbouring pixels lie side by side, so each (t, h) is one
  *           segment of kw*Ci values. A matrix product has one segment.
- * Order     Every output is one chain of multiply-adds over s, then k, from zero; then the old value,
- *           bias and residual are added. Tiling therefore never changes a bit.
+ * Order     Every output is one chain of multiply-adds over s, then k, from zero; then the sum so
+ *           far, bias and residual are added. Tiling therefore never changes a bit.
  * Use       Included after the vector macros (see cpu_vector.h) and STRIP_ROWS are defined.
  */
 
@@ -48,7 +48,7 @@ static inline __attribute__((always_inline)) void strip_sized(const kn_strip *s,
             int n = s->cols - v * LANES < LANES ? s->cols - v * LANES : LANES;
             float *out = s->out + r * s->out_pitch + v * LANES;
             VEC y = sum[r][v];
-            if (s->add) y = vec_add(load_n(out, n), y);
+            if (s->sum) y = vec_add(load_n(s->sum + r * s->sum_pitch + v * LANES, n), y);
             if (s->bias) y = vec_add(y, load_n(s->bias + v * LANES, n));
             if (s->residual)
                 y = vec_add(y, load_n(s->residual + r * s->residual_pitch + v * LANES, n));
