@@ -47,6 +47,15 @@ typedef struct cpu_job {
     float *packed_k, *packed_v; /* [heads][Lk][D], [heads][Lk][Dv]; NULL: used in place */
 } cpu_job;
 
+/* What a rule shows to the queries of one panel. Most plans have one rule, so it is kept per panel. */
+typedef struct sight {
+    int rule; /* -1: none yet */
+    kn_attn_lanes lanes;
+    int32_t lo[3], hi[3]; /* keys outside these bounds are seen by no lane */
+} sight;
+
+enum { MIN_PANEL = 16, MAX_PANELS = QUERIES / MIN_PANEL };
+
 /* Working memory of one piece, on the stack of the thread that runs it. */
 typedef struct piece {
     const cpu_job *job;
@@ -58,6 +67,7 @@ typedef struct piece {
     float *q, *o;                   /* panels: [panels][D][W], [panels][Dv][W] */
     float *s;                       /* [KN_ATTN_KEYS][W] */
     float m[QUERIES], l[QUERIES];
+    sight sight[MAX_PANELS];
 } piece;
 
 /* Keys of one softmax step: parts of runs, together at most KN_ATTN_KEYS. */
@@ -125,64 +135,107 @@ static void add_bias(const piece *w, int panel, int64_t key0, int64_t keys)
 }
 
 /* The rule's bounds for each query lane of a panel. */
-static void load_lanes(const piece *w, int panel, int rule, kn_attn_lanes *lanes)
+static const sight *look(piece *w, int panel, int rule)
 {
     const kn_attn_plan *p = w->job->plan;
-    int W = w->job->kern->panel;
+    sight *x = &w->sight[panel];
+    if (x->rule == rule) return x;
+    x->rule = rule;
     for (int axis = 0; axis < 3; axis++) {
         const int32_t *lo = kn_attn_rule_lo(p, rule, axis), *len = kn_attn_rule_len(p, rule, axis);
+        kn_attn_lanes *lanes = &x->lanes;
         lanes->dilation[axis] = p->dilation[rule][axis];
-        for (int i = 0; i < W; i++) {
+        x->lo[axis] = INT32_MAX;
+        x->hi[axis] = 0;
+        for (int i = 0; i < w->job->kern->panel; i++) {
             /* Idle lanes repeat the last query. */
-            int64_t query = min_i64((int64_t)panel * W + i, w->queries - 1);
+            int64_t query = min_i64((int64_t)panel * w->job->kern->panel + i, w->queries - 1);
             int c = p->pos[3 * query_row(w, query) + axis];
             lanes->lo[axis][i] = lo[c];
             lanes->len[axis][i] = len[c];
-            lanes->residue[axis][i] = c % p->dilation[rule][axis];
+            lanes->residue[axis][i] = c % lanes->dilation[axis];
+            if (lo[c] < x->lo[axis]) x->lo[axis] = lo[c];
+            if (lo[c] + len[c] > x->hi[axis]) x->hi[axis] = lo[c] + len[c];
         }
     }
+    return x;
+}
+
+static const int16_t *key_position(const piece *w, int64_t key)
+{
+    return w->job->plan->pos + 3 * (w->perm_k ? (int64_t)w->perm_k[key] : key);
+}
+
+static bool in_reach(const piece *w, int64_t key, const sight *x)
+{
+    const int16_t *at = key_position(w, key);
+    return at[0] >= x->lo[0] && at[0] < x->hi[0] && at[1] >= x->lo[1] && at[1] < x->hi[1] &&
+           at[2] >= x->lo[2] && at[2] < x->hi[2];
+}
+
+/* Cut the keys off both ends of a part that no lane of the panel sees: lists are made for whole query
+ * blocks, of which a panel is a corner. */
+static void trim(const piece *w, kn_attn_run *part, const sight *x)
+{
+    while (part->count && !in_reach(w, part->key, x)) part->key++, part->count--;
+    while (part->count && !in_reach(w, part->key + part->count - 1, x)) part->count--;
 }
 
 static void hide_keys(const piece *w, const kn_attn_run *part, const kn_attn_lanes *lanes, float *s)
 {
-    const int16_t *pos = w->job->plan->pos;
     if (!w->perm_k) {
-        w->job->kern->mask(s, part->count, pos + 3 * (int64_t)part->key, lanes);
+        w->job->kern->mask(s, part->count, key_position(w, part->key), lanes);
         return;
     }
     int16_t gathered[3 * KN_ATTN_KEYS];
     for (int j = 0; j < part->count; j++)
-        memcpy(gathered + 3 * j, pos + 3 * (int64_t)w->perm_k[part->key + j], 3 * sizeof *pos);
+        memcpy(gathered + 3 * j, key_position(w, part->key + j), 3 * sizeof *gathered);
     w->job->kern->mask(s, part->count, gathered, lanes);
+}
+
+/* The keys and values after a part are likely those of the next step: the first panel fetches the
+ * keys, the second the values, while they compute. */
+static const float *rows_ahead(const piece *w, int panel, const kn_attn_run *part)
+{
+    const rows *r = panel == 0 ? &w->k : &w->v;
+    int64_t next = (int64_t)part->key + part->count;
+    if (panel > 1 || next + KN_ATTN_KEYS > w->job->args->k.dim[0]) return NULL;
+    return r->data + next * r->stride;
+}
+
+static void run_panel(piece *w, const step *st, int panel)
+{
+    const cpu_job *job = w->job;
+    const kn_attn_cpu_kernels *kern = job->kern;
+    int64_t W = kern->panel, dim = job->args->q.dim[2], dv = job->args->v.dim[2], keys = 0;
+    const float *q = w->q + panel * dim * W;
+    float *o = w->o + panel * dv * W;
+    kn_attn_run part[KN_ATTN_KEYS]; /* of the step, trimmed for this panel */
+    int parts = 0;
+    for (int i = 0; i < st->parts; i++) {
+        kn_attn_run *p = &part[parts];
+        *p = st->part[i];
+        const sight *x = p->rule >= 0 ? look(w, panel, p->rule) : NULL;
+        if (x) trim(w, p, x);
+        if (!p->count) continue;
+        kern->qk(w->k.data + p->key * w->k.stride, w->k.stride, p->count, q, dim, w->s + keys * W,
+                 rows_ahead(w, panel, p));
+        if (x) hide_keys(w, p, &x->lanes, w->s + keys * W);
+        keys += p->count;
+        parts++;
+    }
+    if (!keys) return;
+    float alpha[KN_ATTN_MAX_PANEL], *s = w->s;
+    if (job->args->bias.rank) add_bias(w, panel, part[0].key, keys);
+    kern->softmax(s, keys, w->m + panel * W, w->l + panel * W, alpha);
+    for (int i = 0; i < parts; s += part[i].count * W, i++)
+        kern->pv(w->v.data + part[i].key * w->v.stride, w->v.stride, part[i].count, s, i ? NULL : alpha,
+                 dv, o);
 }
 
 static void run_step(piece *w, const step *st)
 {
-    const cpu_job *job = w->job;
-    const kn_attn_cpu_kernels *kern = job->kern;
-    int64_t W = kern->panel, dim = job->args->q.dim[2], dv = job->args->v.dim[2];
-    kn_attn_lanes lanes;
-    float alpha[KN_ATTN_MAX_PANEL];
-    for (int panel = 0; panel < w->panels; panel++) {
-        const float *q = w->q + panel * dim * W;
-        float *o = w->o + panel * dv * W, *s = w->s;
-        int rule = -1;
-        for (int i = 0; i < st->parts; s += st->part[i].count * W, i++) {
-            const kn_attn_run *part = &st->part[i];
-            kern->qk(w->k.data + part->key * w->k.stride, w->k.stride, part->count, q, dim, s);
-            if (part->rule < 0) continue;
-            if (part->rule != rule) load_lanes(w, panel, rule = part->rule, &lanes);
-            hide_keys(w, part, &lanes, s);
-        }
-        if (job->args->bias.rank) add_bias(w, panel, st->part[0].key, st->keys);
-        kern->softmax(w->s, st->keys, w->m + panel * W, w->l + panel * W, alpha);
-        s = w->s;
-        for (int i = 0; i < st->parts; s += st->part[i].count * W, i++) {
-            const kn_attn_run *part = &st->part[i];
-            kern->pv(w->v.data + part->key * w->v.stride, w->v.stride, part->count, s,
-                     i ? NULL : alpha, dv, o);
-        }
-    }
+    for (int panel = 0; panel < w->panels; panel++) run_panel(w, st, panel);
 }
 
 /* Walk the runs in steps of KN_ATTN_KEYS keys. */
@@ -236,6 +289,7 @@ static void run_piece(const cpu_job *job, int64_t head, int64_t query0, int64_t 
                .q = q,
                .o = o,
                .s = s};
+    for (int i = 0; i < w.panels; i++) w.sight[i].rule = -1;
     pack_queries(&w);
     run_list(&w, runs, run_count);
     store_output(&w);

@@ -29,8 +29,10 @@ typedef struct kn_attn_lanes {
 
 typedef struct kn_attn_cpu_kernels {
     int panel; /* W */
-    /* s[j,:] = sum_d k[j*ldk + d] q[d,:] for j < keys */
-    void (*qk)(const float *k, int64_t ldk, int64_t keys, const float *q, int64_t dim, float *s);
+    /* s[j,:] = sum_d k[j*ldk + d] q[d,:] for j < keys. ahead: memory that is wanted soon, from which
+     * the kernel fetches about one cache line per (row group, d) into the L2 cache; NULL: nothing. */
+    void (*qk)(const float *k, int64_t ldk, int64_t keys, const float *q, int64_t dim, float *s,
+               const void *ahead);
     /* One online-softmax step: m' = max(m, max_j s[j]); alpha = 2^(m - m'); s[j] = 2^(s[j] - m');
      * l = l alpha + sum_j s[j]; m = m'. A lane whose m' is -inf gets s = 0 and alpha = 0. */
     void (*softmax)(float *s, int64_t keys, float *m, float *l, float *alpha);

@@ -7,16 +7,20 @@
 
 #include <immintrin.h>
 #include <math.h>
+#include <stddef.h>
 
 enum { W = 16, HALF = 8 };
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* acc[r] += sum_i a[i*step + r*row] b[i,:], for r < rows (a constant at every call). */
+/* acc[r] += sum_i a[i*step + r*row] b[i,:], for r < rows (a constant at every call). Each step also
+ * asks for one cache line at `ahead`, unless that is NULL. */
 INLINE void product(int rows, const float *a, int64_t row, int64_t step, const float *b, int64_t count,
+                    const char *ahead,
                     __m256 acc[6][2])
 {
     for (int64_t i = 0; i < count; i++) {
+        if (ahead) _mm_prefetch(ahead + 64 * i, _MM_HINT_T1);
         __m256 b0 = _mm256_loadu_ps(b + i * W);
         __m256 b1 = _mm256_loadu_ps(b + i * W + HALF);
 #pragma GCC unroll 6
@@ -37,21 +41,30 @@ INLINE void store(int rows, float *out, __m256 acc[6][2])
     }
 }
 
-INLINE void qk_rows(int rows, const float *k, int64_t ldk, const float *q, int64_t dim, float *s)
+INLINE void qk_rows(int rows, const float *k, int64_t ldk, const float *q, int64_t dim, float *s,
+                    const char *ahead)
 {
     __m256 acc[6][2];
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++) acc[r][0] = acc[r][1] = _mm256_setzero_ps();
-    product(rows, k, ldk, 1, q, dim, acc);
+    if (ahead)
+        product(rows, k, ldk, 1, q, dim, ahead, acc);
+    else
+        product(rows, k, ldk, 1, q, dim, NULL, acc);
     store(rows, s, acc);
 }
 
-static void qk(const float *k, int64_t ldk, int64_t keys, const float *q, int64_t dim, float *s)
+static void qk(const float *k, int64_t ldk, int64_t keys, const float *q, int64_t dim, float *s,
+               const void *ahead)
 {
     int64_t j = 0;
-    for (; keys - j >= 6; j += 6) qk_rows(6, k + j * ldk, ldk, q, dim, s + j * W);
-    for (; keys - j >= 4; j += 4) qk_rows(4, k + j * ldk, ldk, q, dim, s + j * W);
-    for (; j < keys; j++) qk_rows(1, k + j * ldk, ldk, q, dim, s + j * W);
+    const char *line = ahead;
+    for (; keys - j >= 6; j += 6) {
+        qk_rows(6, k + j * ldk, ldk, q, dim, s + j * W, line);
+        if (line) line += 64 * dim;
+    }
+    for (; keys - j >= 4; j += 4) qk_rows(4, k + j * ldk, ldk, q, dim, s + j * W, NULL);
+    for (; j < keys; j++) qk_rows(1, k + j * ldk, ldk, q, dim, s + j * W, NULL);
 }
 
 INLINE void pv_rows(int rows, const float *v, int64_t ldv, int64_t keys, const float *p, __m256 a0,
@@ -63,7 +76,7 @@ INLINE void pv_rows(int rows, const float *v, int64_t ldv, int64_t keys, const f
         acc[r][0] = _mm256_mul_ps(_mm256_loadu_ps(o + r * W), a0);
         acc[r][1] = _mm256_mul_ps(_mm256_loadu_ps(o + r * W + HALF), a1);
     }
-    product(rows, v, 1, ldv, p, keys, acc);
+    product(rows, v, 1, ldv, p, keys, NULL, acc);
     store(rows, o, acc);
 }
 

@@ -9,8 +9,10 @@
 
 enum { W = 16 };
 
-static void qk(const float *k, int64_t ldk, int64_t keys, const float *q, int64_t dim, float *s)
+static void qk(const float *k, int64_t ldk, int64_t keys, const float *q, int64_t dim, float *s,
+               const void *ahead)
 {
+    (void)ahead;
     for (int64_t j = 0; j < keys; j++) {
         float acc[W] = {0};
         for (int64_t d = 0; d < dim; d++)
