@@ -9,6 +9,8 @@
 
 /* Tiles are not cut smaller than this: less would mostly compute overlap. */
 enum { LEAST_TILE_LAT = 4 };
+/* Nor where overlaps would multiply the work by more than this. */
+static const double MOST_WORK = 4;
 /* cuDNN kernels index with 32 bits. */
 static const int64_t CUDA_LARGEST = ((int64_t)1 << 31) - 1;
 
@@ -34,6 +36,7 @@ struct kn_vae_stream {
     tile *tiles;
     int tile_count;
     kn_arena *state, *tile_state, *scratch;
+    void *tile_past; /* start of tile_state */
     bool started;
     float *latents; /* host [n,H,W,z]; NULL when measuring */
     float *frames;  /* host [T,H,W,3], of a decoder */
@@ -164,6 +167,9 @@ static kn_status stream_build(const kn_vae *m, kn_dev *d, kn_vae_side side,
     KN_TRY_GOTO(kn_arena_open(d, bytes->state, &s->state));
     KN_TRY_GOTO(kn_arena_open(d, bytes->tile_state, &s->tile_state));
     KN_TRY_GOTO(kn_arena_open(d, bytes->scratch, &s->scratch));
+    kn_tensor start;
+    KN_TRY_GOTO(kn_arena_take(s->tile_state, &start, KN_U8, 0));
+    s->tile_past = start.data;
     KN_TRY_GOTO(open_parts(s, m));
     *out = s;
     s = NULL;
@@ -195,25 +201,17 @@ const kn_vae_stream_plan *kn_vae_stream_get_plan(const kn_vae_stream *s) { retur
 
 /* ---- running on the device ---------------------------------------------------------------------*/
 
-/* The tile's past frames as one block of device memory. */
-static kn_status past_block(kn_vae_stream *s, const tile *t, kn_tensor *block)
-{
-    kn_arena_reset(s->tile_state, 0);
-    KN_TRY(kn_arena_take(s->tile_state, block, KN_U8, (int64_t)t->fill));
-    kn_arena_reset(s->tile_state, t->fill);
-    return KN_OK;
-}
-
+/* With the past of all tiles but one on the host, they share the device memory of tile_state. */
 static kn_status run_tile(kn_vae_stream *s, tile *t, const kn_vae_frames *in, kn_vae_frames *out)
 {
-    kn_tensor block;
     if (!s->params.past_on_host) return kn_vae_part_run(t->part, in, s->scratch, out);
-    KN_TRY(past_block(s, t, &block));
-    if (t->fill) KN_TRY(kn_dev_upload(s->dev, t->host, &block));
+    kn_tensor past = kn_tensor_of(s->tile_past, KN_U8, (int64_t)t->fill);
+    kn_arena_reset(s->tile_state, t->fill);
+    if (t->fill) KN_TRY(kn_dev_upload(s->dev, t->host, &past));
     KN_TRY(kn_vae_part_run(t->part, in, s->scratch, out));
     t->fill = kn_arena_get_mark(s->tile_state);
-    KN_TRY(past_block(s, t, &block));
-    return t->fill ? kn_dev_download(s->dev, &block, t->host) : KN_OK;
+    past.dim[0] = (int64_t)t->fill;
+    return t->fill ? kn_dev_download(s->dev, &past, t->host) : KN_OK;
 }
 
 /* Each tile of `in` through its part, its core into `out`. */
@@ -331,7 +329,7 @@ static kn_status measure(const kn_vae *m, kn_vae_side side, const kn_vae_stream_
     out->state = kn_arena_peak(s->state);
     out->tile_state = kn_arena_peak(s->tile_state);
     out->scratch = kn_arena_peak(s->scratch);
-    for (int i = 0; i < s->tile_count && s->params.past_on_host; i++) out->tile_host += s->tiles[i].fill;
+    if (s->params.past_on_host) out->tile_host = (size_t)s->tile_count * out->tile_state;
     largest_of(s, &out->largest);
     *overlap_lat = s->plan.overlap_lat;
 done:
@@ -349,32 +347,85 @@ static bool fits(const kn_vae *m, const kn_vae_stream_params *p, const sizes *z)
            (!cuda || z->largest <= CUDA_LARGEST);
 }
 
-/* The frame uncut if that fits; else cut first where the overlap is smallest and then ever finer. On
- * failure z is the smallest found. */
-static kn_status choose(const kn_vae *m, kn_vae_side side, const kn_vae_stream_params *p,
-                        kn_vae_tiling *tiling, sizes *z, int64_t *overlap_lat)
+/* Multiplications of a level per latent, up to a common factor: its convolutions of 27 taps and the
+ * resampling one of 9. */
+static double level_work(const kn_vae_config *c, kn_vae_side side, int level)
 {
-    int levels = kn_vae_get_config(m)->levels;
-    int64_t H = p->height_lat, W = p->width_lat, longest = H > W ? H : W;
-    *tiling = (kn_vae_tiling){1, 1, 0};
-    KN_TRY(measure(m, side, p, tiling, z, overlap_lat));
-    if (fits(m, p, z)) return KN_OK;
-    sizes smallest = *z;
-    for (int cuts = 1; cuts < levels; cuts++)
-        for (int64_t parts = 2; longest / parts >= LEAST_TILE_LAT; parts++) {
-            int64_t length = (longest + parts - 1) / parts;
-            tiling->rows = (int)((H + length - 1) / length);
-            tiling->cols = (int)((W + length - 1) / length);
-            tiling->split = side == KN_VAE_DECODE ? levels - cuts : cuts;
-            KN_TRY(measure(m, side, p, tiling, z, overlap_lat));
-            if (fits(m, p, z)) return KN_OK;
-            if (device_total(z) < device_total(&smallest)) smallest = *z;
-        }
+    bool decode = side == KN_VAE_DECODE;
+    int k = decode ? c->levels - 1 - level : level; /* frames are of 1/2^k of the pixels */
+    double width = (double)(decode ? c->decoder_base : c->encoder_base) * c->mult[k];
+    double points = (double)((int64_t)1 << 2 * (c->levels - 1 - k));
+    for (int i = k; i < c->levels - 1; i++) points *= c->temporal[i] ? 2 : 1;
+    return points * width * width * (27.0 * 2 * (c->resnets + decode) + 9);
+}
+
+/* Work with these tiles over work without, about. overlap_lat: around each tile. */
+static double relative_work(const kn_vae_config *c, kn_vae_side side, const kn_vae_stream_params *p,
+                            const kn_vae_tiling *t, int64_t overlap_lat)
+{
+    double H = (double)p->height_lat, W = (double)p->width_lat, cut_work = 0, all = 0;
+    double again = (1 + 2.0 * (double)overlap_lat * (t->rows - 1) / H) *
+                   (1 + 2.0 * (double)overlap_lat * (t->cols - 1) / W);
+    for (int i = 0; i < c->levels; i++) {
+        double work = level_work(c, side, i);
+        bool in_tiles = side == KN_VAE_DECODE ? i >= t->split : i < t->split;
+        all += work;
+        cut_work += in_tiles ? work * again : work;
+    }
+    return cut_work / all;
+}
+
+/* Tiles with sides of about 1/parts of the longer side of the frame. */
+static kn_vae_tiling tiling_of(const kn_vae_stream_params *p, int64_t parts, int split)
+{
+    int64_t H = p->height_lat, W = p->width_lat, length = ((H > W ? H : W) + parts - 1) / parts;
+    return (kn_vae_tiling){(int)((H + length - 1) / length), (int)((W + length - 1) / length), split};
+}
+
+typedef struct choice {
+    kn_vae_tiling tiling;
+    sizes z;
+    int64_t overlap_lat;
+    double work; /* 0: nothing found yet */
+    size_t smallest; /* device bytes of the smallest seen */
+} choice;
+
+/* The coarsest cut at this split that fits, if it means less work than what was found before. */
+static kn_status try_split(const kn_vae *m, kn_vae_side side, const kn_vae_stream_params *p, int split,
+                           choice *best)
+{
+    const kn_vae_config *c = kn_vae_get_config(m);
+    int64_t longest = p->height_lat > p->width_lat ? p->height_lat : p->width_lat;
+    for (int64_t parts = 2; longest / parts >= LEAST_TILE_LAT; parts += 1 + parts / 4) {
+        choice now = {.tiling = tiling_of(p, parts, split)};
+        KN_TRY(measure(m, side, p, &now.tiling, &now.z, &now.overlap_lat));
+        now.work = relative_work(c, side, p, &now.tiling, now.overlap_lat);
+        if (now.work > MOST_WORK || (best->work > 0 && now.work >= best->work)) return KN_OK;
+        now.smallest = device_total(&now.z);
+        if (now.smallest > best->smallest) now.smallest = best->smallest;
+        best->smallest = now.smallest;
+        if (!fits(m, p, &now.z)) continue;
+        *best = now;
+        return KN_OK;
+    }
+    return KN_OK;
+}
+
+/* The frame uncut if that fits; else the cut that fits with the least work. */
+static kn_status choose(const kn_vae *m, kn_vae_side side, const kn_vae_stream_params *p, choice *best)
+{
+    const kn_vae_config *c = kn_vae_get_config(m);
+    *best = (choice){.tiling = {1, 1, 0}};
+    KN_TRY(measure(m, side, p, &best->tiling, &best->z, &best->overlap_lat));
+    if (fits(m, p, &best->z)) return KN_OK;
+    best->smallest = device_total(&best->z);
+    for (int split = 1; split < c->levels; split++) KN_TRY(try_split(m, side, p, split, best));
+    if (best->work > 0) return KN_OK;
     static const char *const verbs[] = {"encoding", "decoding"};
-    int64_t factor = kn_vae_spatial_factor(kn_vae_get_config(m));
+    int64_t factor = kn_vae_spatial_factor(c);
     return kn_fail(KN_ERR_NOMEM, "%s %" PRId64 "x%" PRId64 " takes at least %.2f GB besides the weights, "
-                   "with frames cut into tiles; %.2f GB are allowed", verbs[side], W * factor, H * factor,
-                   (double)device_total(&smallest) * 1e-9, (double)p->memory_bytes * 1e-9);
+                   "with frames cut into tiles; %.2f GB are allowed", verbs[side], p->width_lat * factor,
+                   p->height_lat * factor, (double)best->smallest * 1e-9, (double)p->memory_bytes * 1e-9);
 }
 
 static kn_status plan(const kn_vae *m, kn_vae_side side, const kn_vae_stream_params *params,
@@ -383,10 +434,15 @@ static kn_status plan(const kn_vae *m, kn_vae_side side, const kn_vae_stream_par
     *out = (kn_vae_stream_plan){.tiling = params->tiling};
     const kn_vae_config *c = kn_vae_get_config(m);
     KN_TRY(check_params(c, params));
-    if (params->tiling.rows)
+    if (params->tiling.rows) {
         KN_TRY(measure(m, side, params, &params->tiling, z, &out->overlap_lat));
-    else
-        KN_TRY(choose(m, side, params, &out->tiling, z, &out->overlap_lat));
+    } else {
+        choice best;
+        KN_TRY(choose(m, side, params, &best));
+        out->tiling = best.tiling;
+        out->overlap_lat = best.overlap_lat;
+        *z = best.z;
+    }
     int64_t n = params->chunk_lat ? params->chunk_lat : 1, factor = kn_vae_spatial_factor(c);
     int64_t points = params->height_lat * params->width_lat;
     int64_t values = points * n * c->z;
@@ -403,7 +459,7 @@ kn_status kn_vae_stream_plan_build(const kn_vae *m, kn_vae_side side, const kn_v
     return plan(m, side, params, out, &z);
 }
 
-static kn_status alloc_host(kn_vae_stream *s)
+static kn_status alloc_host(kn_vae_stream *s, const sizes *z)
 {
     int64_t points = s->params.height_lat * s->params.width_lat, n = s->params.chunk_lat;
     int64_t factor = kn_vae_spatial_factor(s->config);
@@ -411,7 +467,7 @@ static kn_status alloc_host(kn_vae_stream *s)
     KN_TRY(kn_alloc((size_t)(points * n * s->config->z) * sizeof(float), &memory));
     s->latents = memory;
     for (int i = 0; i < s->tile_count && s->params.past_on_host; i++)
-        KN_TRY(kn_alloc(kn_arena_peak(s->tile_state), &s->tiles[i].host));
+        KN_TRY(kn_alloc(z->tile_state, &s->tiles[i].host));
     if (s->side == KN_VAE_ENCODE) return KN_OK;
     int64_t frames = frames_after(s->config, true, n);
     KN_TRY(kn_alloc((size_t)(points * factor * factor * 3 * frames) * sizeof(float), &memory));
@@ -430,7 +486,7 @@ kn_status kn_vae_stream_open(const kn_vae *m, kn_vae_side side, const kn_vae_str
     KN_TRY_GOTO(plan(m, side, params, &planned, &z));
     KN_TRY_GOTO(stream_build(m, kn_vae_dev(m), side, params, &planned.tiling, &z, &s));
     s->plan = planned;
-    KN_TRY_GOTO(alloc_host(s));
+    KN_TRY_GOTO(alloc_host(s, &z));
     if (tiled(&planned.tiling))
         kn_log(KN_LOG_DEBUG, "vae", "frames in %d x %d tiles, overlapping by %" PRId64 " latents",
                planned.tiling.rows, planned.tiling.cols, 2 * planned.overlap_lat);

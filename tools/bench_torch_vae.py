@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Kinora's VAE beside diffusers' on the CPU: the same weights, clip and number of threads.
+
+Rounds alternate between the two, so that a busy machine slows both. Prints one line of JSON per size.
+
+usage: bench_torch_vae.py BENCH VAE_FOLDER [--frames F] [--sizes 12x20,24x40] [--threads T] [--rounds R]
+  BENCH  the program bench_vae_decode; sizes in latents
+"""
+import argparse
+import json
+import statistics
+import subprocess
+import time
+
+import torch
+from diffusers import AutoencoderKLWan
+
+
+def theirs(vae, x, encode):
+    start = time.perf_counter()
+    if encode:
+        vae.encode(x).latent_dist.mode()
+    else:
+        vae.decode(x)
+    return (time.perf_counter() - start) * 1e3
+
+
+def ours(args, size, encode):
+    command = [args.bench, args.folder, "--frames", str(args.frames), "--height", str(size[0]), "--width",
+               str(size[1]), "--threads", str(args.threads), "--rounds", "1", "--encode", str(int(encode))]
+    return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["median_ms"]
+
+
+@torch.no_grad()
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("bench")
+    parser.add_argument("folder")
+    parser.add_argument("--frames", type=int, default=5, help="latent frames")
+    parser.add_argument("--sizes", default="12x20,24x40", help="latents, height x width")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    vae = AutoencoderKLWan.from_pretrained(args.folder, torch_dtype=torch.float32).eval()
+    for text in args.sizes.split(","):
+        size = [int(n) for n in text.split("x")]
+        latents = torch.randn(1, vae.config.z_dim, args.frames, *size)
+        video = torch.rand(1, 3, 4 * args.frames - 3, *(8 * n for n in size)) * 2 - 1
+        for encode in (False, True):
+            x = video if encode else latents
+            theirs(vae, x, encode)
+            ms = {"ours": [], "theirs": []}
+            for _ in range(args.rounds):
+                ms["ours"].append(ours(args, size, encode))
+                ms["theirs"].append(theirs(vae, x, encode))
+            medians = {k: statistics.median(v) for k, v in ms.items()}
+            print(json.dumps({"what": "encode" if encode else "decode", "latents": [args.frames, *size],
+                              "threads": args.threads, "torch": torch.__version__,
+                              "ours_ms": round(medians["ours"], 1),
+                              "theirs_ms": round(medians["theirs"], 1),
+                              "ratio": round(medians["ours"] / medians["theirs"], 3)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
