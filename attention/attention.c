@@ -4,8 +4,8 @@
 #include "attention/executors.h"
 
 /* Absent, or of the given shape, dtype and data. */
-static kn_status check_tensor(const kn_attn_args *args, const kn_tensor *t, const char *name, int rank,
-                              const int64_t *dims, bool measuring)
+static kn_status check_tensor(const kn_attn_args *args, const kn_tensor *t, const char *name,
+                              int rank, const int64_t *dims, bool measuring)
 {
     char text[KN_SHAPE_TEXT], q[KN_SHAPE_TEXT];
     bool fits = t->rank == rank;
@@ -21,8 +21,8 @@ static kn_status check_tensor(const kn_attn_args *args, const kn_tensor *t, cons
 static kn_status check_dense_axis(const kn_tensor *t, const char *name)
 {
     if (t->stride[2] != 1 && t->dim[2] > 1)
-        return kn_fail(KN_ERR_ARG, "attention: the last axis of %s has stride %lld, must be 1", name,
-                       (long long)t->stride[2]);
+        return kn_fail(KN_ERR_ARG, "attention: the last axis of %s has stride %lld, must be 1",
+                       name, (long long)t->stride[2]);
     return KN_OK;
 }
 
@@ -33,8 +33,8 @@ static kn_status check_dtypes(kn_dev_kind kind, const kn_attn_args *a)
                 : kind == KN_DEV_CUDA ? t == KN_BF16
                                       : t == KN_F32 || t == KN_F64 || t == KN_BF16 || t == KN_F16;
     if (!fits)
-        return kn_fail(KN_ERR_ARG, "attention: %s is not a dtype of the %s device", kn_dtype_name(t),
-                       kn_dev_kind_name(kind));
+        return kn_fail(KN_ERR_ARG, "attention: %s is not a dtype of the %s device",
+                       kn_dtype_name(t), kn_dev_kind_name(kind));
     if (a->k.dtype != t || a->v.dtype != t || a->out.dtype != t)
         return kn_fail(KN_ERR_ARG, "attention: q is %s, but k is %s, v is %s and out is %s",
                        kn_dtype_name(t), kn_dtype_name(a->k.dtype), kn_dtype_name(a->v.dtype),
@@ -55,7 +55,8 @@ static kn_status check_args(kn_dev *d, const kn_attn_args *a)
     if (a->q.rank != 3 || a->k.rank != 3 || a->v.rank != 3)
         return kn_fail(KN_ERR_ARG, "attention: q, k and v must be [tokens, heads, dim], q is %s",
                        kn_tensor_text(&a->q, text));
-    int64_t lq = a->q.dim[0], n = a->q.dim[1], dim = a->q.dim[2], lk = a->k.dim[0], dv = a->v.dim[2];
+    int64_t lq = a->q.dim[0], n = a->q.dim[1], dim = a->q.dim[2], lk = a->k.dim[0],
+            dv = a->v.dim[2];
     if (lk < 1 || n < 1 || dim < 1 || dv < 1 || lq > INT32_MAX || lk > INT32_MAX)
         return kn_fail(KN_ERR_ARG, "attention: k is %s; tokens, heads and dim must be 1 or more",
                        kn_tensor_text(&a->k, text));
@@ -77,11 +78,13 @@ static kn_status check_plan(const kn_attn_args *a, const kn_attn_plan *plan)
 {
     int64_t n = a->q.dim[1];
     if (a->q.dim[0] != plan->tokens || a->k.dim[0] != plan->tokens)
-        return kn_fail(KN_ERR_ARG, "attention: the plan is for %lld tokens, q has %lld and k has %lld",
+        return kn_fail(KN_ERR_ARG,
+                       "attention: the plan is for %lld tokens, q has %lld and k has %lld",
                        (long long)plan->tokens, (long long)a->q.dim[0], (long long)a->k.dim[0]);
     if ((plan->heads != 1 && plan->heads != n) || (plan->perm_heads > 1 && plan->perm_heads != n))
-        return kn_fail(KN_ERR_ARG, "attention: the plan has lists for %d heads and orders for %d, "
-                                   "q has %lld heads",
+        return kn_fail(KN_ERR_ARG,
+                       "attention: the plan has lists for %d heads and orders for %d, "
+                       "q has %lld heads",
                        plan->heads, plan->perm_heads, (long long)n);
     if (a->bias.rank) return kn_fail(KN_ERR_ARG, "attention: a bias cannot be used with a plan");
     return KN_OK;

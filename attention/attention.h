@@ -1,9 +1,9 @@
 /* attention/attention.h - running attention on any device.
  *
- * Purpose   softmax(scale * q k^T + bias) v, dense or over the key runs of a plan (attention/plan.h),
- *           one executor per backend, chosen by the device's kind.
- * Shapes    q [Lq,N,D], k [Lk,N,D], v [Lk,N,Dv], out [Lq,N,Dv]; last axis dense, token and head axes
- *           may be strided (so q, k, v may be slices of one fused projection). Lk >= 1.
+ * Purpose   softmax(scale * q k^T + bias) v, dense or over the key runs of a plan
+ *           (attention/plan.h), one executor per backend, chosen by the device's kind.
+ * Shapes    q [Lq,N,D], k [Lk,N,D], v [Lk,N,Dv], out [Lq,N,Dv]; last axis dense, token and head
+ *           axes may be strided (so q, k, v may be slices of one fused projection). Lk >= 1.
  *           bias [N,Lq,Lk] f32 or absent; lse [N,Lq] f32 or absent (natural log of the sum of
  *           exp(scale q.k + bias); -inf, with a zero output, where every key is hidden). Both: any
  *           strides.
@@ -11,7 +11,7 @@
  * dtypes    f32 on ref and cpu (f64, bf16 and f16 too on ref; bias and lse also f64 there); bf16 on
  *           cuda. Softmax in fp32 or wider.
  * Cost      4 Lq Lk D N operations dense; the plan's density times that when sparse.
- * Memory    cpu: a copy of k and v of a few heads (kn_attn_cpu_group), from scratch. ref: none.
+ * Memory    cpu: a copy of k and v of a few heads at a time, from scratch. ref: none.
  * Errors    KN_ERR_ARG, KN_ERR_NOMEM, KN_ERR_DEVICE, KN_ERR_UNSUPPORTED.
  * Threads   Results do not depend on the thread count.
  */

@@ -99,7 +99,8 @@ static kn_status fill_row(kn_draft *x, int64_t tile, float threshold)
 
 static kn_status fill_head(kn_draft *x)
 {
-    int64_t n = x->pool.blocks, pairs = n * n, m = (int64_t)floor(x->params.sparsity * (double)pairs);
+    int64_t n = x->pool.blocks, pairs = n * n,
+            m = (int64_t)floor(x->params.sparsity * (double)pairs);
     float threshold = m == 0       ? -1.0f
                       : m >= pairs ? INFINITY
                                    : nth_smallest(x->pool.map, pairs, m, x->bins);

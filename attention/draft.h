@@ -17,7 +17,7 @@
 
 typedef struct kn_draft_params {
     kn_attn_layout layout;
-    int block;             /* most queries in a block */
+    int block; /* most queries in a block */
     int heads, dim;
     double sparsity;       /* share of tile pairs to drop, 0 to 1; 0.75 in the reference */
     bool drop_first_frame; /* do not force the tiles of the first frame(s) */
@@ -30,7 +30,7 @@ typedef struct kn_draft kn_draft;
 KN_CHECKED kn_status kn_draft_open(const kn_draft_params *params, kn_draft **out);
 void kn_draft_close(kn_draft **draft);
 /* Choose tiles for these q, k [L,N,D]. *plan is valid until the next call or close. */
-KN_CHECKED kn_status kn_draft_plan(kn_dev *d, kn_draft *draft, const kn_tensor *q, const kn_tensor *k,
-                                   const kn_attn_plan **plan);
+KN_CHECKED kn_status kn_draft_plan(kn_dev *d, kn_draft *draft, const kn_tensor *q,
+                                   const kn_tensor *k, const kn_attn_plan **plan);
 
 #endif

@@ -5,23 +5,37 @@
 
 #include "io/memory.h"
 
-static int ceil_div(int a, int b) { return (a + b - 1) / b; }
-static int min_int(int a, int b) { return a < b ? a : b; }
-static int max_int(int a, int b) { return a > b ? a : b; }
+static int ceil_div(int a, int b)
+{
+    return (a + b - 1) / b;
+}
+static int min_int(int a, int b)
+{
+    return a < b ? a : b;
+}
+static int max_int(int a, int b)
+{
+    return a > b ? a : b;
+}
 
-int64_t kn_grid_tokens(const int grid[3]) { return (int64_t)grid[0] * grid[1] * grid[2]; }
+int64_t kn_grid_tokens(const int grid[3])
+{
+    return (int64_t)grid[0] * grid[1] * grid[2];
+}
 
 kn_status kn_attn_layout_check(kn_attn_layout *l)
 {
     for (int a = 0; a < 3; a++) {
         if (l->grid[a] < 1 || l->grid[a] > INT16_MAX || l->tile[a] < 1)
-            return kn_fail(KN_ERR_ARG, "attention: grid %d x %d x %d with tile %d x %d x %d: edges must "
-                                       "be 1 to 32767",
+            return kn_fail(KN_ERR_ARG,
+                           "attention: grid %d x %d x %d with tile %d x %d x %d: edges must "
+                           "be 1 to 32767",
                            l->grid[0], l->grid[1], l->grid[2], l->tile[0], l->tile[1], l->tile[2]);
         l->tile[a] = min_int(l->tile[a], l->grid[a]);
     }
     if (l->text < 0 || l->text > INT32_MAX || kn_grid_tokens(l->grid) + l->text > INT32_MAX)
-        return kn_fail(KN_ERR_ARG, "attention: grid %d x %d x %d and %lld text tokens are more than 2^31",
+        return kn_fail(KN_ERR_ARG,
+                       "attention: grid %d x %d x %d and %lld text tokens are more than 2^31",
                        l->grid[0], l->grid[1], l->grid[2], (long long)l->text);
     return KN_OK;
 }
@@ -88,8 +102,9 @@ kn_status kn_grid_window_bounds(const kn_grid_window *win, int length, int32_t *
     int dilation = win->dilation ? win->dilation : 1, stride = win->stride ? win->stride : 1;
     if (win->size < 0 || stride < 1 || dilation < 1 || dilation > length ||
         (win->size > 0 && stride > win->size))
-        return kn_fail(KN_ERR_ARG, "attention window: size %d, stride %d, dilation %d on an axis of %d: "
-                                   "wants 1 <= stride <= size and dilation <= axis",
+        return kn_fail(KN_ERR_ARG,
+                       "attention window: size %d, stride %d, dilation %d on an axis of %d: "
+                       "wants 1 <= stride <= size and dilation <= axis",
                        win->size, stride, dilation, length);
     for (int c = 0; c < length; c++) {
         int residue = c % dilation, j = c / dilation;
@@ -113,14 +128,14 @@ kn_status kn_grid_window_bounds(const kn_grid_window *win, int length, int32_t *
 }
 
 /* ---- tile search ------------------------------------------------------------------------------
- * A key is visible to a tile when it is so on every axis, independently, so counts of touched and of
- * fully visible key tiles are products of counts per axis, and sums over query tiles are products of
- * sums.
+ * A key is visible to a tile when it is so on every axis, independently, so counts of touched and
+ * of fully visible key tiles are products of counts per axis, and sums over query tiles are
+ * products of sums.
  */
 typedef struct axis_count {
-    double touched;  /* key tiles that some query of the tile sees, summed over query tiles */
-    double full;     /* key tiles that every query sees whole */
-    double visible;  /* visible pairs on this axis */
+    double touched; /* key tiles that some query of the tile sees, summed over query tiles */
+    double full;    /* key tiles that every query sees whole */
+    double visible; /* visible pairs on this axis */
 } axis_count;
 
 typedef struct axis_tables {
@@ -147,7 +162,8 @@ static axis_count count_axis(const axis_tables *x, int q_edge, int k_edge)
         see(x, q0, min_int(q0 + q_edge, x->length));
         for (int k0 = 0; k0 < x->length; k0 += k_edge) {
             int any = 0, all = 1;
-            for (int k = k0; k < min_int(k0 + k_edge, x->length); k++) any |= x->any[k], all &= x->all[k];
+            for (int k = k0; k < min_int(k0 + k_edge, x->length); k++)
+                any |= x->any[k], all &= x->all[k];
             c.touched += any;
             c.full += all;
         }
@@ -227,8 +243,8 @@ static void count_shape(const kn_grid_search *s, const axis_tables x[3], const i
     }
     int64_t per_tile = kn_grid_tokens(tile);
     double blocks_q = (double)((per_tile + s->block_q - 1) / s->block_q * s->block_q);
-    double blocks_k = s->runs ? s->block_k
-                              : (double)((per_tile + s->block_k - 1) / s->block_k * s->block_k);
+    double blocks_k =
+        s->runs ? s->block_k : (double)((per_tile + s->block_k - 1) / s->block_k * s->block_k);
     for (int a = 0; a < 3; a++) out->tile[a] = tile[a];
     out->ideal = ideal / all_pairs;
     out->executed = touched * blocks_q * blocks_k / all_pairs;
@@ -243,7 +259,8 @@ static kn_status check_search(const kn_grid_search *s)
         return kn_fail(KN_ERR_ARG, "tile search: blocks of %d x %d tokens", s->block_q, s->block_k);
     if (s->runs && (s->window[0].dilation > 1 || s->window[0].causal ||
                     (s->window[0].size > 0 && s->window[0].size < s->grid[0])))
-        return kn_fail(KN_ERR_ARG, "tile search: runs in (h,w,t) order want a window over all %d frames",
+        return kn_fail(KN_ERR_ARG,
+                       "tile search: runs in (h,w,t) order want a window over all %d frames",
                        s->grid[0]);
     return KN_OK;
 }
@@ -255,8 +272,8 @@ kn_status kn_grid_count(const kn_grid_search *s, const int tile[3], kn_grid_choi
     KN_TRY(check_search(s));
     for (int a = 0; a < 3; a++)
         if (tile[a] < 1 || tile[a] > s->grid[a])
-            return kn_fail(KN_ERR_ARG, "tile search: tile %d x %d x %d does not fit the grid", tile[0],
-                           tile[1], tile[2]);
+            return kn_fail(KN_ERR_ARG, "tile search: tile %d x %d x %d does not fit the grid",
+                           tile[0], tile[1], tile[2]);
     KN_TRY_GOTO(build_tables(s, x));
     count_shape(s, x, tile, out);
 done:

@@ -1,8 +1,8 @@
 /* attention/grid.h - the latent token grid in 3D tiles: token orders and the search for a tile.
  *
- * Purpose   Attention kernels work on blocks of consecutive tokens. Cutting the grid into small boxes
- *           ("tiles") and storing each tile's tokens together decides how much of a block is used.
- *           A model reorders its tokens once, at patchify, and back at unpatchify.
+ * Purpose   Attention kernels work on blocks of consecutive tokens. Cutting the grid into small
+ *           boxes ("tiles") and storing each tile's tokens together decides how much of a block is
+ *           used. A model reorders its tokens once, at patchify, and back at unpatchify.
  * Order     Tiles in raster order (t, then h, then w); inside a tile raster order too; tiles at the
  *           far borders are short, nothing is padded. Special cases: tile (T,1,1) is (h,w,t) order,
  *           tile (T,H,W) is plain raster.
@@ -22,8 +22,8 @@
 
 /* How a model stores its tokens. */
 typedef struct kn_attn_layout {
-    int grid[3]; /* T, H, W */
-    int tile[3]; /* edges of a full tile; cut to the grid where larger */
+    int grid[3];  /* T, H, W */
+    int tile[3];  /* edges of a full tile; cut to the grid where larger */
     int64_t text; /* tokens after the video */
 } kn_attn_layout;
 
@@ -51,9 +51,9 @@ void kn_grid_invert(const int32_t *order, int64_t count, int32_t *inverse);
 
 /* ---- windows on one axis -----------------------------------------------------------------------
  * Generalized neighborhood attention (NATTEN csrc .../reference/mask.hpp): within a residue class
- * modulo the dilation, queries in groups of `stride` share the window of their leader, the middle of
- * the group; the window is moved inward at the borders and keeps its size. stride 1, dilation 1 and
- * an odd window give FreeSwim's inward window; stride = window = k tiles (k odd) gives STA.
+ * modulo the dilation, queries in groups of `stride` share the window of their leader, the middle
+ * of the group; the window is moved inward at the borders and keeps its size. stride 1, dilation 1
+ * and an odd window give FreeSwim's inward window; stride = window = k tiles (k odd) gives STA.
  */
 typedef struct kn_grid_window {
     int size;     /* keys per query on this axis; 0 or more than fit = the whole axis (class) */
@@ -67,7 +67,7 @@ typedef struct kn_grid_window {
 KN_CHECKED kn_status kn_grid_window_bounds(const kn_grid_window *w, int length, int32_t *lo,
                                            int32_t *len);
 
-/* ---- tile search -------------------------------------------------------------------------------*/
+/* ---- tile search ------------------------------------------------------------------------------*/
 typedef struct kn_grid_search {
     int grid[3];
     kn_grid_window window[3];

@@ -22,13 +22,13 @@ struct kn_permute {
     kn_permute_params params;
     kn_attn_plan *plan;
     kn_pool pool;
-    int64_t video;      /* tokens on the grid */
-    int32_t *stored;    /* [video] slot in the tensors by raster index */
-    uint8_t *axes;      /* [heads] */
-    double *weights;    /* [samples][video], then summed into its first row */
-    ranked *rank;       /* [video] */
-    uint8_t *keep;      /* [blocks] */
-    int32_t *block_of;  /* [video] block of each stored key in this head's order */
+    int64_t video;     /* tokens on the grid */
+    int32_t *stored;   /* [video] slot in the tensors by raster index */
+    uint8_t *axes;     /* [heads] */
+    double *weights;   /* [samples][video], then summed into its first row */
+    ranked *rank;      /* [video] */
+    uint8_t *keep;     /* [blocks] */
+    int32_t *block_of; /* [video] block of each stored key in this head's order */
 };
 
 static int by_weight(const void *a, const void *b)
@@ -58,10 +58,12 @@ static kn_status check_params(const kn_permute_params *p, int64_t video)
 {
     if (p->heads < 1 || p->dim < 1 || p->block < 1 || p->segment < 0 ||
         !(p->threshold >= 0 && p->threshold <= 1))
-        return kn_fail(KN_ERR_ARG, "permute: %d heads of dim %d, blocks of %d, segments of %d, threshold %g",
+        return kn_fail(KN_ERR_ARG,
+                       "permute: %d heads of dim %d, blocks of %d, segments of %d, threshold %g",
                        p->heads, p->dim, p->block, p->segment, p->threshold);
     if (p->kind == KN_PERMUTE_IMPORTANCE && (p->samples < 1 || p->samples > video))
-        return kn_fail(KN_ERR_ARG, "permute: %d sampled queries of %lld", p->samples, (long long)video);
+        return kn_fail(KN_ERR_ARG, "permute: %d sampled queries of %lld", p->samples,
+                       (long long)video);
     for (int h = 0; p->kind == KN_PERMUTE_AXES && h < p->heads; h++)
         if (!p->axes || p->axes[h] >= KN_AXIS_ORDERS)
             return kn_fail(KN_ERR_ARG, "permute: head %d has no valid axis order", h);
@@ -174,14 +176,16 @@ static void order_by_importance(kn_dev *d, kn_permute *x, int head, const kn_ten
     int32_t *perm = x->plan->perm_k + head * x->plan->tokens;
     int64_t blocks = x->pool.blocks, step = x->params.segment ? x->params.segment : blocks;
     for (int64_t b = 0; b < blocks; b += step) {
-        int64_t first = x->plan->q_start[b], last = x->plan->q_start[b + step < blocks ? b + step : blocks];
+        int64_t first = x->plan->q_start[b],
+                last = x->plan->q_start[b + step < blocks ? b + step : blocks];
         for (int64_t j = first; j < last; j++) x->rank[j] = (ranked){x->weights[j], (int32_t)j};
         qsort(x->rank + first, (size_t)(last - first), sizeof *x->rank, by_weight);
         for (int64_t j = first; j < last; j++) perm[j] = x->rank[j].index;
     }
 }
 
-static void order_by_axes(const kn_attn_layout *layout, const int32_t *slot, int order, int32_t *perm)
+static void order_by_axes(const kn_attn_layout *layout, const int32_t *slot, int order,
+                          int32_t *perm)
 {
     int64_t n = kn_grid_tokens(layout->grid);
     kn_grid_axis_order(layout->grid, kn_axis_orders[order], perm);
@@ -190,7 +194,7 @@ static void order_by_axes(const kn_attn_layout *layout, const int32_t *slot, int
 
 /* ---- selection --------------------------------------------------------------------------------*/
 
-/* Largest blocks of row b until their weights reach the threshold, and those with its own tokens. */
+/* Largest blocks of row b until their weights reach the threshold, and those of its own tokens. */
 static void select_blocks(kn_permute *x, int head, int64_t b)
 {
     int64_t n = x->pool.blocks, order = head * x->plan->tokens;
@@ -239,7 +243,8 @@ kn_status kn_permute_plan(kn_dev *d, kn_permute *permute, const kn_tensor *q, co
         int64_t order = h * x->plan->tokens;
         if (x->params.kind == KN_PERMUTE_AXES) {
             order_by_axes(&x->params.layout, x->stored, x->axes[h], x->plan->perm_q + order);
-            memcpy(x->plan->perm_k + order, x->plan->perm_q + order, (size_t)x->video * sizeof(int32_t));
+            memcpy(x->plan->perm_k + order, x->plan->perm_q + order,
+                   (size_t)x->video * sizeof(int32_t));
         } else {
             order_by_importance(d, x, h, q, k);
         }
@@ -263,10 +268,10 @@ typedef struct axes_job {
     const kn_axes_params *params;
     const kn_tensor *q, *k;
     int head;
-    int64_t video, columns; /* columns: square blocks in a row of them */
-    const int32_t *perm;    /* the order being judged */
-    double *weights;        /* [judged rows][video] */
-    square *squares;        /* [judged rows][columns] */
+    int64_t video, columns;  /* columns: square blocks in a row of them */
+    const int32_t *perm;     /* the order being judged */
+    double *weights;         /* [judged rows][video] */
+    square *squares;         /* [judged rows][columns] */
     double *sparse, *uneven; /* [judged rows]: sums over the row's squares */
 } axes_job;
 
@@ -287,7 +292,8 @@ static void judge_rows(void *user, int64_t begin, int64_t end)
     const kn_axes_params *p = job->params;
     int64_t n = job->video;
     for (int64_t i = begin; i < end; i++) {
-        int64_t first = i * p->stride * p->block, count = n - first < p->block ? n - first : p->block;
+        int64_t first = i * p->stride * p->block,
+                count = n - first < p->block ? n - first : p->block;
         double *weights = job->weights + i * n;
         square *squares = job->squares + i * job->columns;
         memset(squares, 0, (size_t)job->columns * sizeof *squares);
@@ -331,12 +337,14 @@ static kn_status check_axes(kn_dev *d, const kn_axes_params *p, int64_t video, c
 {
     char a[KN_SHAPE_TEXT], b[KN_SHAPE_TEXT];
     if (kn_dev_get_kind(d) != KN_DEV_REF && kn_dev_get_kind(d) != KN_DEV_CPU)
-        return kn_fail(KN_ERR_UNSUPPORTED, "axis choice: works on host memory, not on the %s device",
+        return kn_fail(KN_ERR_UNSUPPORTED,
+                       "axis choice: works on host memory, not on the %s device",
                        kn_dev_kind_name(kn_dev_get_kind(d)));
     if (q->rank != 3 || !kn_tensor_same_shape(q, k) || q->dim[0] != video + p->layout.text ||
         q->stride[2] != 1 || k->stride[2] != 1)
-        return kn_fail(KN_ERR_ARG, "axis choice: q is %s, k is %s, the grid and text have %lld tokens",
-                       kn_tensor_text(q, a), kn_tensor_text(k, b), (long long)(video + p->layout.text));
+        return kn_fail(
+            KN_ERR_ARG, "axis choice: q is %s, k is %s, the grid and text have %lld tokens",
+            kn_tensor_text(q, a), kn_tensor_text(k, b), (long long)(video + p->layout.text));
     if (p->block < 1 || p->stride < 1)
         return kn_fail(KN_ERR_ARG, "axis choice: blocks of %d, every %d-th", p->block, p->stride);
     return KN_OK;
@@ -356,8 +364,10 @@ kn_status kn_permute_choose_axes(kn_dev *d, const kn_axes_params *params, const 
     kn_status st;
     KN_TRY_GOTO(find_slots(&p.layout, &slot));
     KN_TRY_GOTO(kn_alloc_array((size_t)job.video, sizeof(int32_t), &perm));
-    KN_TRY_GOTO(kn_alloc_array((size_t)judged * (size_t)job.video, sizeof(double), (void **)&job.weights));
-    KN_TRY_GOTO(kn_alloc_array((size_t)(judged * job.columns), sizeof(square), (void **)&job.squares));
+    KN_TRY_GOTO(
+        kn_alloc_array((size_t)judged * (size_t)job.video, sizeof(double), (void **)&job.weights));
+    KN_TRY_GOTO(
+        kn_alloc_array((size_t)(judged * job.columns), sizeof(square), (void **)&job.squares));
     KN_TRY_GOTO(kn_alloc_array((size_t)judged, sizeof(double), (void **)&job.sparse));
     KN_TRY_GOTO(kn_alloc_array((size_t)judged, sizeof(double), (void **)&job.uneven));
     job.perm = perm;

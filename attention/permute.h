@@ -1,4 +1,4 @@
-/* attention/permute.h - planner: reorder tokens per head, then keep the blocks that hold most weight.
+/* attention/permute.h - planner: reorder tokens per head, then keep the heaviest blocks.
  *
  * Purpose   Two orders:
  *             importance  PBS-Attn without causality: a spread sample of queries gives every video
@@ -10,7 +10,8 @@
  *           until their weights reach the threshold, and the blocks that hold its own tokens.
  * Cost      importance: samples x L x D per head; both: L D + blocks^2 D per head.
  * Errors    KN_ERR_ARG, KN_ERR_NOMEM, KN_ERR_UNSUPPORTED (device memory).
- * Source    pbs-attn permute_states.py, utils.py (arXiv 2510.21270); PAROAttention (arXiv 2506.16054).
+ * Source    pbs-attn permute_states.py, utils.py; PAROAttention (permute_qk of its cogvideox.py,
+ *           and its paper for the choice of orders).
  */
 #ifndef KN_ATTENTION_PERMUTE_H
 #define KN_ATTENTION_PERMUTE_H
@@ -26,12 +27,12 @@ extern const int kn_axis_orders[KN_AXIS_ORDERS][3];
 typedef struct kn_permute_params {
     kn_attn_layout layout;
     kn_permute_kind kind;
-    int block;           /* most tokens in a block, of queries and of keys */
-    int segment;         /* importance: blocks that are sorted together; 0 = all of them */
-    int samples;         /* importance: queries sampled, 128 to 256 in practice; at most the video */
+    int block;   /* most tokens in a block, of queries and of keys */
+    int segment; /* importance: blocks that are sorted together; 0 = all of them */
+    int samples; /* importance: queries sampled, 128 to 256 in practice; at most the video */
     const uint8_t *axes; /* axes: [heads] index into kn_axis_orders; copied */
     int heads, dim;
-    double threshold;    /* weight to keep in each row, 0 to 1; 0.9 in the reference */
+    double threshold; /* weight to keep in each row, 0 to 1; 0.9 in the reference */
     float scale;
 } kn_permute_params;
 
@@ -46,18 +47,18 @@ KN_CHECKED kn_status kn_permute_plan(kn_dev *d, kn_permute *permute, const kn_te
 
 typedef struct kn_axes_params {
     kn_attn_layout layout;
-    int block;        /* edge of the square blocks that are judged, 64 in the reference */
-    int stride;       /* judge every stride-th block of queries; 1 = all */
-    double epsilon;   /* a weight below this is small: 1e-3 */
-    double share;     /* a block is sparse when this share of its weights is small: 0.9 */
-    double alpha;     /* weight of sparsity against evenness (max / mean within blocks), 0 to 1 */
+    int block;      /* edge of the square blocks that are judged, 64 in the reference */
+    int stride;     /* judge every stride-th block of queries; 1 = all */
+    double epsilon; /* a weight below this is small: 1e-3 */
+    double share;   /* a block is sparse when this share of its weights is small: 0.9 */
+    double alpha;   /* weight of sparsity against evenness (max / mean within blocks), 0 to 1 */
     float scale;
 } kn_axes_params;
 
 /* For each head the order with the sparsest, most even blocks: the smallest
  * alpha (1 - sparse) / sum + (1 - alpha) uneven / sum over the six. Looks at whole rows of the
  * attention map: for calibration, not for every step. axes: [N] */
-KN_CHECKED kn_status kn_permute_choose_axes(kn_dev *d, const kn_axes_params *params, const kn_tensor *q,
-                                            const kn_tensor *k, uint8_t *axes);
+KN_CHECKED kn_status kn_permute_choose_axes(kn_dev *d, const kn_axes_params *params,
+                                            const kn_tensor *q, const kn_tensor *k, uint8_t *axes);
 
 #endif

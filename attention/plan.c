@@ -6,8 +6,14 @@
 
 #include "io/memory.h"
 
-static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t min_i64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+static int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
 
 /* ---- making -----------------------------------------------------------------------------------*/
 
@@ -28,7 +34,10 @@ void kn_attn_plan_free(kn_attn_plan **plan)
 }
 
 /* Query blocks that n tokens are cut into, evenly. */
-static int64_t cuts(int64_t n, int block) { return ceil_div(n, block); }
+static int64_t cuts(int64_t n, int block)
+{
+    return ceil_div(n, block);
+}
 
 static int64_t cut_blocks(int32_t *q_start, int64_t at, int64_t start, int64_t n, int block)
 {
@@ -42,7 +51,8 @@ static kn_status make_blocks(kn_attn_plan *p, const kn_attn_plan_params *params,
 {
     const int *grid = p->grid;
     int64_t tiles = kn_grid_tiles(grid, tile), blocks = cuts(params->layout.text, params->block);
-    for (int64_t i = 0; i < tiles; i++) blocks += cuts(kn_grid_tile(grid, tile, i).count, params->block);
+    for (int64_t i = 0; i < tiles; i++)
+        blocks += cuts(kn_grid_tile(grid, tile, i).count, params->block);
     KN_TRY(kn_alloc_array((size_t)blocks + 1, sizeof *p->q_start, (void **)&p->q_start));
     int64_t at = 0;
     for (int64_t i = 0; i < tiles; i++) {
@@ -180,7 +190,10 @@ kn_status kn_attn_plan_end_row(kn_attn_plan *p)
     return KN_OK;
 }
 
-int64_t kn_attn_plan_text_start(const kn_attn_plan *p) { return kn_grid_tokens(p->grid); }
+int64_t kn_attn_plan_text_start(const kn_attn_plan *p)
+{
+    return kn_grid_tokens(p->grid);
+}
 
 int64_t kn_attn_plan_text_block(const kn_attn_plan *p)
 {
@@ -215,7 +228,8 @@ static kn_status check_sizes(const kn_attn_plan *p)
                    (long long)p->tokens, p->heads, (long long)p->q_blocks, p->perm_heads, p->rules);
     if (!p->q_start || !p->row_ptr || !p->runs) return BAD("an array is missing");
     if (p->rules && (!p->pos || !p->dilation || !p->bounds)) return BAD("rules without positions");
-    if ((p->perm_heads > 0) != (p->perm_q || p->perm_k)) return BAD("orders do not match their count");
+    if ((p->perm_heads > 0) != (p->perm_q || p->perm_k))
+        return BAD("orders do not match their count");
     for (int a = 0; a < 3; a++)
         if (p->grid[a] < (p->pos ? 1 : 0) || p->grid[a] > INT16_MAX)
             return BAD("grid %d x %d x %d", p->grid[0], p->grid[1], p->grid[2]);
@@ -259,12 +273,13 @@ static kn_status check_geometry(const kn_attn_plan *p)
 }
 
 /* A rule needs coordinates of all its queries and keys. */
-static kn_status check_on_grid(const kn_attn_plan *p, const int32_t *perm, int64_t first, int64_t count,
-                               int64_t row)
+static kn_status check_on_grid(const kn_attn_plan *p, const int32_t *perm, int64_t first,
+                               int64_t count, int64_t row)
 {
     for (int64_t i = first; i < first + count; i++)
         if (p->pos[3 * (int64_t)(perm ? perm[i] : i)] < 0)
-            return BAD("row %lld has a rule and token %lld is off the grid", (long long)row, (long long)i);
+            return BAD("row %lld has a rule and token %lld is off the grid", (long long)row,
+                       (long long)i);
     return KN_OK;
 }
 
@@ -273,16 +288,17 @@ static kn_status check_row(const kn_attn_plan *p, int64_t row)
     int64_t begin = p->row_ptr[row], end = p->row_ptr[row + 1], next = 0;
     int64_t head = row / p->q_blocks, block = row % p->q_blocks;
     if (begin < 0 || end <= begin || end > p->run_capacity)
-        return BAD("row %lld has runs %lld to %lld", (long long)row, (long long)begin, (long long)end);
+        return BAD("row %lld has runs %lld to %lld", (long long)row, (long long)begin,
+                   (long long)end);
     bool has_rule = false;
-    /* Orders of other heads have the same text tokens only if the planner says so: check them all. */
+    /* Shared lists are run in the order of every head: check them all. */
     int orders = p->perm_heads > 1 ? (p->heads > 1 ? 1 : p->perm_heads) : 1;
     for (int64_t i = begin; i < end; i++) {
         const kn_attn_run *r = &p->runs[i];
         if (r->key < next || r->count < 1 || r->count > p->tokens - r->key || r->rule < -1 ||
             r->rule >= p->rules)
-            return BAD("row %lld: run of %d keys from %d with rule %d after key %lld", (long long)row,
-                       r->count, r->key, r->rule, (long long)next - 1);
+            return BAD("row %lld: run of %d keys from %d with rule %d after key %lld",
+                       (long long)row, r->count, r->key, r->rule, (long long)next - 1);
         next = (int64_t)r->key + r->count;
         if (r->rule < 0) continue;
         has_rule = true;
@@ -315,17 +331,20 @@ kn_status kn_attn_plan_check(const kn_attn_plan *p)
     kn_status st = KN_OK;
     KN_TRY_GOTO(kn_alloc((size_t)p->tokens, &seen));
     for (int h = 0; h < p->perm_heads; h++) {
-        if (p->perm_q) KN_TRY_GOTO(check_permutation(p->perm_q + h * p->tokens, p->tokens, "perm_q", seen));
-        if (p->perm_k) KN_TRY_GOTO(check_permutation(p->perm_k + h * p->tokens, p->tokens, "perm_k", seen));
+        if (p->perm_q)
+            KN_TRY_GOTO(check_permutation(p->perm_q + h * p->tokens, p->tokens, "perm_q", seen));
+        if (p->perm_k)
+            KN_TRY_GOTO(check_permutation(p->perm_k + h * p->tokens, p->tokens, "perm_k", seen));
     }
-    if (p->row_ptr[0] != 0) KN_TRY_GOTO(BAD("the first row starts at run %lld", (long long)p->row_ptr[0]));
+    if (p->row_ptr[0] != 0)
+        KN_TRY_GOTO(BAD("the first row starts at run %lld", (long long)p->row_ptr[0]));
     for (int64_t row = 0; row < p->rows; row++) KN_TRY_GOTO(check_row(p, row));
 done:
     kn_free(seen);
     return st;
 }
 
-/* ---- counting and pictures ---------------------------------------------------------------------*/
+/* ---- counting and pictures --------------------------------------------------------------------*/
 
 double kn_attn_plan_listed(const kn_attn_plan *p)
 {
@@ -341,7 +360,8 @@ double kn_attn_plan_listed(const kn_attn_plan *p)
 void kn_attn_plan_count(const kn_attn_plan *p, int block_q, int block_k, kn_attn_plan_stats *out)
 {
     double all = (double)p->tokens * (double)p->tokens * p->heads, executed = 0, ruled = 0, sum = 0;
-    kn_attn_plan_stats s = {.runs = p->row_ptr[p->rows], .blocks_min = INFINITY, .density = p->density};
+    kn_attn_plan_stats s = {
+        .runs = p->row_ptr[p->rows], .blocks_min = INFINITY, .density = p->density};
     for (int64_t row = 0; row < p->rows; row++) {
         int64_t block = row % p->q_blocks, queries = p->q_start[block + 1] - p->q_start[block];
         int64_t blocks = 0;
@@ -378,8 +398,8 @@ static kn_status check_head(const kn_attn_plan *p, int head, int64_t query)
 {
     int heads = p->heads > p->perm_heads ? p->heads : p->perm_heads;
     if (head < 0 || (heads > 1 && head >= heads) || query < 0 || query >= p->tokens)
-        return kn_fail(KN_ERR_ARG, "attention plan: head %d, token %lld of %d heads, %lld tokens", head,
-                       (long long)query, heads, (long long)p->tokens);
+        return kn_fail(KN_ERR_ARG, "attention plan: head %d, token %lld of %d heads, %lld tokens",
+                       head, (long long)query, heads, (long long)p->tokens);
     return KN_OK;
 }
 
@@ -396,7 +416,8 @@ kn_status kn_attn_plan_row(const kn_attn_plan *p, int head, int64_t query, uint8
         for (int64_t j = p->runs[i].key, end = j + p->runs[i].count; j < end; j++) {
             int64_t key = p->perm_k ? p->perm_k[order + j] : j;
             int rule = p->runs[i].rule;
-            visible[key] = rule < 0 || kn_attn_rule_sees(p, rule, p->pos + 3 * query, p->pos + 3 * key);
+            visible[key] =
+                rule < 0 || kn_attn_rule_sees(p, rule, p->pos + 3 * query, p->pos + 3 * key);
         }
     return KN_OK;
 }

@@ -1,10 +1,10 @@
 /* attention/plan.h - which keys each query sees: the one type between planners and executors.
  *
- * Purpose   A planner (dense, window, tile3d, draft, permute) fills a plan, an executor runs one, and
- *           neither knows the other. The queries are cut into blocks of consecutive tokens; each
- *           block has a list of key runs (first token, count). A run is full (every query of the
- *           block sees all of it) or names a rule, which hides single keys from single queries by
- *           their coordinates on the latent token grid.
+ * Purpose   A planner (dense, window, tile3d, draft, permute) fills a plan, an executor runs one,
+ *           and neither knows the other. The queries are cut into blocks of consecutive tokens;
+ *           each block has a list of key runs (first token, count). A run is full (every query of
+ *           the block sees all of it) or names a rule, which hides single keys from single queries
+ *           by their coordinates on the latent token grid.
  * Order     Tensors hold tokens in any order; pos says where each token lies on the grid. Usually
  *           the model keeps its tokens in a tile order from patchify on (attention/grid.h) and the
  *           plan needs no permutation. When heads want different orders, perm_q and perm_k give
@@ -34,24 +34,24 @@ typedef struct kn_attn_run {
 } kn_attn_run;
 
 struct kn_attn_plan {
-    int64_t tokens;      /* L, queries and keys alike */
-    int heads;           /* lists: 1 = shared by all heads, or one set per head */
+    int64_t tokens; /* L, queries and keys alike */
+    int heads;      /* lists: 1 = shared by all heads, or one set per head */
     int64_t q_blocks;
-    int32_t *q_start;    /* [q_blocks + 1], from 0 to tokens */
-    int64_t *row_ptr;    /* [heads * q_blocks + 1] into runs, row = head * q_blocks + block */
-    kn_attn_run *runs;   /* ascending within a row, no key twice */
+    int32_t *q_start;  /* [q_blocks + 1], from 0 to tokens */
+    int64_t *row_ptr;  /* [heads * q_blocks + 1] into runs, row = head * q_blocks + block */
+    kn_attn_run *runs; /* ascending within a row, no key twice */
     int64_t run_capacity;
-    int64_t rows;        /* rows written so far; heads * q_blocks when complete */
-    int perm_heads;      /* permutations: 0 = none, 1 = shared, or one per head */
-    int32_t *perm_q;     /* [perm_heads][L]; NULL = as stored */
+    int64_t rows;    /* rows written so far; heads * q_blocks when complete */
+    int perm_heads;  /* permutations: 0 = none, 1 = shared, or one per head */
+    int32_t *perm_q; /* [perm_heads][L]; NULL = as stored */
     int32_t *perm_k;
-    int grid[3];         /* T, H, W; 0 when there are no rules and no positions */
-    int16_t *pos;        /* [L][3] t, h, w by stored token, -1 off the grid; NULL without a grid */
+    int grid[3];  /* T, H, W; 0 when there are no rules and no positions */
+    int16_t *pos; /* [L][3] t, h, w by stored token, -1 off the grid; NULL without a grid */
     int rules;
     int32_t (*dilation)[3]; /* [rules] per axis, >= 1 */
-    int32_t *bounds;     /* [rules][2 (T + H + W)]: see kn_attn_rule_bounds */
-    float scale;         /* softmax scale; 0 = the caller's */
-    double density;      /* visible (query, key) pairs / all pairs, element-exact */
+    int32_t *bounds;        /* [rules][2 (T + H + W)]: see kn_attn_rule_bounds */
+    float scale;            /* softmax scale; 0 = the caller's */
+    double density;         /* visible (query, key) pairs / all pairs, element-exact */
 };
 
 /* Bounds of one rule on one axis (0 t, 1 h, 2 w), indexed by the query's coordinate c: keys with
@@ -82,9 +82,10 @@ static inline bool kn_attn_rule_sees(const kn_attn_plan *p, int rule, const int1
     return true;
 }
 
-/* ---- using plans --------------------------------------------------------------------------------*/
+/* ---- using plans ------------------------------------------------------------------------------*/
 /* Every query sees every key. block: queries per block. */
-KN_CHECKED kn_status kn_attn_plan_dense(const kn_attn_layout *layout, int block, kn_attn_plan **out);
+KN_CHECKED kn_status kn_attn_plan_dense(const kn_attn_layout *layout, int block,
+                                        kn_attn_plan **out);
 /* NULL-safe; sets *plan to NULL. */
 void kn_attn_plan_free(kn_attn_plan **plan);
 
@@ -96,16 +97,18 @@ KN_CHECKED kn_status kn_attn_plan_check(const kn_attn_plan *plan);
 typedef struct kn_attn_plan_stats {
     int64_t runs;
     double blocks_min, blocks_mean, blocks_max; /* key blocks per row */
-    double density;   /* of the plan: visible pairs / all pairs */
-    double listed;    /* pairs in runs / all pairs */
-    double executed;  /* pairs in whole (block_q x block_k) blocks / all pairs */
-    double partial;   /* share of listed pairs in runs that have a rule */
-    double overhead;  /* executed / density: work over ideal */
+    double density;                             /* of the plan: visible pairs / all pairs */
+    double listed;                              /* pairs in runs / all pairs */
+    double executed; /* pairs in whole (block_q x block_k) blocks / all pairs */
+    double partial;  /* share of listed pairs in runs that have a rule */
+    double overhead; /* executed / density: work over ideal */
 } kn_attn_plan_stats;
 
 /* block_q, block_k: tokens that an executor pays for at once. Runs that touch share blocks. */
-void kn_attn_plan_count(const kn_attn_plan *plan, int block_q, int block_k, kn_attn_plan_stats *out);
-/* Estimated seconds of one call: executed operations (4 D per pair and head) at `flops` per second. */
+void kn_attn_plan_count(const kn_attn_plan *plan, int block_q, int block_k,
+                        kn_attn_plan_stats *out);
+/* Estimated seconds of one call: executed operations (4 D per pair and head) at `flops` per
+ * second. */
 double kn_attn_plan_seconds(const kn_attn_plan *plan, int heads, int dim, int block_q, int block_k,
                             double flops);
 
@@ -113,7 +116,8 @@ double kn_attn_plan_seconds(const kn_attn_plan *plan, int heads, int dim, int bl
 KN_CHECKED kn_status kn_attn_plan_row(const kn_attn_plan *plan, int head, int64_t query,
                                       uint8_t *visible);
 /* Picture of one head's lists: row = query block, column = block_k keys; 0 nothing listed, 255 all
- * keys in full runs, partial runs count half. [q_blocks][columns], columns = ceil(tokens / block_k) */
+ * keys in full runs, partial runs count half. [q_blocks][columns], columns = ceil(tokens /
+ * block_k) */
 KN_CHECKED kn_status kn_attn_plan_picture(const kn_attn_plan *plan, int head, int block_k,
                                           uint8_t *image);
 /* Receptive field of a query (as stored) on the latent frames: 255 visible, 0 hidden. [T][H][W];
@@ -121,19 +125,19 @@ KN_CHECKED kn_status kn_attn_plan_picture(const kn_attn_plan *plan, int head, in
 KN_CHECKED kn_status kn_attn_plan_field(const kn_attn_plan *plan, int head, int64_t query,
                                         uint8_t *image);
 
-/* ---- making plans: for planners ------------------------------------------------------------------
+/* ---- making plans: for planners -----------------------------------------------------------------
  * Open gives a plan with positions and query blocks and no rows; rows are then added in order:
  * all blocks of head 0, then head 1, ... Lists grow as needed and keep their room when a plan is
  * restarted, so a planner that runs at every call settles at no allocation.
  */
 typedef struct kn_attn_plan_params {
-    kn_attn_layout layout;  /* how tensors store the tokens */
-    const int *query_tile;  /* edges of the boxes that query blocks are made of; NULL: layout.tile.
+    kn_attn_layout layout; /* how tensors store the tokens */
+    const int *query_tile; /* edges of the boxes that query blocks are made of; NULL: layout.tile.
                                Another shape than layout.tile gives the plan a perm_q (unless
                                perm_heads is set: then it only says where blocks begin). */
-    int block;              /* most queries in a block; larger tiles are cut evenly */
-    int heads;              /* list sets */
-    int perm_heads;         /* this many orders, as stored at first, for the planner to change */
+    int block;             /* most queries in a block; larger tiles are cut evenly */
+    int heads;             /* list sets */
+    int perm_heads;        /* this many orders, as stored at first, for the planner to change */
     int rules;
     float scale;
 } kn_attn_plan_params;

@@ -40,7 +40,8 @@ kn_status kn_pool_check(kn_dev *d, const kn_attn_plan *plan, const kn_pool *pool
 {
     char a[KN_SHAPE_TEXT], b[KN_SHAPE_TEXT];
     if (kn_dev_get_kind(d) != KN_DEV_REF && kn_dev_get_kind(d) != KN_DEV_CPU)
-        return kn_fail(KN_ERR_UNSUPPORTED, "attention planner: works on host memory, not on the %s device",
+        return kn_fail(KN_ERR_UNSUPPORTED,
+                       "attention planner: works on host memory, not on the %s device",
                        kn_dev_kind_name(kn_dev_get_kind(d)));
     if (q->rank != 3 || !kn_tensor_same_shape(q, k) || q->dim[0] != plan->tokens ||
         q->dim[1] != heads || q->dim[2] != pool->dim || q->stride[2] != 1 || k->stride[2] != 1)
@@ -69,15 +70,18 @@ static void fill_means(void *user, int64_t begin, int64_t end)
     const kn_attn_plan *p = job->plan;
     int64_t order = p->perm_heads > 1 ? job->head * p->tokens : 0, dim = job->pool->dim;
     for (int64_t b = begin; b < end; b++) {
-        mean_rows(job, job->q, p->perm_q ? p->perm_q + order : NULL, b, job->pool->mean_q + b * dim);
-        mean_rows(job, job->k, p->perm_k ? p->perm_k + order : NULL, b, job->pool->mean_k + b * dim);
+        mean_rows(job, job->q, p->perm_q ? p->perm_q + order : NULL, b,
+                  job->pool->mean_q + b * dim);
+        mean_rows(job, job->k, p->perm_k ? p->perm_k + order : NULL, b,
+                  job->pool->mean_k + b * dim);
     }
 }
 
 /* The logits are recomputed instead of kept in double; a row of the map is rounded once. */
 static double logit(const pool_job *job, int64_t i, int64_t j)
 {
-    const double *q = job->pool->mean_q + i * job->pool->dim, *k = job->pool->mean_k + j * job->pool->dim;
+    const double *q = job->pool->mean_q + i * job->pool->dim,
+                 *k = job->pool->mean_k + j * job->pool->dim;
     double sum = 0;
     for (int64_t c = 0; c < job->pool->dim; c++) sum += q[c] * k[c];
     return sum * job->scale;

@@ -4,8 +4,8 @@
  * Purpose   The mean query of a block against the mean key of another stands for their whole score.
  *           Means divide by the real number of tokens, so short blocks are not biased, and text
  *           never enters.
- * Shapes    q, k [L,N,D] in host memory, any float dtype; blocks are the plan's first `blocks` query
- *           blocks (the video's), used for keys too.
+ * Shapes    q, k [L,N,D] in host memory, any float dtype; blocks are the plan's first `blocks`
+ *           query blocks (the video's), used for keys too.
  * Cost      L D per head for means, blocks^2 D for the map.
  * Threads   Rows in parallel; results do not depend on the thread count.
  */
@@ -23,8 +23,8 @@ typedef struct kn_pool {
 KN_CHECKED kn_status kn_pool_open(int64_t blocks, int64_t dim, kn_pool *out);
 void kn_pool_close(kn_pool *pool);
 /* q, k must be the tensors that the plan is for, in host memory: KN_ERR_ARG. */
-KN_CHECKED kn_status kn_pool_check(kn_dev *d, const kn_attn_plan *plan, const kn_pool *pool, int heads,
-                                   const kn_tensor *q, const kn_tensor *k);
+KN_CHECKED kn_status kn_pool_check(kn_dev *d, const kn_attn_plan *plan, const kn_pool *pool,
+                                   int heads, const kn_tensor *q, const kn_tensor *k);
 /* Means and map of one head, in the plan's order of that head. */
 void kn_pool_fill(kn_dev *d, kn_pool *pool, const kn_attn_plan *plan, int head, const kn_tensor *q,
                   const kn_tensor *k, double scale);

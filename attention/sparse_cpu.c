@@ -21,13 +21,13 @@
 #define LN_2   0.69314718055994530942
 
 enum {
-    QUERIES = 128,           /* per piece, for dims up to 256 */
+    QUERIES = 128,            /* per piece, for dims up to 256 */
     PANEL_FLOATS = 128 * 256, /* room for a piece's queries; wider heads take fewer at once */
-    MAX_DIM = 512,           /* wider heads run on the reference executor */
-    PIECES_WANTED = 256,     /* heads are grouped until a group has this many pieces... */
-    PACK_TOKENS = 256,       /* tokens per piece of the packing loop */
-    PACK_MIN_QUERIES = 64,   /* fewer queries do not repay a copy of the keys */
-    PACK_LINE = 16           /* floats of a cache line */
+    MAX_DIM = 512,            /* wider heads run on the reference executor */
+    PIECES_WANTED = 256,      /* heads are grouped until a group has this many pieces... */
+    PACK_TOKENS = 256,        /* tokens per piece of the packing loop */
+    PACK_MIN_QUERIES = 64,    /* fewer queries do not repay a copy of the keys */
+    PACK_LINE = 16            /* floats of a cache line */
 };
 static const int64_t GROUP_BYTES_MAX = 256ll << 20; /* ...or its copies would pass this size */
 
@@ -41,13 +41,14 @@ typedef struct cpu_job {
     const kn_attn_args *args;
     const kn_attn_plan *plan; /* NULL: dense */
     const kn_attn_cpu_kernels *kern;
-    int64_t head0, heads;     /* the group being run */
-    int64_t chunk;            /* queries per piece */
-    int64_t chunks;           /* pieces per head; with a plan, its query blocks */
+    int64_t head0, heads;       /* the group being run */
+    int64_t chunk;              /* queries per piece */
+    int64_t chunks;             /* pieces per head; with a plan, its query blocks */
     float *packed_k, *packed_v; /* [heads][Lk][D], [heads][Lk][Dv]; NULL: used in place */
 } cpu_job;
 
-/* What a rule shows to the queries of one panel. Most plans have one rule, so it is kept per panel. */
+/* What a rule shows to the queries of one panel. Most plans have one rule, so it is kept per
+ * panel. */
 typedef struct sight {
     int rule; /* -1: none yet */
     kn_attn_lanes lanes;
@@ -77,7 +78,10 @@ typedef struct step {
     int64_t keys;
 } step;
 
-static int64_t min_i64(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t min_i64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
 
 /* Row of the tensors that query i of the piece is. */
 static int64_t query_row(const piece *w, int64_t i)
@@ -96,8 +100,8 @@ static void pack_queries(piece *w)
             for (int64_t d = 0; d < dim; d++) lane[d * W] = 0.0f;
             continue;
         }
-        const float *row = (const float *)q->data + query_row(w, i) * q->stride[0] +
-                           w->head * q->stride[1];
+        const float *row =
+            (const float *)q->data + query_row(w, i) * q->stride[0] + w->head * q->stride[1];
         for (int64_t d = 0; d < dim; d++) lane[d * W] = row[d] * scale;
     }
     for (int64_t i = 0; i < w->panels * W; i++) {
@@ -173,8 +177,8 @@ static bool in_reach(const piece *w, int64_t key, const sight *x)
            at[2] >= x->lo[2] && at[2] < x->hi[2];
 }
 
-/* Cut the keys off both ends of a part that no lane of the panel sees: lists are made for whole query
- * blocks, of which a panel is a corner. */
+/* Cut the keys off both ends of a part that no lane of the panel sees: lists are made for whole
+ * query blocks, of which a panel is a corner. */
 static void trim(const piece *w, kn_attn_run *part, const sight *x)
 {
     while (part->count && !in_reach(w, part->key, x)) part->key++, part->count--;
@@ -229,8 +233,8 @@ static void run_panel(piece *w, const step *st, int panel)
     if (job->args->bias.rank) add_bias(w, panel, part[0].key, keys);
     kern->softmax(s, keys, w->m + panel * W, w->l + panel * W, alpha);
     for (int i = 0; i < parts; s += part[i].count * W, i++)
-        kern->pv(w->v.data + part[i].key * w->v.stride, w->v.stride, part[i].count, s, i ? NULL : alpha,
-                 dv, o);
+        kern->pv(w->v.data + part[i].key * w->v.stride, w->v.stride, part[i].count, s,
+                 i ? NULL : alpha, dv, o);
 }
 
 static void run_step(piece *w, const step *st)
@@ -321,15 +325,17 @@ static void run_plan_pieces(void *user, int64_t begin, int64_t end)
 }
 
 /* Copy one head's token range of k or v into packed rows, in the plan's key order. */
-static void pack_rows(const cpu_job *job, const kn_tensor *t, float *packed, int64_t head, int64_t begin,
-                      int64_t end)
+static void pack_rows(const cpu_job *job, const kn_tensor *t, float *packed, int64_t head,
+                      int64_t begin, int64_t end)
 {
     const kn_attn_plan *p = job->plan;
-    const int32_t *perm = p && p->perm_k ? p->perm_k + (p->perm_heads > 1 ? head * p->tokens : 0) : NULL;
+    const int32_t *perm =
+        p && p->perm_k ? p->perm_k + (p->perm_heads > 1 ? head * p->tokens : 0) : NULL;
     int64_t dim = t->dim[2], stride = packed_stride(t);
     float *out = packed + ((head - job->head0) * t->dim[0] + begin) * stride;
     for (int64_t i = begin; i < end; i++, out += stride)
-        memcpy(out, (const float *)t->data + (perm ? perm[i] : i) * t->stride[0] + head * t->stride[1],
+        memcpy(out,
+               (const float *)t->data + (perm ? perm[i] : i) * t->stride[0] + head * t->stride[1],
                (size_t)dim * sizeof(float));
 }
 
@@ -406,7 +412,10 @@ static kn_status take_floats(kn_arena *scratch, int64_t floats, float **dst, voi
     return KN_OK;
 }
 
-static bool too_wide(const kn_attn_args *a) { return a->q.dim[2] > MAX_DIM || a->v.dim[2] > MAX_DIM; }
+static bool too_wide(const kn_attn_args *a)
+{
+    return a->q.dim[2] > MAX_DIM || a->v.dim[2] > MAX_DIM;
+}
 
 kn_status kn_attn_run_cpu(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,
                           kn_arena *scratch)
@@ -424,8 +433,10 @@ kn_status kn_attn_run_cpu(kn_dev *d, const kn_attn_args *args, const kn_attn_pla
     for (; job.head0 < heads; job.head0 += g.heads) {
         job.heads = min_i64(g.heads, heads - job.head0);
         if (job.packed_k || job.packed_v)
-            kn_parallel_for(d, job.heads * ((lk + PACK_TOKENS - 1) / PACK_TOKENS), 1, pack_pieces, &job);
-        kn_parallel_for(d, job.heads * job.chunks, 1, plan ? run_plan_pieces : run_dense_pieces, &job);
+            kn_parallel_for(d, job.heads * ((lk + PACK_TOKENS - 1) / PACK_TOKENS), 1, pack_pieces,
+                            &job);
+        kn_parallel_for(d, job.heads * job.chunks, 1, plan ? run_plan_pieces : run_dense_pieces,
+                        &job);
     }
 done:
     kn_free(owned_k);

@@ -2,9 +2,9 @@
  *
  * Purpose   sparse_cpu.c walks heads, query blocks and key runs; these kernels do the arithmetic on
  *           one panel of queries. One table per instruction set.
- * Layout    A panel is W queries side by side, one per SIMD lane. Everything that belongs to a panel
- *           is stored with the queries innermost: Q [D,W], scores [keys,W], output [Dv,W], row
- *           maximum and sum [W]. Keys and values stay row-major as they come: each of their
+ * Layout    A panel is W queries side by side, one per SIMD lane. Everything that belongs to a
+ *           panel is stored with the queries innermost: Q [D,W], scores [keys,W], output [Dv,W],
+ *           row maximum and sum [W]. Keys and values stay row-major as they come: each of their
  *           elements is broadcast, so key runs may start and end anywhere, softmax is a vertical
  *           loop, and no kernel needs a horizontal sum or a tail in the lanes.
  * Units     Scores are in powers of two: Q is scaled by scale * log2(e) when it is packed.
@@ -29,8 +29,9 @@ typedef struct kn_attn_lanes {
 
 typedef struct kn_attn_cpu_kernels {
     int panel; /* W */
-    /* s[j,:] = sum_d k[j*ldk + d] q[d,:] for j < keys. ahead: memory that is wanted soon, from which
-     * the kernel fetches about one cache line per (row group, d) into the L2 cache; NULL: nothing. */
+    /* s[j,:] = sum_d k[j*ldk + d] q[d,:] for j < keys. ahead: memory that is wanted soon, from
+     * which the kernel fetches about one cache line per (row group, d) into the L2 cache; NULL:
+     * nothing. */
     void (*qk)(const float *k, int64_t ldk, int64_t keys, const float *q, int64_t dim, float *s,
                const void *ahead);
     /* One online-softmax step: m' = max(m, max_j s[j]); alpha = 2^(m - m'); s[j] = 2^(s[j] - m');

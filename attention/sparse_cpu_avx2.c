@@ -15,9 +15,8 @@ enum { W = 16, HALF = 8 };
 
 /* acc[r] += sum_i a[i*step + r*row] b[i,:], for r < rows (a constant at every call). Each step also
  * asks for one cache line at `ahead`, unless that is NULL. */
-INLINE void product(int rows, const float *a, int64_t row, int64_t step, const float *b, int64_t count,
-                    const char *ahead,
-                    __m256 acc[6][2])
+INLINE void product(int rows, const float *a, int64_t row, int64_t step, const float *b,
+                    int64_t count, const char *ahead, __m256 acc[6][2])
 {
     for (int64_t i = 0; i < count; i++) {
         if (ahead) _mm_prefetch(ahead + 64 * i, _MM_HINT_T1);
@@ -103,7 +102,8 @@ INLINE __m256 exp2_(__m256 x)
     p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(KN_EXP2_C2));
     p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(KN_EXP2_C1));
     p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(1.0f));
-    __m256i e = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+    __m256i e =
+        _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
     __m256 y = _mm256_mul_ps(p, _mm256_castsi256_ps(e));
     __m256 seen = _mm256_cmp_ps(x, _mm256_set1_ps(KN_EXP2_LOW), _CMP_NLT_UQ);
     return _mm256_and_ps(y, seen);
@@ -156,9 +156,9 @@ INLINE __m256i axis_hidden(const kn_attn_lanes *b, int axis, int lane, int32_t c
     __m256i lo = _mm256_loadu_si256((const __m256i *)(b->lo[axis] + lane));
     __m256i len = _mm256_loadu_si256((const __m256i *)(b->len[axis] + lane));
     __m256i at = _mm256_set1_epi32(c);
-    __m256i out = _mm256_or_si256(_mm256_cmpgt_epi32(lo, at),
-                                  _mm256_cmpgt_epi32(at, _mm256_sub_epi32(_mm256_add_epi32(lo, len),
-                                                                          _mm256_set1_epi32(1))));
+    __m256i out = _mm256_or_si256(
+        _mm256_cmpgt_epi32(lo, at),
+        _mm256_cmpgt_epi32(at, _mm256_sub_epi32(_mm256_add_epi32(lo, len), _mm256_set1_epi32(1))));
     if (b->dilation[axis] > 1) {
         __m256i r = _mm256_loadu_si256((const __m256i *)(b->residue[axis] + lane));
         __m256i same = _mm256_cmpeq_epi32(r, _mm256_set1_epi32(c % b->dilation[axis]));
@@ -176,7 +176,8 @@ static void mask(float *s, int64_t keys, const int16_t *pos, const kn_attn_lanes
                                           _mm256_or_si256(axis_hidden(b, 1, lane, pos[3 * j + 1]),
                                                           axis_hidden(b, 2, lane, pos[3 * j + 2])));
             float *at = s + j * W + lane;
-            _mm256_storeu_ps(at, _mm256_blendv_ps(_mm256_loadu_ps(at), hidden, _mm256_castsi256_ps(out)));
+            _mm256_storeu_ps(
+                at, _mm256_blendv_ps(_mm256_loadu_ps(at), hidden, _mm256_castsi256_ps(out)));
         }
 }
 

@@ -17,9 +17,8 @@ enum { W = 32, HALF = 16 };
 
 /* acc[r] += sum_i a[i*step + r*row] b[i,:], for r < rows (a constant at every call). Each step also
  * asks for one cache line at `ahead`, unless that is NULL. */
-INLINE void product(int rows, const float *a, int64_t row, int64_t step, const float *b, int64_t count,
-                    const char *ahead,
-                    __m512 acc[12][2])
+INLINE void product(int rows, const float *a, int64_t row, int64_t step, const float *b,
+                    int64_t count, const char *ahead, __m512 acc[12][2])
 {
     for (int64_t i = 0; i < count; i++) {
         if (ahead) _mm_prefetch(ahead + 64 * i, _MM_HINT_T1);

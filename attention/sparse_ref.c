@@ -35,11 +35,12 @@ static double score(const kn_attn_args *a, const ref_row *row, int64_t key)
     int64_t q0 = row->query * a->q.stride[0] + row->head * a->q.stride[1];
     int64_t k0 = key * a->k.stride[0] + row->head * a->k.stride[1];
     double sum = 0;
-    for (int64_t i = 0; i < a->q.dim[2]; i++) sum += kn_attn_load(&a->q, q0 + i) * kn_attn_load(&a->k, k0 + i);
+    for (int64_t i = 0; i < a->q.dim[2]; i++)
+        sum += kn_attn_load(&a->q, q0 + i) * kn_attn_load(&a->k, k0 + i);
     sum *= a->scale;
     if (a->bias.rank)
-        sum += kn_attn_load(&a->bias, row->head * a->bias.stride[0] + row->query * a->bias.stride[1] +
-                                  key * a->bias.stride[2]);
+        sum += kn_attn_load(&a->bias, row->head * a->bias.stride[0] +
+                                          row->query * a->bias.stride[1] + key * a->bias.stride[2]);
     return sum;
 }
 

@@ -16,10 +16,10 @@
 #include "attention/plan.h"
 
 typedef struct kn_tile3d_params {
-    kn_attn_layout layout; /* layout.tile is the tile */
-    int block;             /* most queries in a block */
-    bool cross;            /* criss-cross instead of boxes */
-    int heads;             /* windows given: 1 = shared by all heads */
+    kn_attn_layout layout;  /* layout.tile is the tile */
+    int block;              /* most queries in a block */
+    bool cross;             /* criss-cross instead of boxes */
+    int heads;              /* windows given: 1 = shared by all heads */
     const int (*window)[3]; /* box: [heads] tiles on each axis, >= 1 */
     float scale;
 } kn_tile3d_params;

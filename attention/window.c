@@ -1,6 +1,6 @@
-/* The window planner. Visibility is a product over the axes, so for a box of queries a key is seen by
- * some (by all) of them when it is seen by some (by all) of the box's coordinates on every axis; key
- * tiles are judged from these three small tables.
+/* The window planner. Visibility is a product over the axes, so for a box of queries a key is seen
+ * by some (by all) of them when it is seen by some (by all) of the box's coordinates on every
+ * axis; key tiles are judged from these three small tables.
  */
 #include "attention/window.h"
 
@@ -55,7 +55,8 @@ static kn_status add_keys(kn_attn_plan *p, const int tile[3], const sight *s)
             b = kn_grid_tile(p->grid, tile, ((int64_t)it * n[1] + ih) * n[2]);
             if (!some_of(s->any[0], b.lo[0], b.len[0]) || !some_of(s->any[1], b.lo[1], b.len[1]))
                 continue;
-            bool full_th = all_of(s->all[0], b.lo[0], b.len[0]) && all_of(s->all[1], b.lo[1], b.len[1]);
+            bool full_th =
+                all_of(s->all[0], b.lo[0], b.len[0]) && all_of(s->all[1], b.lo[1], b.len[1]);
             for (int iw = 0; iw < n[2]; iw++) {
                 b = kn_grid_tile(p->grid, tile, ((int64_t)it * n[1] + ih) * n[2] + iw);
                 if (!some_of(s->any[2], b.lo[2], b.len[2])) continue;

@@ -7,7 +7,8 @@
  * Shapes    Lists are shared by all heads and depend on the geometry only: build once per stage.
  * Cost      A few operations per (query tile, key tile) pair in reach.
  * Errors    KN_ERR_ARG, KN_ERR_NOMEM.
- * Source    FreeSwim nocache/attention_processor_.py; NATTEN csrc/include/natten/cuda/reference/mask.hpp.
+ * Source    FreeSwim nocache/attention_processor_.py; NATTEN
+ *           csrc/include/natten/cuda/reference/mask.hpp.
  */
 #ifndef KN_ATTENTION_WINDOW_H
 #define KN_ATTENTION_WINDOW_H

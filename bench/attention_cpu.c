@@ -2,8 +2,8 @@
  *
  * bench_attention_cpu [--tokens L] [--heads N] [--dim D] [--threads T] [--rounds R] [--isa I]
  *                     [--cpu-time 1]
- * --cpu-time counts the time of the process instead of the clock's: for one thread on a busy machine.
- * Prints one line of JSON: milliseconds of each round, median, and TFLOP/s. q, k and v
+ * --cpu-time counts the time of the process instead of the clock's: for one thread on a busy
+ * machine. Prints one line of JSON: milliseconds of each round, median, and TFLOP/s. q, k and v
  * are slices of one fused [L, 3 N D] projection, as in a transformer block.
  */
 #include <stdio.h>
@@ -51,7 +51,8 @@ int main(int argc, char **argv)
 {
     int64_t L = option(argc, argv, "--tokens", 4096), N = option(argc, argv, "--heads", 4);
     int64_t D = option(argc, argv, "--dim", 128), rounds = option(argc, argv, "--rounds", 5);
-    clockid_t clock = option(argc, argv, "--cpu-time", 0) ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC;
+    clockid_t clock =
+        option(argc, argv, "--cpu-time", 0) ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC;
     kn_dev *dev = NULL;
     void *qkv = NULL, *out = NULL, *ms = NULL;
     kn_dev_params params = {.kind = KN_DEV_CPU,

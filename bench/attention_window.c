@@ -2,9 +2,9 @@
  *
  * bench_attention_window [--t T --h H --w W] [--window-h A --window-w B] [--heads N] [--dim D]
  *                        [--threads T] [--rounds R] [--cpu-time 1]
- * Runs dense attention and the inward window (all frames), as aligned tiles and as unaligned runs, in
- * turn; the tile is the search's. Prints the median milliseconds of each, the speed-up, and its share
- * of the ideal, 1 / density. --cpu-time as in bench_attention_cpu.
+ * Runs dense attention and the inward window (all frames), as aligned tiles and as unaligned runs,
+ * in turn; the tile is the search's. Prints the median milliseconds of each, the speed-up, and its
+ * share of the ideal, 1 / density. --cpu-time as in bench_attention_cpu.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,8 +60,8 @@ static kn_status make_plan(const kn_grid_search *search, bool runs, kn_attn_plan
     kn_attn_plan_stats st;
     kn_attn_plan_count(*out, 128, 128, &st);
     printf("%s: tile %dx%dx%d, density %.4f, listed %.4f, executed by 128 x 128 blocks %.4f\n",
-           runs ? "runs " : "tiles", best.tile[0], best.tile[1], best.tile[2], st.density, st.listed,
-           st.executed);
+           runs ? "runs " : "tiles", best.tile[0], best.tile[1], best.tile[2], st.density,
+           st.listed, st.executed);
     return KN_OK;
 }
 
@@ -71,7 +71,8 @@ static kn_status time_all(kn_dev *dev, const kn_attn_args *args, kn_attn_plan *c
     for (int r = -1; r < rounds; r++) /* -1 warms up */
         for (int i = 0; i < KINDS; i++) {
             double start = now_ms(clock);
-            KN_TRY(plan[i] ? kn_attn_sparse(dev, args, plan[i], NULL) : kn_attn_dense(dev, args, NULL));
+            KN_TRY(plan[i] ? kn_attn_sparse(dev, args, plan[i], NULL)
+                           : kn_attn_dense(dev, args, NULL));
             if (r >= 0) ms[i][r] = now_ms(clock) - start;
         }
     return KN_OK;
@@ -79,7 +80,8 @@ static kn_status time_all(kn_dev *dev, const kn_attn_args *args, kn_attn_plan *c
 
 int main(int argc, char **argv)
 {
-    kn_grid_search s = {.grid = {(int)option(argc, argv, "--t", 21), (int)option(argc, argv, "--h", 24),
+    kn_grid_search s = {.grid = {(int)option(argc, argv, "--t", 21),
+                                 (int)option(argc, argv, "--h", 24),
                                  (int)option(argc, argv, "--w", 32)},
                         .block_q = 128,
                         .block_k = 128};
@@ -88,16 +90,17 @@ int main(int argc, char **argv)
     int64_t L = kn_grid_tokens(s.grid), N = option(argc, argv, "--heads", 1);
     int64_t D = option(argc, argv, "--dim", 128);
     int rounds = (int)option(argc, argv, "--rounds", 5);
-    clockid_t clock = option(argc, argv, "--cpu-time", 0) ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC;
+    clockid_t clock =
+        option(argc, argv, "--cpu-time", 0) ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC;
     kn_attn_plan *plan[KINDS] = {NULL};
     double ms[KINDS][MAX_ROUNDS];
     kn_dev *dev = NULL;
     void *qkv = NULL, *out = NULL;
     kn_status st;
     rounds = rounds < 1 ? 1 : rounds > MAX_ROUNDS ? MAX_ROUNDS : rounds;
-    KN_TRY_GOTO(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_CPU,
-                                             .threads = (int)option(argc, argv, "--threads", 0)},
-                            &dev));
+    KN_TRY_GOTO(kn_dev_open(
+        &(kn_dev_params){.kind = KN_DEV_CPU, .threads = (int)option(argc, argv, "--threads", 0)},
+        &dev));
     KN_TRY_GOTO(make_plan(&s, false, &plan[1]));
     KN_TRY_GOTO(make_plan(&s, true, &plan[2]));
     KN_TRY_GOTO(kn_alloc((size_t)(L * 3 * N * D) * sizeof(float), &qkv));
@@ -111,14 +114,17 @@ int main(int argc, char **argv)
     args.k.data = (float *)qkv + N * D;
     args.v.data = (float *)qkv + 2 * N * D;
     KN_TRY_GOTO(time_all(dev, &args, plan, rounds, clock, ms));
-    printf("grid %dx%dx%d = %lld tokens, %lld heads of %lld, %d threads, %d rounds\n", s.grid[0], s.grid[1],
-           s.grid[2], (long long)L, (long long)N, (long long)D, kn_dev_threads(dev), rounds);
+    printf("grid %dx%dx%d = %lld tokens, %lld heads of %lld, %d threads, %d rounds\n", s.grid[0],
+           s.grid[1], s.grid[2], (long long)L, (long long)N, (long long)D, kn_dev_threads(dev),
+           rounds);
     for (int i = 0; i < KINDS; i++) qsort(ms[i], (size_t)rounds, sizeof(double), ascending);
     for (int i = 0; i < KINDS; i++) {
         double median = ms[i][rounds / 2], speedup = ms[0][rounds / 2] / median;
         printf("%s %9.1f ms  speed-up %6.2f  %.3f of 1/density (minima: %.3f)\n",
-               i == 0 ? "dense" : i == 1 ? "tiles" : "runs ", median, speedup,
-               speedup * (plan[i] ? plan[i]->density : 1.0),
+               i == 0   ? "dense"
+               : i == 1 ? "tiles"
+                        : "runs ",
+               median, speedup, speedup * (plan[i] ? plan[i]->density : 1.0),
                ms[0][0] / ms[i][0] * (plan[i] ? plan[i]->density : 1.0));
     }
 done:

@@ -21,8 +21,9 @@ static kn_status run_attention(kn_dev *d, const check_args *a)
     return n->plan ? kn_attn_sparse(d, &args, n->plan, NULL) : kn_attn_dense(d, &args, NULL);
 }
 
-/* An error e of the logits changes an output by at most 2 e sum(p |v|); the logits' error is eps times
- * their sum of absolute products. So m = sum(p |v|) * (1 + largest sum of absolute products). */
+/* An error e of the logits changes an output by at most 2 e sum(p |v|); the logits' error is eps
+ * times their sum of absolute products. So m = sum(p |v|) * (1 + largest sum of absolute
+ * products). */
 static void attention_magnitude(const check_args *ref, double *m)
 {
     const attention_case *n = ref->params;
@@ -65,13 +66,14 @@ typedef struct shape {
     int lq, lk, heads, dim, dv;
 } shape;
 
-static void attention_case_run(check *c, shape s, check_fill qk, check_fill v, attention_case n, int extra)
+static void attention_case_run(check *c, shape s, check_fill qk, check_fill v, attention_case n,
+                               int extra)
 {
     kn_dtype t;
     for (int i = 0; check_activation(c, i, &t); i++) {
-        if (!check_begin(c, "attention%s_%dx%d_%dx%d_%d_%s_%s_%s%s%s", n.plan ? "_window" : "", s.lq, s.lk,
-                         s.heads, s.dim, s.dv, kn_dtype_name(t), check_fill_name(qk), check_fill_name(v),
-                         n.bias ? "_bias" : "", extra ? "_strided" : ""))
+        if (!check_begin(c, "attention%s_%dx%d_%dx%d_%d_%s_%s_%s%s%s", n.plan ? "_window" : "",
+                         s.lq, s.lk, s.heads, s.dim, s.dv, kn_dtype_name(t), check_fill_name(qk),
+                         check_fill_name(v), n.bias ? "_bias" : "", extra ? "_strided" : ""))
             continue;
         check_in_strided(c, qk, t, 3, (int64_t[]){s.lq, s.heads, s.dim}, extra);
         check_in_strided(c, qk, t, 3, (int64_t[]){s.lk, s.heads, s.dim}, extra);
@@ -80,9 +82,10 @@ static void attention_case_run(check *c, shape s, check_fill qk, check_fill v, a
         check_out_strided(c, t, 3, (int64_t[]){s.lq, s.heads, s.dv}, extra);
         /* fp32 inside: a dot product of D terms ends about log2(D) roundings off in the mean and
          * sqrt(D) when it goes badly, the exponential 2, the weighted sum as the dot product; times
-         * the 2 above. Equal terms, as of constant rows, round alike and their errors add up: half an
-         * eps for each of D. On bf16 the weights and the output are rounded to bf16 too. */
-        double eps = check_eps(KN_F32) * (32 + (qk == CHECK_CONSTANT ? s.dim : 0)) + 2 * check_eps(t);
+         * the 2 above. Equal terms, as of constant rows, round alike and their errors add up: half
+         * an eps for each of D. On bf16 the weights and the output are rounded to bf16 too. */
+        double eps =
+            check_eps(KN_F32) * (32 + (qk == CHECK_CONSTANT ? s.dim : 0)) + 2 * check_eps(t);
         check_bound b = {.tol = eps,
                          .nmse = eps * eps,
                          .magnitude = attention_magnitude,
@@ -109,16 +112,18 @@ static void window_cases(check *c)
         int tokens = (int)plan->tokens;
         attention_case n = {.scale = 0.125f, .plan = plan};
         attention_case_run(c, (shape){tokens, tokens, 2, 64, 64}, CHECK_NORMAL, CHECK_NORMAL, n, 0);
-        attention_case_run(c, (shape){tokens, tokens, 1, 128, 128}, CHECK_SPIKE, CHECK_NORMAL, n, 8);
+        attention_case_run(c, (shape){tokens, tokens, 1, 128, 128}, CHECK_SPIKE, CHECK_NORMAL, n,
+                           8);
         kn_attn_plan_free(&plan);
     }
 }
 
 void check_attention(check *c)
 {
-    static const shape shapes[] = {{1, 1, 1, 1, 1},      {3, 5, 2, 8, 8},       {33, 97, 2, 16, 16},
-                                   {129, 95, 2, 64, 64}, {130, 300, 1, 128, 128}, {40, 191, 1, 72, 48},
-                                   {31, 200, 1, 384, 384}, {20, 33, 1, 257, 13}};
+    static const shape shapes[] = {{1, 1, 1, 1, 1},         {3, 5, 2, 8, 8},
+                                   {33, 97, 2, 16, 16},     {129, 95, 2, 64, 64},
+                                   {130, 300, 1, 128, 128}, {40, 191, 1, 72, 48},
+                                   {31, 200, 1, 384, 384},  {20, 33, 1, 257, 13}};
     attention_case plain = {.scale = 0.125f}, biased = {.scale = 1.0f, .bias = true};
     for (int i = 0; i < (int)(sizeof shapes / sizeof *shapes); i++) {
         attention_case_run(c, shapes[i], CHECK_NORMAL, CHECK_NORMAL, plain, 0);

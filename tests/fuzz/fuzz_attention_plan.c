@@ -1,5 +1,5 @@
-/* Any bytes as a plan: kn_attn_plan_check refuses it, or every executor runs it within its arrays and
- * looks at it agree. Arrays are as long as the counts say, as the check assumes.
+/* Any bytes as a plan: kn_attn_plan_check refuses it, or every executor runs it within its arrays
+ * and looks at it agree. Arrays are as long as the counts say, as the check assumes.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -33,7 +33,9 @@ static int next(input *in)
 static int32_t number(input *in)
 {
     int b = next(in);
-    return b < 200 ? b : b < 228 ? -b + 199 : (int32_t)((uint32_t)b * 0x01010101u ^ (uint32_t)next(in));
+    return b < 200   ? b
+           : b < 228 ? -b + 199
+                     : (int32_t)((uint32_t)b * 0x01010101u ^ (uint32_t)next(in));
 }
 
 static void *array(size_t count, size_t size)
@@ -74,7 +76,8 @@ static void fill_geometry(input *in, kn_attn_plan *p)
     p->bounds = array((size_t)(p->rules * sides), sizeof *p->bounds);
     for (int r = 0; r < p->rules; r++)
         for (int a = 0; a < 3; a++) {
-            int32_t *lo = (int32_t *)kn_attn_rule_lo(p, r, a), *len = (int32_t *)kn_attn_rule_len(p, r, a);
+            int32_t *lo = (int32_t *)kn_attn_rule_lo(p, r, a),
+                    *len = (int32_t *)kn_attn_rule_len(p, r, a);
             p->dilation[r][a] = 1 + next(in) % 3;
             for (int c = 0; c < p->grid[a]; c++) {
                 lo[c] = next(in) % p->grid[a];
@@ -92,14 +95,16 @@ static void fill_rows(input *in, kn_attn_plan *p)
     p->q_start = array((size_t)p->q_blocks + 1, sizeof *p->q_start);
     p->row_ptr = array((size_t)p->rows + 1, sizeof *p->row_ptr);
     p->runs = array(MAX_RUNS, sizeof *p->runs);
-    for (int64_t b = 0; b <= p->q_blocks; b++) p->q_start[b] = (int32_t)(p->tokens * b / p->q_blocks);
+    for (int64_t b = 0; b <= p->q_blocks; b++)
+        p->q_start[b] = (int32_t)(p->tokens * b / p->q_blocks);
     int64_t used = 0;
     for (int64_t row = 0; row < p->rows; row++) {
         int64_t key = next(in) % p->tokens;
         do {
             if (used == MAX_RUNS) break;
             int64_t count = 1 + next(in) % (p->tokens - key);
-            p->runs[used++] = (kn_attn_run){(int32_t)key, (int32_t)count, next(in) % (p->rules + 1) - 1};
+            p->runs[used++] =
+                (kn_attn_run){(int32_t)key, (int32_t)count, next(in) % (p->rules + 1) - 1};
             key += count + next(in) % 4;
         } while (key < p->tokens && next(in) % 2);
         p->row_ptr[row + 1] = used;
@@ -127,7 +132,8 @@ static void run(const kn_attn_plan *p, int heads)
     a.k = a.v = a.q;
     for (int kind = KN_DEV_REF; kind <= KN_DEV_CPU; kind++) {
         kn_dev *d;
-        require(kn_dev_open(&(kn_dev_params){.kind = (kn_dev_kind)kind, .threads = 1}, &d) == KN_OK);
+        require(kn_dev_open(&(kn_dev_params){.kind = (kn_dev_kind)kind, .threads = 1}, &d) ==
+                KN_OK);
         require(kn_attn_sparse(d, &a, p, NULL) == KN_OK);
         kn_dev_close(&d);
     }

@@ -12,10 +12,10 @@
 #include "attention/attention.h"
 #include "io/safetensors.h"
 
-#define OK(call)                                              \
-    do {                                                      \
-        kn_status ok_st_ = (call);                            \
-        if (ok_st_ != KN_OK) fail_msg("%s", kn_error_text()); \
+#define OK(call)                                                                                   \
+    do {                                                                                           \
+        kn_status ok_st_ = (call);                                                                 \
+        if (ok_st_ != KN_OK) fail_msg("%s", kn_error_text());                                      \
     } while (0)
 
 /* Copy of tensor "<case>.<name>"; rank 0 where the file has none. Free data with free(). */
@@ -54,10 +54,11 @@ static void run_case(kn_safetensors *file, int number, kn_dev *dev)
     a.lse = kn_tensor_make(malloc(kn_tensor_bytes(&want_lse)), KN_F32, want_lse.rank, want_lse.dim);
     memset(a.out.data, 0xff, kn_tensor_bytes(&want)); /* NaN */
     OK(kn_attn_dense(dev, &a, NULL));
-    /* Case 2 has scale 1 and logits of 35, as UMT5 has: an ulp there is 4e-6, sums of 64 products end
-     * some ulps off, and out moves by |v| < 4 times that. The other cases stay below 1e-6. */
+    /* Case 2 has scale 1 and logits of 35, as UMT5 has: an ulp there is 4e-6, sums of 64 products
+     * end some ulps off, and out moves by |v| < 4 times that. The other cases stay below 1e-6. */
     double out_error = worst(a.out.data, &want), lse_error = worst(a.lse.data, &want_lse);
-    if (out_error > (number == 2 ? 2e-5 : 1e-6)) fail_msg("case %d: out is off by %g", number, out_error);
+    if (out_error > (number == 2 ? 2e-5 : 1e-6))
+        fail_msg("case %d: out is off by %g", number, out_error);
     if (lse_error > 2e-5) fail_msg("case %d: lse is off by %g", number, lse_error);
     kn_tensor *all[] = {&a.q, &a.k, &a.v, &a.bias, &a.out, &a.lse, &scale, &want, &want_lse};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]->data);
@@ -81,10 +82,26 @@ static void run_all(const kn_dev_params *params)
     kn_safetensors_close(&file);
 }
 
-static void test_ref(void **s) { (void)s; run_all(&(kn_dev_params){.kind = KN_DEV_REF}); }
-static void test_base(void **s) { (void)s; run_all(&(kn_dev_params){.kind = KN_DEV_CPU, .isa_mask = 1}); }
-static void test_avx2(void **s) { (void)s; run_all(&(kn_dev_params){.kind = KN_DEV_CPU, .isa_mask = 2}); }
-static void test_best(void **s) { (void)s; run_all(&(kn_dev_params){.kind = KN_DEV_CPU}); }
+static void test_ref(void **s)
+{
+    (void)s;
+    run_all(&(kn_dev_params){.kind = KN_DEV_REF});
+}
+static void test_base(void **s)
+{
+    (void)s;
+    run_all(&(kn_dev_params){.kind = KN_DEV_CPU, .isa_mask = 1});
+}
+static void test_avx2(void **s)
+{
+    (void)s;
+    run_all(&(kn_dev_params){.kind = KN_DEV_CPU, .isa_mask = 2});
+}
+static void test_best(void **s)
+{
+    (void)s;
+    run_all(&(kn_dev_params){.kind = KN_DEV_CPU});
+}
 
 int main(void)
 {

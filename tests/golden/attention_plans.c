@@ -1,6 +1,6 @@
-/* Planners and executors against brute-force element masks (tools/golden_attention.py): every planner's
- * mask is identical pair by pair, and every plan runs on ref and on each CPU instruction set within
- * 1e-5 of a masked softmax in double.
+/* Planners and executors against brute-force element masks (tools/golden_attention.py): every
+ * planner's mask is identical pair by pair, and every plan runs on ref and on each CPU instruction
+ * set within 1e-5 of a masked softmax in double.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -22,7 +22,8 @@
 enum { HEADS = 2, DIM = 20, MAX_CASES = 1000 };
 static const float SCALE = 0.5f; /* as in the script */
 
-/* Largest |error| allowed: values are in [-1, 1], weights sum to 1, fp32 sums of at most 300 terms. */
+/* Largest |error| allowed: values are in [-1, 1], weights sum to 1, fp32 sums of at most 300
+ * terms. */
 static const double BOUND = 1e-5;
 
 typedef struct golden {
@@ -36,10 +37,10 @@ typedef struct golden {
 static kn_dev *ref_dev;
 static kn_dev *cpu_dev[4];
 
-#define OK(call)                                                 \
-    do {                                                         \
-        kn_status ok_st_ = (call);                               \
-        if (ok_st_ != KN_OK) fail_msg("%s", kn_error_text());    \
+#define OK(call)                                                                                   \
+    do {                                                                                           \
+        kn_status ok_st_ = (call);                                                                 \
+        if (ok_st_ != KN_OK) fail_msg("%s", kn_error_text());                                      \
     } while (0)
 
 /* The script's `draw`. */
@@ -157,7 +158,7 @@ static void check_runs(const golden *g, const kn_attn_plan *p, const char *name)
     free(lse);
 }
 
-/* ---- one maker per planner: config -> plan ---------------------------------------------------- */
+/* ---- one maker per planner: config -> plan --------------------------------------------------- */
 
 static kn_attn_layout layout_of(const int32_t *c, int64_t text)
 {
@@ -191,7 +192,8 @@ static void make_box(golden *g, kn_attn_plan **plan)
 static void make_cross(golden *g, kn_attn_plan **plan)
 {
     const int32_t *c = g->config;
-    kn_tile3d_params p = {.layout = layout_of(c, c[6]), .block = c[7], .cross = true, .scale = SCALE};
+    kn_tile3d_params p = {
+        .layout = layout_of(c, c[6]), .block = c[7], .cross = true, .scale = SCALE};
     OK(kn_tile3d_plan(&p, plan));
     g->heads = 1;
 }
@@ -263,7 +265,7 @@ static void make_permute(golden *g, kn_attn_plan **plan)
     free(k);
 }
 
-/* ---- the cases -------------------------------------------------------------------------------- */
+/* ---- the cases ------------------------------------------------------------------------------- */
 
 static void run_cases(const char *planner, void (*make)(golden *, kn_attn_plan **), bool owned)
 {
@@ -297,11 +299,31 @@ static void run_cases(const char *planner, void (*make)(golden *, kn_attn_plan *
     assert_true(cases >= 50);
 }
 
-static void test_window(void **s) { (void)s; run_cases("window", make_window, true); }
-static void test_box(void **s) { (void)s; run_cases("box", make_box, true); }
-static void test_cross(void **s) { (void)s; run_cases("cross", make_cross, true); }
-static void test_draft(void **s) { (void)s; run_cases("draft", make_draft, false); }
-static void test_permute(void **s) { (void)s; run_cases("permute", make_permute, false); }
+static void test_window(void **s)
+{
+    (void)s;
+    run_cases("window", make_window, true);
+}
+static void test_box(void **s)
+{
+    (void)s;
+    run_cases("box", make_box, true);
+}
+static void test_cross(void **s)
+{
+    (void)s;
+    run_cases("cross", make_cross, true);
+}
+static void test_draft(void **s)
+{
+    (void)s;
+    run_cases("draft", make_draft, false);
+}
+static void test_permute(void **s)
+{
+    (void)s;
+    run_cases("permute", make_permute, false);
+}
 
 static int open_devices(void **s)
 {

@@ -11,10 +11,10 @@
 
 #include "attention/attention.h"
 
-#define OK(call)                                              \
-    do {                                                      \
-        kn_status ok_st_ = (call);                            \
-        if (ok_st_ != KN_OK) fail_msg("%s", kn_error_text()); \
+#define OK(call)                                                                                   \
+    do {                                                                                           \
+        kn_status ok_st_ = (call);                                                                 \
+        if (ok_st_ != KN_OK) fail_msg("%s", kn_error_text());                                      \
     } while (0)
 
 typedef struct problem {
@@ -144,7 +144,8 @@ static void test_same_bytes(void **state)
     float *fused = filled(p.lk * row, 8, NAN), *wide = filled(p.lq * p.n * 50, 9, NAN);
     for (int64_t i = 0; i < p.lk; i++) {
         memcpy(fused + i * row, p.k + i * p.n * p.d, (size_t)(p.n * p.d) * sizeof(float));
-        memcpy(fused + i * row + p.n * p.d, p.v + i * p.n * p.d, (size_t)(p.n * p.d) * sizeof(float));
+        memcpy(fused + i * row + p.n * p.d, p.v + i * p.n * p.d,
+               (size_t)(p.n * p.d) * sizeof(float));
     }
     p.args.k.data = fused;
     p.args.v.data = fused + p.n * p.d;
@@ -227,15 +228,18 @@ static void test_extremes(void **state)
             for (int64_t j = 0; j < 250; j++) {
                 double s = 0;
                 for (int c = 0; c < 16; c++) s += (double)p.q[i * 16 + c] * p.k[j * 16 + c];
-                if (s > top) second = top, top = s, best = j;
-                else if (s > second) second = s;
+                if (s > top)
+                    second = top, top = s, best = j;
+                else if (s > second)
+                    second = s;
             }
             if ((top - second) / 4 < 20) continue; /* scale is 1/4; e^-20 hides the others */
             assert_true(difference(p.out + i * 16, p.v + best * 16, 16) < 1e-6);
         }
         p.args.bias = kn_tensor_of(p.bias, KN_F32, 1, 40, 250);
         for (int64_t j = 0; j < 250; j++) p.bias[3 * 250 + j] = -INFINITY;
-        for (int64_t j = 0; j < 200; j++) p.bias[5 * 250 + j] = -INFINITY; /* all of the first steps */
+        for (int64_t j = 0; j < 200; j++)
+            p.bias[5 * 250 + j] = -INFINITY; /* all of the first steps */
         p.k[249 * 16] = NAN;
         p.bias[4 * 250 + 249] = -INFINITY;
         OK(kn_attn_dense(d, &p.args, NULL));
@@ -308,7 +312,8 @@ static void test_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shapes),  cmocka_unit_test(test_same_bytes), cmocka_unit_test(test_out_is_q),
-        cmocka_unit_test(test_measure), cmocka_unit_test(test_extremes),   cmocka_unit_test(test_refusals)};
+        cmocka_unit_test(test_shapes),   cmocka_unit_test(test_same_bytes),
+        cmocka_unit_test(test_out_is_q), cmocka_unit_test(test_measure),
+        cmocka_unit_test(test_extremes), cmocka_unit_test(test_refusals)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,10 +15,10 @@
 #include "attention/window.h"
 #include "io/memory.h"
 
-#define OK(call)                                              \
-    do {                                                      \
-        kn_status ok_st_ = (call);                            \
-        if (ok_st_ != KN_OK) fail_msg("%s", kn_error_text()); \
+#define OK(call)                                                                                   \
+    do {                                                                                           \
+        kn_status ok_st_ = (call);                                                                 \
+        if (ok_st_ != KN_OK) fail_msg("%s", kn_error_text());                                      \
     } while (0)
 
 static kn_attn_plan *freeswim(int t, int h, int w, bool runs)
@@ -40,16 +40,19 @@ static void test_figures(void **state)
         int h, w;
         bool runs;
         double most;
-    } cases[] = {{68, 120, false, 1.15}, {68, 120, true, 1.15}, {135, 240, false, 1.13}, {135, 240, true, 1.13}};
+    } cases[] = {{68, 120, false, 1.15},
+                 {68, 120, true, 1.15},
+                 {135, 240, false, 1.13},
+                 {135, 240, true, 1.13}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         kn_attn_plan *p = freeswim(21, cases[i].h, cases[i].w, cases[i].runs);
         kn_attn_plan_stats s;
         kn_attn_plan_count(p, 128, 128, &s);
-        print_message("21x%dx%d %s: density %.4f listed %.4f executed %.4f (x%.3f), %.0f..%.0f blocks a "
-                      "row, %lld runs, %.0f%% partial\n",
-                      cases[i].h, cases[i].w, cases[i].runs ? "runs " : "tiles", s.density, s.listed,
-                      s.executed, s.overhead, s.blocks_min, s.blocks_max, (long long)s.runs,
-                      100 * s.partial);
+        print_message(
+            "21x%dx%d %s: density %.4f listed %.4f executed %.4f (x%.3f), %.0f..%.0f blocks a "
+            "row, %lld runs, %.0f%% partial\n",
+            cases[i].h, cases[i].w, cases[i].runs ? "runs " : "tiles", s.density, s.listed,
+            s.executed, s.overhead, s.blocks_min, s.blocks_max, (long long)s.runs, 100 * s.partial);
         assert_true(s.overhead <= cases[i].most);
         kn_attn_plan_free(&p);
     }
@@ -70,13 +73,14 @@ static void test_counts(void **state)
     assert_int_equal(kn_attn_plan_text_block(p), 4);
     kn_attn_plan_stats s;
     kn_attn_plan_count(p, 2, 4, &s);
-    /* Rows of video see 2, 3, 3, 2 tiles and text; 8 queries see 3 + 3 keys, 3 text queries see 11. */
+    /* Rows of video see 2, 3, 3, 2 tiles and text; 8 queries see 3 + 3 keys, 3 text queries all. */
     assert_true(fabs(s.density - (8 * 6 + 3 * 11) / 121.0) < 1e-12);
     assert_true(fabs(s.listed - (2 * (7 + 9 + 9 + 7) + 3 * 11) / 121.0) < 1e-12);
-    /* Blocks of 4: tokens 0-3 1 block, 0-5 2, 2-7 with text 2-10 3, 4-10 2, all 11 3; text 8-10 1. */
+    /* Blocks of 4: tokens 0-3 1 block, 0-5 2, 2-7 with text 2-10 3, 4-10 2, 11 3; text 8-10 1. */
     assert_true(fabs(s.executed - 2 * 4 * (2 + 3 + 3 + 2 + 3 + 3) / 121.0) < 1e-12);
     assert_true(s.blocks_min == 2 && s.blocks_max == 3);
-    assert_true(fabs(kn_attn_plan_seconds(p, 5, 16, 2, 4, 1e3) - 4.0 * 5 * 16 * 2 * 4 * 16 / 1e3) < 1e-9);
+    assert_true(fabs(kn_attn_plan_seconds(p, 5, 16, 2, 4, 1e3) - 4.0 * 5 * 16 * 2 * 4 * 16 / 1e3) <
+                1e-9);
 
     uint8_t image[6 * 3], field[8];
     OK(kn_attn_plan_picture(p, 0, 4, image));
@@ -99,13 +103,13 @@ static void expect_bad(kn_attn_plan *p, const char *says)
 }
 
 /* Break one thing at a time; each is found, and the mended plan passes. */
-#define BREAK(place, value, says)                        \
-    do {                                                 \
-        __typeof__(place) kept_ = (place);               \
-        (place) = (value);                               \
-        expect_bad(p, says);                             \
-        (place) = kept_;                                 \
-        OK(kn_attn_plan_check(p));                       \
+#define BREAK(place, value, says)                                                                  \
+    do {                                                                                           \
+        __typeof__(place) kept_ = (place);                                                         \
+        (place) = (value);                                                                         \
+        expect_bad(p, says);                                                                       \
+        (place) = kept_;                                                                           \
+        OK(kn_attn_plan_check(p));                                                                 \
     } while (0)
 
 static void test_check(void **state)
@@ -170,8 +174,8 @@ typedef struct tensors {
 
 static tensors make(int64_t l, int64_t n, int64_t d)
 {
-    tensors t = {filled(l * n * d, 1), filled(l * n * d, 2), filled(l * n * d, 3), filled(l * n * d, 4),
-                 filled(l * n, 5), {.scale = 0}};
+    tensors t = {filled(l * n * d, 1), filled(l * n * d, 2), filled(l * n * d, 3),
+                 filled(l * n * d, 4), filled(l * n, 5),     {.scale = 0}};
     t.args = (kn_attn_args){.q = kn_tensor_of(t.q, KN_F32, l, n, d),
                             .k = kn_tensor_of(t.k, KN_F32, l, n, d),
                             .v = kn_tensor_of(t.v, KN_F32, l, n, d),
@@ -187,8 +191,8 @@ static void drop(tensors *t)
     for (int i = 0; i < 5; i++) free(all[i]);
 }
 
-/* Density 1, by every planner: dense attention to rounding. Where the order of keys is the stored one
- * it is the same arithmetic, hence the same bytes. */
+/* Density 1, by every planner: dense attention to rounding. Where the order of keys is the stored
+ * one it is the same arithmetic, hence the same bytes. */
 static void test_dense_limit(void **state)
 {
     (void)state;
@@ -208,15 +212,25 @@ static void test_dense_limit(void **state)
     kn_permute *permute[2];
     OK(kn_attn_plan_dense(&layout, 16, &made[0]));
     OK(kn_window_plan(&(kn_window_params){.layout = layout, .block = 16}, &made[1]));
-    OK(kn_tile3d_plan(&(kn_tile3d_params){.layout = layout, .block = 16, .heads = 1,
-                                          .window = (const int[][3]){{3, 3, 3}}}, &made[2]));
-    OK(kn_draft_open(&(kn_draft_params){.layout = layout, .block = 16, .heads = N, .dim = D,
-                                        .scale = t.args.scale}, &draft));
+    OK(kn_tile3d_plan(
+        &(kn_tile3d_params){
+            .layout = layout, .block = 16, .heads = 1, .window = (const int[][3]){{3, 3, 3}}},
+        &made[2]));
+    OK(kn_draft_open(
+        &(kn_draft_params){
+            .layout = layout, .block = 16, .heads = N, .dim = D, .scale = t.args.scale},
+        &draft));
     OK(kn_draft_plan(dev, draft, &t.args.q, &t.args.k, &plans[3]));
     for (int i = 0; i < 2; i++) {
-        kn_permute_params p = {.layout = layout, .kind = i ? KN_PERMUTE_AXES : KN_PERMUTE_IMPORTANCE,
-                               .block = 16, .samples = 10, .axes = (const uint8_t[]){3, 5}, .heads = N,
-                               .dim = D, .threshold = 1, .scale = t.args.scale};
+        kn_permute_params p = {.layout = layout,
+                               .kind = i ? KN_PERMUTE_AXES : KN_PERMUTE_IMPORTANCE,
+                               .block = 16,
+                               .samples = 10,
+                               .axes = (const uint8_t[]){3, 5},
+                               .heads = N,
+                               .dim = D,
+                               .threshold = 1,
+                               .scale = t.args.scale};
         OK(kn_permute_open(&p, &permute[i]));
         OK(kn_permute_plan(dev, permute[i], &t.args.q, &t.args.k, &plans[4 + i]));
     }
@@ -229,7 +243,8 @@ static void test_dense_limit(void **state)
             assert_memory_equal(t.out, want, sizeof(float) * L * N * D);
         }
         double worst = 0;
-        for (int64_t e = 0; e < (int64_t)L * N * D; e++) worst = fmax(worst, fabs((double)t.out[e] - want[e]));
+        for (int64_t e = 0; e < (int64_t)L * N * D; e++)
+            worst = fmax(worst, fabs((double)t.out[e] - want[e]));
         assert_true(worst < 2e-6); /* |v| < 2; another order of 127 terms */
     }
     for (int i = 0; i < 3; i++) kn_attn_plan_free(&made[i]);
@@ -254,8 +269,14 @@ static void test_running(void **state)
     OK(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_MEASURE, .measured = KN_DEV_CPU}, &measure));
     kn_permute *permute;
     const kn_attn_plan *plan;
-    kn_permute_params params = {.layout = {{4, 5, 6}, {2, 3, 4}, 0}, .block = 8, .segment = 2,
-                                .samples = 10, .heads = N, .dim = D, .threshold = 0.5, .scale = 0.25f};
+    kn_permute_params params = {.layout = {{4, 5, 6}, {2, 3, 4}, 0},
+                                .block = 8,
+                                .segment = 2,
+                                .samples = 10,
+                                .heads = N,
+                                .dim = D,
+                                .threshold = 0.5,
+                                .scale = 0.25f};
     OK(kn_permute_open(&params, &permute));
     OK(kn_permute_plan(three, permute, &t.args.q, &t.args.k, &plan));
     assert_true(plan->density < 0.9);
@@ -297,8 +318,13 @@ static void test_axes(void **state)
     kn_tensor x = kn_tensor_of(q, KN_F32, L, 1, D);
     kn_dev *dev;
     OK(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_CPU, .threads = 2}, &dev));
-    kn_axes_params params = {.layout = {{T, H, W}, {1, 2, 4}, 0}, .block = 16, .stride = 1,
-                             .epsilon = 1e-3, .share = 0.9, .alpha = 0.5, .scale = 0.25f};
+    kn_axes_params params = {.layout = {{T, H, W}, {1, 2, 4}, 0},
+                             .block = 16,
+                             .stride = 1,
+                             .epsilon = 1e-3,
+                             .share = 0.9,
+                             .alpha = 0.5,
+                             .scale = 0.25f};
     uint8_t axes = 99;
     OK(kn_permute_choose_axes(dev, &params, &x, &x, &axes));
     assert_true(axes < KN_AXIS_ORDERS);
@@ -333,8 +359,13 @@ static void test_no_memory(void **state)
     }
     for (long k = 1;; k++) {
         kn_permute *p;
-        kn_permute_params pp = {.layout = {{2, 3, 4}, {2, 1, 1}, 2}, .kind = KN_PERMUTE_AXES, .block = 4,
-                                .axes = (const uint8_t[]){2}, .heads = 1, .dim = 8, .threshold = 0.5};
+        kn_permute_params pp = {.layout = {{2, 3, 4}, {2, 1, 1}, 2},
+                                .kind = KN_PERMUTE_AXES,
+                                .block = 4,
+                                .axes = (const uint8_t[]){2},
+                                .heads = 1,
+                                .dim = 8,
+                                .threshold = 0.5};
         kn_memory_fail_at(k);
         kn_status st = kn_permute_open(&pp, &p);
         kn_memory_fail_at(0);
@@ -351,8 +382,9 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_figures), cmocka_unit_test(test_counts),      cmocka_unit_test(test_check),
-        cmocka_unit_test(test_running), cmocka_unit_test(test_dense_limit), cmocka_unit_test(test_axes),
+        cmocka_unit_test(test_figures),     cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_check),       cmocka_unit_test(test_running),
+        cmocka_unit_test(test_dense_limit), cmocka_unit_test(test_axes),
         cmocka_unit_test(test_no_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
