@@ -7,7 +7,7 @@
 #include "io/json.h"
 #include "io/memory.h"
 
-enum { SHEET_TILES = 8, SHEET_WIDTH_PX = 1600 };
+enum { SHEET_TILES = 9, SHEET_WIDTH_PX = 1600 };
 
 /* 23.976 and its kin are n*1000/1001; other rates keep three decimals. */
 static void rational_fps(double fps, int *num, int *den)

@@ -41,6 +41,17 @@ sed -i 's/"num_layers": [0-9]*/"num_layers": -3/' broken/transformer/config.json
 mkdir broken/tokenizer && cp "$model"/tokenizer/* broken/tokenizer/
 expect_error 3 "num_layers" "$kinora" render -m broken -p x --seed 1 -o x.mp4
 
-leftover=$(ls -A | grep -vE '^(empty|there.mp4|bad.yaml|broken.yaml|prompt.txt|broken|stdout.txt|stderr.txt)$' || true)
+# NaN in the latents: stops, and says at which step. 0xFFFFFFFF is a NaN.
+header='{"noise":{"dtype":"F32","shape":[16,3,12,20],"data_offsets":[0,46080]}}     '
+{ printf "\\x$(printf %02x ${#header})\\0\\0\\0\\0\\0\\0\\0"; printf %s "$header"; head -c 46080 /dev/zero | tr "\\0" "\\377"; } >noise.safetensors
+expect_error 6 "denoise step 1 of 4" "${render[@]}" -o x.mp4 --noise-in noise.safetensors
+expect_error 3 "noise.safetensors: tensor noise: expected" "${render[@]}" -o x.mp4 --frames 5 --noise-in noise.safetensors
+expect_error 3 "tensor latents is missing" "${render[@]}" -o x.mp4 --latents-in noise.safetensors
+
+# A full disk (here: a limit on file size) is an error of the write, and nothing half-written stays.
+limited() { (ulimit -f 8 && exec "$@"); }
+expect_error 3 "x.mp4" limited "${render[@]}" -o x.mp4
+
+leftover=$(ls -A | grep -vE '^(noise.safetensors|empty|there.mp4|bad.yaml|broken.yaml|prompt.txt|broken|stdout.txt|stderr.txt)$' || true)
 [ -z "$leftover" ] || fail "left behind: $leftover"
 [ ! -s there.mp4 ] || fail "an existing file was written"
