@@ -137,9 +137,7 @@ static void softmax_row(const kn_tensor *q, const kn_tensor *k, int head, int64_
     double top = -INFINITY, sum = 0;
     for (int64_t j = 0; j < n; j++) {
         int64_t k0 = (perm ? perm[j] : j) * k->stride[0] + head * k->stride[1];
-        double s = 0;
-        for (int64_t c = 0; c < dim; c++) s += kn_attn_load(q, q0 + c) * kn_attn_load(k, k0 + c);
-        out[j] = s * scale;
+        out[j] = kn_attn_dot(q, q0, k, k0, dim) * scale;
         if (out[j] > top) top = out[j];
     }
     for (int64_t j = 0; j < n; j++) sum += out[j] = exp(out[j] - top);
