@@ -1,9 +1,11 @@
 /* compute/device.c - opening devices, their memory, the arena, the measure device, parallel loops. */
+#define _GNU_SOURCE /* CPU_COUNT */
 #include "compute/backend.h"
 
-#include <omp.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "io/memory.h"
 
@@ -46,6 +48,15 @@ static kn_status open_kind(kn_dev *d, const kn_dev_params *params)
     return kn_fail(KN_ERR_ARG, "device: unknown kind %d", (int)params->kind);
 }
 
+/* Cores that this process may use, which taskset and containers can make fewer than there are. */
+static int usable_cores(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (int)n : 1;
+}
+
 kn_status kn_dev_open(const kn_dev_params *params, kn_dev **out)
 {
     *out = NULL;
@@ -58,8 +69,11 @@ kn_status kn_dev_open(const kn_dev_params *params, kn_dev **out)
     kn_dev *d = memory;
     d->kind = d->measured = params->kind;
     d->isa = 1;
-    d->threads = params->threads ? params->threads : omp_get_num_procs();
-    kn_status st = open_kind(d, params);
+    d->threads = params->threads ? params->threads : usable_cores();
+    /* cuda and measure compute nothing on the host */
+    bool host = d->kind == KN_DEV_REF || d->kind == KN_DEV_CPU;
+    kn_status st = kn_pool_open(host ? d->threads : 1, &d->pool);
+    if (st == KN_OK) st = open_kind(d, params);
     if (st != KN_OK)
         kn_dev_close(&d);
     *out = d;
@@ -70,6 +84,7 @@ void kn_dev_close(kn_dev **d)
 {
     if (*d == NULL) return;
     if ((*d)->backend && (*d)->backend->close) (*d)->backend->close(*d);
+    kn_pool_close(&(*d)->pool);
     kn_free(*d);
     *d = NULL;
 }
@@ -273,18 +288,5 @@ kn_dev *kn_arena_dev(const kn_arena *a) { return a->dev; }
 
 void kn_parallel_for(kn_dev *d, int64_t count, int64_t grain, kn_range_fn *fn, void *user)
 {
-    if (count <= 0) return;
-    if (grain < 1) grain = 1;
-    int64_t pieces = (count + grain - 1) / grain;
-    int threads = pieces < d->threads ? (int)pieces : d->threads;
-#pragma omp parallel num_threads(threads)
-    {
-        /* A library that is called from a piece (oneDNN) must stay within its thread. */
-        omp_set_num_threads(1);
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t i = 0; i < pieces; i++) {
-            int64_t begin = i * grain;
-            fn(user, begin, begin + grain < count ? begin + grain : count);
-        }
-    }
+    kn_pool_run(d->pool, count, grain < 1 ? 1 : grain, fn, user);
 }
