@@ -336,8 +336,8 @@ static kn_status self_attention(pass *p, const kn_dit_attention *a)
     return kn_gate_add(p->dev, &p->x, &p->q, &gate, &p->x);
 }
 
-/* x += out(attention(norm(q), K, V)); K and V come from the prompt */
-static kn_status cross_attention(pass *p, const kn_dit_block *b)
+/* out = attention(norm(q), K, V), the block's cross-attention context; K and V come from the prompt */
+static kn_status cross_context(pass *p, const kn_dit_block *b, const kn_tensor *out)
 {
     const kn_dit_attention *a = &b->cross;
     const kn_tensor *in = &p->x;
@@ -352,10 +352,25 @@ static kn_status cross_attention(pass *p, const kn_dit_block *b)
     kn_attn_args attn = {.q = heads_of(p, &p->q),
                          .k = heads_of(p, &k),
                          .v = heads_of(p, &v),
-                         .out = heads_of(p, &p->h),
+                         .out = heads_of(p, out),
                          .scale = (float)(1 / sqrt(p->m->config.head_dim))};
-    KN_TRY(kn_attn_dense(p->dev, &attn, p->mem));
-    KN_TRY(linear(p->dev, &a->out, &p->h, KN_ACT_NONE, &p->q));
+    return kn_attn_dense(p->dev, &attn, p->mem);
+}
+
+/* Nothing after this block's context is wanted. */
+static bool ends_here(const pass *p)
+{
+    return p->args->contexts_only && p->block == p->m->config.layers - 1;
+}
+
+/* x += out(context), the block's own or a stored one */
+static kn_status cross_attention(pass *p, const kn_dit_block *b)
+{
+    kn_tensor context = p->h;
+    if (p->args->cross != KN_DIT_CROSS_OWN) context = entry(&p->args->contexts, p->block);
+    if (p->args->cross != KN_DIT_CROSS_USE) KN_TRY(cross_context(p, b, &context));
+    if (ends_here(p)) return KN_OK;
+    KN_TRY(linear(p->dev, &b->cross.out, &context, KN_ACT_NONE, &p->q));
     KN_TRY(tap_block(p, "attn2", &p->q));
     return kn_gate_add(p->dev, &p->x, &p->q, KN_ABSENT, &p->x);
 }
@@ -421,6 +436,7 @@ static kn_status run(pass *p)
         KN_TRY(modulate_block(p, b));
         KN_TRY(self_attention(p, &b->self));
         KN_TRY(cross_attention(p, b));
+        if (ends_here(p)) return KN_OK;
         KN_TRY(feed_forward(p, b));
         KN_TRY(tap_block(p, "out", &p->x));
     }
@@ -440,10 +456,35 @@ static kn_status check_shape(const kn_dit *m, const kn_dit_rope *rope, const cha
                    what, kn_tensor_text(t, text), want[0], want[1], want[2], want[3]);
 }
 
+kn_tensor kn_dit_contexts_shape(const kn_dit *m, const kn_dit_rope *rope)
+{
+    return kn_tensor_of(NULL, m->activation, m->config.layers, rope->tokens,
+                        kn_dit_width(&m->config));
+}
+
+static kn_status check_contexts(const kn_dit *m, const kn_dit_args *args)
+{
+    const kn_tensor *t = &args->contexts;
+    kn_tensor want = kn_dit_contexts_shape(m, args->rope);
+    if (args->contexts_only && args->cross != KN_DIT_CROSS_STORE)
+        return kn_fail(KN_ERR_ARG, "transformer: contexts alone are wanted, but not stored");
+    if (args->cross == KN_DIT_CROSS_OWN) return KN_OK;
+    if (t->rank == 3 && t->dtype == want.dtype && kn_tensor_contiguous(t) &&
+        memcmp(t->dim, want.dim, 3 * sizeof *t->dim) == 0)
+        return KN_OK;
+    char found[KN_SHAPE_TEXT], expected[KN_SHAPE_TEXT];
+    return kn_fail(KN_ERR_ARG,
+                   "transformer: cross-attention contexts are %s: expected a contiguous %s",
+                   kn_tensor_text(t, found), kn_tensor_text(&want, expected));
+}
+
 kn_status kn_dit_forward(const kn_dit *m, const kn_dit_args *args)
 {
     KN_TRY(check_shape(m, args->rope, "latents", m->config.in_channels, &args->latents));
-    KN_TRY(check_shape(m, args->rope, "velocities", m->config.out_channels, &args->velocity));
+    KN_TRY(check_contexts(m, args));
+    if (!args->contexts_only)
+        KN_TRY(
+            check_shape(m, args->rope, "velocities", m->config.out_channels, &args->velocity));
     if (!(args->timestep >= 0 && args->timestep <= 1000))
         return kn_fail(KN_ERR_ARG, "transformer: timestep is %g: expected 0 to 1000",
                        args->timestep);

@@ -8,7 +8,8 @@
  * Cost      per block 8 L d^2 (self-attention projections) + 4 L^2 d + 4 L d^2 (cross-attention) +
  *           4 L T d + 4 L d ffn operations.
  * Memory    weights; per prompt 2 T d per layer; per call the scratch of kn_dit_scratch_bytes:
- *           5 L d activations, and L ffn or, with ffn_rows, ffn_rows * ffn more.
+ *           5 L d activations, and L ffn or, with ffn_rows, ffn_rows * ffn more. Stored
+ *           cross-attention contexts: layers L d activations.
  * Errors    KN_ERR_ARG, KN_ERR_MODEL, KN_ERR_UNSUPPORTED, KN_ERR_IO, KN_ERR_NOMEM, KN_ERR_DEVICE.
  * Threads   The device's thread. Results do not depend on the device's thread count.
  * Source    Wan, arXiv 2503.20314; diffusers transformer_wan.py; Wan2.1 wan/modules/model.py.
@@ -55,7 +56,18 @@ KN_CHECKED kn_status kn_dit_context_open(const kn_dit *m, const kn_tensor *embed
                                          const kn_dit_tap *tap, kn_dit_context **out);
 void kn_dit_context_close(kn_dit_context **c);
 
-/* ---- forward ----------------------------------------------------------------------------------*/
+/* ---- forward ----------------------------------------------------------------------------------
+ * Cross-attention override: one forward stores each block's cross-attention context (the heads'
+ * output before the output projection), another uses those instead of its own. FreeSwim lets a
+ * branch with full self-attention steer one whose self-attention sees a window
+ * (nocache/attention_processor_.py).
+ */
+typedef enum kn_dit_cross {
+    KN_DIT_CROSS_OWN,
+    KN_DIT_CROSS_STORE, /* as OWN, and writes contexts */
+    KN_DIT_CROSS_USE    /* reads contexts; queries and attention are not computed */
+} kn_dit_cross;
+
 typedef struct kn_dit_args {
     const kn_dit_context *context;
     const kn_dit_rope *rope;  /* token grid; its sides times the patch are F, H, W */
@@ -66,12 +78,19 @@ typedef struct kn_dit_args {
     const kn_attn_plan *plan; /* self-attention; NULL = dense */
     double softmax_scale;     /* of self-attention; 0 = 1/sqrt(D). A plan's own scale wins */
     int64_t ffn_rows;         /* tokens that the feed-forward takes at a time; 0 = all */
+    kn_dit_cross cross;
+    kn_tensor contexts;       /* as kn_dit_contexts_shape; not for OWN */
+    bool contexts_only;       /* STORE: stop at the last context. velocity is not written and may be
+                                 absent */
     /* patch_embed temb timestep_proj; per block blocks.N. attn1.q attn1.k attn1 attn2 ffn (when
      * ffn_rows is 0) out; norm_out output */
     kn_dit_tap tap;
 } kn_dit_args;
 
 KN_CHECKED kn_status kn_dit_forward(const kn_dit *m, const kn_dit_args *args);
+
+/* Shape and dtype, without memory, of the contexts of a token grid: [layers, L, d]. */
+kn_tensor kn_dit_contexts_shape(const kn_dit *m, const kn_dit_rope *rope);
 
 /* Bytes of scratch that kn_dit_forward takes with these args: runs it on the measure device. No
  * data is read: args->scratch and all data pointers may be NULL. */

@@ -248,6 +248,62 @@ static void wrong_arguments_are_named(void **state)
     scene_close(&s);
 }
 
+/* Override: the contexts of a forward, used by the same forward, change nothing; those of another
+ * change everything; a forward that stops at the last context stores the same ones. */
+static void stored_contexts_take_the_place_of_own(void **state)
+{
+    (void)state;
+    static const kn_dev_kind kinds[] = {KN_DEV_REF, KN_DEV_CPU};
+    for (int k = 0; k < 2; k++) {
+        scene s;
+        scene_open(&s, kinds[k], 2, NULL);
+        kn_dit_args args = scene_args(&s);
+        run(&s, args, plain);
+
+        args.contexts = kn_dit_contexts_shape(s.model, &s.rope);
+        size_t bytes = kn_tensor_bytes(&args.contexts);
+        assert_int_equal(bytes, 2 * TOKENS * 32 * sizeof(float));
+        must(kn_dev_alloc(s.dev, bytes, &args.contexts.data));
+        args.cross = KN_DIT_CROSS_STORE;
+        run(&s, args, other);
+        assert_memory_equal(plain, other, sizeof plain);
+        args.cross = KN_DIT_CROSS_USE;
+        run(&s, args, other);
+        assert_memory_equal(plain, other, sizeof plain);
+
+        void *whole, *alone;
+        must(kn_alloc(bytes, &whole));
+        must(kn_alloc(bytes, &alone));
+        must(kn_dev_download(s.dev, &args.contexts, whole));
+        must(kn_dev_upload(s.dev, memset(alone, 0, bytes), &args.contexts));
+        args.cross = KN_DIT_CROSS_USE;
+        run(&s, args, other);
+        assert_true(relative_max(other, plain, VALUES) > 1e-3);
+
+        args.cross = KN_DIT_CROSS_STORE;
+        args.contexts_only = true;
+        args.velocity = (kn_tensor){0};
+        must(kn_dit_scratch_bytes(s.model, &args, &bytes));
+        must(kn_arena_open(s.dev, bytes, &args.scratch));
+        must(kn_dit_forward(s.model, &args));
+        kn_arena_close(&args.scratch);
+        must(kn_dev_download(s.dev, &args.contexts, alone));
+        assert_memory_equal(whole, alone, kn_tensor_bytes(&args.contexts));
+        kn_free(whole);
+        kn_free(alone);
+
+        args.cross = KN_DIT_CROSS_OWN;
+        assert_int_equal(kn_dit_forward(s.model, &args), KN_ERR_ARG);
+        args.cross = KN_DIT_CROSS_STORE;
+        kn_tensor right = args.contexts;
+        args.contexts.dim[1]--;
+        assert_int_equal(kn_dit_forward(s.model, &args), KN_ERR_ARG);
+        assert_non_null(strstr(kn_error_text(), "contexts"));
+        kn_dev_free(s.dev, right.data, kn_tensor_bytes(&right));
+        scene_close(&s);
+    }
+}
+
 /* The whole model on the measure device reports what the real device then holds. */
 static void measured_sizes_hold(void **state)
 {
@@ -283,6 +339,7 @@ int main(void)
                                        cmocka_unit_test(plans_drive_self_attention),
                                        cmocka_unit_test(velocity_may_replace_latents),
                                        cmocka_unit_test(wrong_arguments_are_named),
+                                       cmocka_unit_test(stored_contexts_take_the_place_of_own),
                                        cmocka_unit_test(measured_sizes_hold)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
