@@ -195,7 +195,7 @@ static int check_case(kn_dev *d, const char *name)
 static void check_all(kn_dev_kind kind)
 {
     kn_dev *d = NULL;
-    must(kn_dev_open(&(kn_dev_params){.kind = kind, .threads = 2}, &d));
+    must(kn_dev_open(&(kn_dev_params){.kind = kind, .threads = 1}, &d));
     DIR *dir = opendir(golden_dir);
     assert_non_null(dir);
     int cases = 0, wrong = 0;
