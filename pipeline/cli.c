@@ -200,7 +200,7 @@ static const struct command {
 } commands[] = {
     {"render", "make a video from a prompt"},
     {"plan", "print sizes, memory and work of a render, and whether it fits; renders nothing"},
-    {"info", "describe a model folder, or a video, PNG or JSON that Kinora made; alone: this build"},
+    {"info", "describe a model folder, a video, a sidecar or a safetensors file; alone: this build"},
     {"presets", "list the presets; `presets show NAME` prints one"},
     {"help", "this text; --man and --markdown print the other forms"},
 };

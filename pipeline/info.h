@@ -3,7 +3,7 @@
  * Purpose   kinora info                 version, devices, codecs of this build
  *           kinora info --codecs        codecs, containers, depths, quality scales
  *           kinora info MODEL           parts, dimensions, defaults of a model folder
- *           kinora info FILE            settings stored in a video, PNG or sidecar; tensors of a
+ *           kinora info FILE            settings stored in a video or sidecar; tensors of a
  *                                       safetensors file
  * Errors    KN_ERR_ARG, KN_ERR_IO, KN_ERR_FORMAT, KN_ERR_MODEL.
  */
