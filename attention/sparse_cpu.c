@@ -207,34 +207,56 @@ static const float *rows_ahead(const piece *w, int panel, const kn_attn_run *par
     return r->data + next * r->stride;
 }
 
+/* The step's parts as far as the panel sees them; returns their number. */
+static int trim_step(piece *w, const step *st, int panel, kn_attn_run *part)
+{
+    int parts = 0;
+    for (int i = 0; i < st->parts; i++) {
+        kn_attn_run *p = &part[parts];
+        *p = st->part[i];
+        if (p->rule >= 0) trim(w, p, look(w, panel, p->rule));
+        parts += p->count > 0;
+    }
+    return parts;
+}
+
+/* Keys of the parts from `first` on that follow each other in memory; *next is the part after
+ * them. */
+static kn_attn_run span_from(const kn_attn_run *part, int parts, int first, int *next)
+{
+    kn_attn_run span = part[first];
+    for (*next = first + 1; *next < parts && part[*next].key == span.key + span.count; ++*next)
+        span.count += part[*next].count;
+    return span;
+}
+
 static void run_panel(piece *w, const step *st, int panel)
 {
     const cpu_job *job = w->job;
     const kn_attn_cpu_kernels *kern = job->kern;
     int64_t W = kern->panel, dim = job->args->q.dim[2], dv = job->args->v.dim[2], keys = 0;
     const float *q = w->q + panel * dim * W;
-    float *o = w->o + panel * dv * W;
-    kn_attn_run part[KN_ATTN_KEYS]; /* of the step, trimmed for this panel */
-    int parts = 0;
-    for (int i = 0; i < st->parts; i++) {
-        kn_attn_run *p = &part[parts];
-        *p = st->part[i];
-        const sight *x = p->rule >= 0 ? look(w, panel, p->rule) : NULL;
-        if (x) trim(w, p, x);
-        if (!p->count) continue;
-        kern->qk(w->k.data + p->key * w->k.stride, w->k.stride, p->count, q, dim, w->s + keys * W,
-                 rows_ahead(w, panel, p));
-        if (x) hide_keys(w, p, &x->lanes, w->s + keys * W);
-        keys += p->count;
-        parts++;
+    float *o = w->o + panel * dv * W, alpha[KN_ATTN_MAX_PANEL];
+    kn_attn_run part[KN_ATTN_KEYS];
+    int parts = trim_step(w, st, panel, part);
+    if (parts == 0) return;
+    for (int i = 0, next; i < parts; i = next) {
+        kn_attn_run span = span_from(part, parts, i, &next);
+        kern->qk(w->k.data + span.key * w->k.stride, w->k.stride, span.count, q, dim,
+                 w->s + keys * W, rows_ahead(w, panel, &span));
+        for (; i < next; keys += part[i++].count)
+            if (part[i].rule >= 0)
+                hide_keys(w, &part[i], &look(w, panel, part[i].rule)->lanes, w->s + keys * W);
     }
-    if (!keys) return;
-    float alpha[KN_ATTN_MAX_PANEL], *s = w->s;
     if (job->args->bias.rank) add_bias(w, panel, part[0].key, keys);
-    kern->softmax(s, keys, w->m + panel * W, w->l + panel * W, alpha);
-    for (int i = 0; i < parts; s += part[i].count * W, i++)
-        kern->pv(w->v.data + part[i].key * w->v.stride, w->v.stride, part[i].count, s,
-                 i ? NULL : alpha, dv, o);
+    kern->softmax(w->s, keys, w->m + panel * W, w->l + panel * W, alpha);
+    const float *s = w->s;
+    for (int i = 0, next; i < parts; i = next) {
+        kn_attn_run span = span_from(part, parts, i, &next);
+        kern->pv(w->v.data + span.key * w->v.stride, w->v.stride, span.count, s, i ? NULL : alpha,
+                 dv, o);
+        s += span.count * W;
+    }
 }
 
 static void run_step(piece *w, const step *st)

@@ -62,6 +62,17 @@ static void qk(const float *k, int64_t ldk, int64_t keys, const float *q, int64_
         qk_rows(6, k + j * ldk, ldk, q, dim, s + j * W, line);
         if (line) line += 64 * dim;
     }
+    int64_t rest = keys - j;
+    if (j > 0) {
+        /* The rest by one kernel that reaches back over rows already done, which come out the same:
+         * a row alone waits for each of its multiply-adds. */
+        j = keys - (rest > 4 ? 6 : 4);
+        if (rest > 4)
+            qk_rows(6, k + j * ldk, ldk, q, dim, s + j * W, NULL);
+        else if (rest > 0)
+            qk_rows(4, k + j * ldk, ldk, q, dim, s + j * W, NULL);
+        return;
+    }
     for (; keys - j >= 4; j += 4) qk_rows(4, k + j * ldk, ldk, q, dim, s + j * W, NULL);
     for (; j < keys; j++) qk_rows(1, k + j * ldk, ldk, q, dim, s + j * W, NULL);
 }
