@@ -11,7 +11,7 @@
 #define KN_COMPUTE_BACKEND_H
 
 #include "compute/ops.h"
-#include "compute/pool.h"
+#include "compute/workers.h"
 
 typedef struct kn_backend {
     kn_status (*alloc)(kn_dev *d, size_t bytes, void **out);
@@ -34,7 +34,7 @@ struct kn_dev {
     int threads;
     int isa; /* 1 base, 2 AVX2, 3 AVX-512 */
     kn_ops ops;
-    kn_pool *pool; /* of kn_parallel_for */
+    kn_workers *workers; /* of kn_parallel_for */
     const kn_backend *backend;
     void *impl;            /* backend's own state */
     size_t now, peak;      /* bytes held, most ever held */

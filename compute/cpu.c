@@ -36,7 +36,7 @@ static const kn_cpu_kernels *kernels_of(int isa)
 float *kn_cpu_scratch(const kn_dev *d)
 {
     const kn_cpu *cpu = d->impl;
-    return cpu->scratch + (size_t)kn_pool_index() * KN_CPU_SCRATCH_FLOATS;
+    return cpu->scratch + (size_t)kn_workers_index() * KN_CPU_SCRATCH_FLOATS;
 }
 
 size_t kn_cpu_weight_bytes(const kn_weight *w)

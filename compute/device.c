@@ -72,7 +72,7 @@ kn_status kn_dev_open(const kn_dev_params *params, kn_dev **out)
     d->threads = params->threads ? params->threads : usable_cores();
     /* cuda and measure compute nothing on the host */
     bool host = d->kind == KN_DEV_REF || d->kind == KN_DEV_CPU;
-    kn_status st = kn_pool_open(host ? d->threads : 1, &d->pool);
+    kn_status st = kn_workers_open(host ? d->threads : 1, &d->workers);
     if (st == KN_OK) st = open_kind(d, params);
     if (st != KN_OK)
         kn_dev_close(&d);
@@ -84,7 +84,7 @@ void kn_dev_close(kn_dev **d)
 {
     if (*d == NULL) return;
     if ((*d)->backend && (*d)->backend->close) (*d)->backend->close(*d);
-    kn_pool_close(&(*d)->pool);
+    kn_workers_close(&(*d)->workers);
     kn_free(*d);
     *d = NULL;
 }
@@ -288,5 +288,5 @@ kn_dev *kn_arena_dev(const kn_arena *a) { return a->dev; }
 
 void kn_parallel_for(kn_dev *d, int64_t count, int64_t grain, kn_range_fn *fn, void *user)
 {
-    kn_pool_run(d->pool, count, grain < 1 ? 1 : grain, fn, user);
+    kn_workers_run(d->workers, count, grain < 1 ? 1 : grain, fn, user);
 }

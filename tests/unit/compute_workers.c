@@ -9,12 +9,12 @@
 
 #include <cmocka.h>
 
-#include "compute/pool.h"
+#include "compute/workers.h"
 
 enum { ITEMS = 1000 };
 
 typedef struct tally {
-    kn_pool *pool;
+    kn_workers *workers;
     int64_t grain;
     int threads;
     _Atomic int seen[ITEMS];
@@ -24,7 +24,7 @@ typedef struct tally {
 static void count_items(void *user, int64_t begin, int64_t end)
 {
     tally *t = user;
-    int index = kn_pool_index();
+    int index = kn_workers_index();
     if (begin % t->grain || end - begin > t->grain || index < 0 || index >= t->threads) atomic_fetch_add(&t->bad, 1);
     for (int64_t i = begin; i < end; i++) atomic_fetch_add(&t->seen[i], 1);
 }
@@ -40,15 +40,15 @@ static void test_every_piece_once(void **state)
     (void)state;
     static const int64_t counts[] = {0, 1, 2, 7, 64, 999, 1000}, grains[] = {1, 3, 64, 5000};
     for (int threads = 1; threads <= 5; threads++) {
-        kn_pool *pool;
-        assert_int_equal(kn_pool_open(threads, &pool), KN_OK);
+        kn_workers *workers;
+        assert_int_equal(kn_workers_open(threads, &pool), KN_OK);
         for (size_t c = 0; c < 7; c++)
             for (size_t g = 0; g < 4; g++) {
                 tally t = {.pool = pool, .grain = grains[g], .threads = threads};
-                kn_pool_run(pool, counts[c], grains[g], count_items, &t);
+                kn_workers_run(pool, counts[c], grains[g], count_items, &t);
                 check(&t, counts[c], 1);
             }
-        kn_pool_close(&pool);
+        kn_workers_close(&pool);
         assert_null(pool);
     }
 }
@@ -57,39 +57,39 @@ static void test_many_short_loops(void **state)
 {
     (void)state;
     enum { LOOPS = 20000 };
-    kn_pool *pool;
-    assert_int_equal(kn_pool_open(4, &pool), KN_OK);
+    kn_workers *workers;
+    assert_int_equal(kn_workers_open(4, &pool), KN_OK);
     tally t = {.pool = pool, .grain = 1, .threads = 4};
-    for (int i = 0; i < LOOPS; i++) kn_pool_run(pool, 5, 1, count_items, &t);
+    for (int i = 0; i < LOOPS; i++) kn_workers_run(pool, 5, 1, count_items, &t);
     check(&t, 5, LOOPS);
-    kn_pool_close(&pool);
+    kn_workers_close(&pool);
 }
 
 static void nested(void *user, int64_t begin, int64_t end)
 {
     tally *t = user;
-    for (int64_t i = begin; i < end; i++) kn_pool_run(t->pool, ITEMS, t->grain, count_items, t);
+    for (int64_t i = begin; i < end; i++) kn_workers_run(t->pool, ITEMS, t->grain, count_items, t);
 }
 
 static void test_loop_inside_a_piece(void **state)
 {
     (void)state;
-    kn_pool *pool;
-    assert_int_equal(kn_pool_open(3, &pool), KN_OK);
+    kn_workers *workers;
+    assert_int_equal(kn_workers_open(3, &pool), KN_OK);
     tally t = {.pool = pool, .grain = 10, .threads = 3};
-    kn_pool_run(pool, 8, 1, nested, &t);
+    kn_workers_run(pool, 8, 1, nested, &t);
     check(&t, ITEMS, 8);
-    kn_pool_close(&pool);
+    kn_workers_close(&pool);
 }
 
 static void *run_pool(void *user)
 {
     (void)user;
-    kn_pool *pool;
-    if (kn_pool_open(2, &pool) != KN_OK) return (void *)1;
+    kn_workers *workers;
+    if (kn_workers_open(2, &pool) != KN_OK) return (void *)1;
     tally t = {.pool = pool, .grain = 7, .threads = 2};
-    for (int i = 0; i < 500; i++) kn_pool_run(pool, ITEMS, 7, count_items, &t);
-    kn_pool_close(&pool);
+    for (int i = 0; i < 500; i++) kn_workers_run(pool, ITEMS, 7, count_items, &t);
+    kn_workers_close(&pool);
     for (int i = 0; i < ITEMS; i++)
         if (t.seen[i] != 500) return (void *)1;
     return NULL;

@@ -1,4 +1,4 @@
-#include "compute/pool.h"
+#include "compute/workers.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -9,7 +9,7 @@
 enum { SPIN_TURNS = 2000 };
 
 typedef struct worker {
-    kn_pool *pool;
+    kn_workers *workers;
     pthread_t thread;
     int index;
 } worker;
@@ -17,7 +17,7 @@ typedef struct worker {
 /* One loop at a time. Its fields are written only while no worker is `inside`, and a worker reads them
  * only after it has gone inside and found the loop still open; both sides use sequentially consistent
  * atomics, so that at least one of them sees the other. */
-struct kn_pool {
+struct kn_workers {
     worker *workers;
     int count; /* threads that could be started, without the caller */
     kn_range_fn *fn;
@@ -36,7 +36,7 @@ struct kn_pool {
 static _Thread_local int thread_index;
 static _Thread_local bool in_piece;
 
-int kn_pool_index(void) { return thread_index; }
+int kn_workers_index(void) { return thread_index; }
 
 static inline void pause_turn(void)
 {
@@ -47,7 +47,7 @@ static inline void pause_turn(void)
 #endif
 }
 
-static void run_pieces(kn_pool *p)
+static void run_pieces(kn_workers *p)
 {
     in_piece = true;
     for (int64_t i; (i = atomic_fetch_add(&p->next, 1)) < p->pieces;) {
@@ -58,7 +58,7 @@ static void run_pieces(kn_pool *p)
 }
 
 /* The number of a loop that this worker has not seen; 0 when the pool stops. */
-static uint64_t wait_for_loop(kn_pool *p, uint64_t seen)
+static uint64_t wait_for_loop(kn_workers *p, uint64_t seen)
 {
     uint64_t open;
     for (int i = 0; i < SPIN_TURNS; i++) {
@@ -78,7 +78,7 @@ static uint64_t wait_for_loop(kn_pool *p, uint64_t seen)
 static void *work(void *user)
 {
     worker *w = user;
-    kn_pool *p = w->pool;
+    kn_workers *p = w->pool;
     thread_index = w->index;
     for (uint64_t seen = 0; (seen = wait_for_loop(p, seen)) != 0;) {
         atomic_fetch_add(&p->inside, 1);
@@ -92,12 +92,12 @@ static void *work(void *user)
     return NULL;
 }
 
-kn_status kn_pool_open(int threads, kn_pool **out)
+kn_status kn_workers_open(int threads, kn_workers **out)
 {
     void *memory;
     *out = NULL;
-    KN_TRY(kn_alloc_zero(sizeof(kn_pool), &memory));
-    kn_pool *p = memory;
+    KN_TRY(kn_alloc_zero(sizeof(kn_workers), &memory));
+    kn_workers *p = memory;
     kn_status st = kn_alloc_array((size_t)threads, sizeof(worker), &memory);
     if (st != KN_OK) {
         kn_free(p);
@@ -117,9 +117,9 @@ kn_status kn_pool_open(int threads, kn_pool **out)
     return KN_OK;
 }
 
-void kn_pool_close(kn_pool **pool)
+void kn_workers_close(kn_workers **pool)
 {
-    kn_pool *p = *pool;
+    kn_workers *p = *pool;
     if (!p) return;
     pthread_mutex_lock(&p->lock);
     atomic_store(&p->stop, true);
@@ -135,7 +135,7 @@ void kn_pool_close(kn_pool **pool)
 }
 
 /* Close the loop to newcomers and wait for the workers that are inside it. */
-static void finish_loop(kn_pool *p)
+static void finish_loop(kn_workers *p)
 {
     atomic_store(&p->open, 0);
     for (int i = 0; i < SPIN_TURNS && atomic_load(&p->inside); i++) pause_turn();
@@ -145,7 +145,7 @@ static void finish_loop(kn_pool *p)
     pthread_mutex_unlock(&p->lock);
 }
 
-void kn_pool_run(kn_pool *p, int64_t count, int64_t grain, kn_range_fn *fn, void *user)
+void kn_workers_run(kn_workers *p, int64_t count, int64_t grain, kn_range_fn *fn, void *user)
 {
     int64_t pieces = (count + grain - 1) / grain;
     if (in_piece || p->count == 0 || pieces < 2) { /* a loop inside a piece runs in its thread */

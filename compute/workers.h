@@ -1,4 +1,4 @@
-/* compute/pool.h - the worker threads of a host device.
+/* compute/workers.h - the worker threads of a host device.
  *
  * Purpose   Runs the pieces of a parallel loop. Written for loops of tens of microseconds on machines that
  *           also do other work: a worker that is not scheduled in time is not waited for - its pieces are
@@ -6,21 +6,21 @@
  *           spin or sleep at every loop; on a busy machine a forward took 30 times as long with them.)
  * Cost      About a microsecond per loop while workers are awake; one wake-up after a pause.
  * Errors    KN_ERR_NOMEM. A thread that cannot be started is done without: results do not depend on it.
- * Threads   One thread at a time calls kn_pool_run; it works too, as index 0.
+ * Threads   One thread at a time calls kn_workers_run; it works too, as index 0.
  */
-#ifndef KN_COMPUTE_POOL_H
-#define KN_COMPUTE_POOL_H
+#ifndef KN_COMPUTE_WORKERS_H
+#define KN_COMPUTE_WORKERS_H
 
 #include "compute/ops.h"
 
-typedef struct kn_pool kn_pool;
+typedef struct kn_workers kn_workers;
 
 /* threads: including the caller; at least 1. */
-KN_CHECKED kn_status kn_pool_open(int threads, kn_pool **out);
-void kn_pool_close(kn_pool **p);
+KN_CHECKED kn_status kn_workers_open(int threads, kn_workers **out);
+void kn_workers_close(kn_workers **p);
 /* fn(user, begin, end) over [0, count) in pieces of `grain`. Returns when all are done. */
-void kn_pool_run(kn_pool *p, int64_t count, int64_t grain, kn_range_fn *fn, void *user);
+void kn_workers_run(kn_workers *p, int64_t count, int64_t grain, kn_range_fn *fn, void *user);
 /* Index of the calling thread inside a piece, 0 to threads-1; 0 elsewhere. */
-int kn_pool_index(void);
+int kn_workers_index(void);
 
 #endif
