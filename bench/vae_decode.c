@@ -1,7 +1,8 @@
 /* bench/vae_decode.c - time and memory of decoding (or encoding) one clip.
  *
- * bench_vae_decode FOLDER [--frames F] [--height H] [--width W] [--chunk N] [--threads T] [--rounds R]
- *                  [--isa I] [--encode 1] [--rows R --cols C --split S] [--memory BYTES]
+ * bench_vae_decode FOLDER [--frames F] [--height H] [--width W] [--chunk N] [--threads T]
+ *                  [--rounds R] [--isa I] [--encode 1] [--memory BYTES]
+ *                  [--rows R --cols C --split S]
  * FOLDER holds the VAE; sizes are in latents (5 x 12 x 20: 17 frames of 160x96). Prints one line of
  * JSON: milliseconds of each round, their median, and the stream's bytes.
  */
@@ -50,7 +51,8 @@ static kn_status ignore_frames(void *user, const float *frames, int64_t count)
 
 /* One clip: z [z,F,H,W], pixels one push's worth of frames, used again and again. */
 static kn_status run_clip(const kn_vae *m, kn_vae_side side, const kn_vae_stream_params *params,
-                          const kn_tensor *z, const float *pixels, kn_vae_stream_plan *plan, double *ms)
+                          const kn_tensor *z, const float *pixels, kn_vae_stream_plan *plan,
+                          double *ms)
 {
     kn_vae_stream *s = NULL;
     kn_status st = KN_OK;
@@ -80,12 +82,15 @@ int main(int argc, char **argv)
     int64_t F = option(argc, argv, "--frames", 5), H = option(argc, argv, "--height", 12);
     int64_t W = option(argc, argv, "--width", 20), rounds = option(argc, argv, "--rounds", 5);
     kn_vae_side side = option(argc, argv, "--encode", 0) ? KN_VAE_ENCODE : KN_VAE_DECODE;
-    kn_vae_stream_params params = {
-        .height_lat = H, .width_lat = W, .chunk_lat = option(argc, argv, "--chunk", 1),
-        .memory_bytes = (size_t)option(argc, argv, "--memory", 0),
-        .tiling = {(int)option(argc, argv, "--rows", 0), (int)option(argc, argv, "--cols", 1),
-                   (int)option(argc, argv, "--split", 1)}};
-    kn_dev_params dev_params = {.kind = KN_DEV_CPU, .threads = (int)option(argc, argv, "--threads", 0),
+    kn_vae_stream_params params = {.height_lat = H,
+                                   .width_lat = W,
+                                   .chunk_lat = option(argc, argv, "--chunk", 1),
+                                   .memory_bytes = (size_t)option(argc, argv, "--memory", 0),
+                                   .tiling = {(int)option(argc, argv, "--rows", 0),
+                                              (int)option(argc, argv, "--cols", 1),
+                                              (int)option(argc, argv, "--split", 1)}};
+    kn_dev_params dev_params = {.kind = KN_DEV_CPU,
+                                .threads = (int)option(argc, argv, "--threads", 0),
                                 .isa_mask = (int)option(argc, argv, "--isa", 0)};
     kn_dev *dev = NULL;
     kn_vae *m = NULL;
@@ -95,7 +100,8 @@ int main(int argc, char **argv)
     KN_TRY_GOTO(kn_dev_open(&dev_params, &dev));
     KN_TRY_GOTO(kn_vae_open(dev, argv[1], side == KN_VAE_ENCODE, side == KN_VAE_DECODE, &m));
     const kn_vae_config *c = kn_vae_get_config(m);
-    int64_t factor = kn_vae_spatial_factor(c), frames = kn_vae_temporal_factor(c) * params.chunk_lat;
+    int64_t factor = kn_vae_spatial_factor(c),
+            frames = kn_vae_temporal_factor(c) * params.chunk_lat;
     KN_TRY_GOTO(kn_alloc((size_t)(c->z * F * H * W) * sizeof(float), &latents));
     KN_TRY_GOTO(kn_alloc((size_t)(frames * H * W * factor * factor * 3) * sizeof(float), &pixels));
     KN_TRY_GOTO(kn_alloc_array((size_t)rounds, sizeof(double), &memory));
@@ -105,11 +111,12 @@ int main(int argc, char **argv)
     kn_tensor z = kn_tensor_of(latents, KN_F32, c->z, F, H, W);
     for (int64_t i = -1; i < rounds; i++) /* the first one warms up */
         KN_TRY_GOTO(run_clip(m, side, &params, &z, pixels, &plan, &ms[i < 0 ? 0 : i]));
-    printf("{\"what\": \"%s\", \"latents\": [%d, %d, %d], \"device\": \"%s\", \"tiles\": [%d, %d, %d], "
+    printf("{\"what\": \"%s\", \"latents\": [%d, %d, %d], \"device\": \"%s\", \"tiles\": [%d, %d, "
+           "%d], "
            "\"overlap\": %d, \"device_bytes\": %zu, \"host_bytes\": %zu, \"ms\": [",
-           side == KN_VAE_DECODE ? "decode" : "encode", (int)F, (int)H, (int)W, kn_dev_describe(dev),
-           plan.tiling.rows, plan.tiling.cols, plan.tiling.split, (int)plan.overlap_lat, plan.device_bytes,
-           plan.host_bytes);
+           side == KN_VAE_DECODE ? "decode" : "encode", (int)F, (int)H, (int)W,
+           kn_dev_describe(dev), plan.tiling.rows, plan.tiling.cols, plan.tiling.split,
+           (int)plan.overlap_lat, plan.device_bytes, plan.host_bytes);
     for (int64_t i = 0; i < rounds; i++) printf("%s%.2f", i ? ", " : "", ms[i]);
     qsort(ms, (size_t)rounds, sizeof *ms, ascending);
     printf("], \"median_ms\": %.2f}\n", ms[rounds / 2]);

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Kinora's VAE beside diffusers' on the CPU: the same weights, clip and number of threads.
 
-Rounds alternate between the two, so that a busy machine slows both. Prints one line of JSON per size.
+Rounds alternate between the two, so that a busy machine slows both. Prints one line of JSON per
+size.
 
-usage: bench_torch_vae.py BENCH VAE_FOLDER [--frames F] [--sizes 12x20,24x40] [--threads T] [--rounds R]
+usage: bench_torch_vae.py BENCH VAE_FOLDER [--frames F] [--sizes 12x20,24x40] [--threads T]
+                          [--rounds R]
   BENCH  the program bench_vae_decode; sizes in latents
 """
 import argparse
@@ -26,8 +28,11 @@ def theirs(vae, x, encode):
 
 
 def ours(args, size, encode):
-    command = [args.bench, args.folder, "--frames", str(args.frames), "--height", str(size[0]), "--width",
-               str(size[1]), "--threads", str(args.threads), "--rounds", "1", "--encode", str(int(encode))]
+    options = {"frames": args.frames, "height": size[0], "width": size[1],
+               "threads": args.threads, "rounds": 1, "encode": int(encode)}
+    command = [args.bench, args.folder]
+    for name, value in options.items():
+        command += [f"--{name}", str(value)]
     return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["median_ms"]
 
 
@@ -55,8 +60,9 @@ def main():
                 ms["ours"].append(ours(args, size, encode))
                 ms["theirs"].append(theirs(vae, x, encode))
             medians = {k: statistics.median(v) for k, v in ms.items()}
-            print(json.dumps({"what": "encode" if encode else "decode", "latents": [args.frames, *size],
-                              "threads": args.threads, "torch": torch.__version__,
+            print(json.dumps({"what": "encode" if encode else "decode",
+                              "latents": [args.frames, *size], "threads": args.threads,
+                              "torch": torch.__version__,
                               "ours_ms": round(medians["ours"], 1),
                               "theirs_ms": round(medians["theirs"], 1),
                               "ratio": round(medians["ours"] / medians["theirs"], 3)}), flush=True)

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Golden data for vae/: tiny AutoencoderKLWan networks with their intermediate tensors.
 
-Each case is a folder OUT/vae_NAME with the checkpoint as diffusers writes it and golden.safetensors:
+Each case is a folder OUT/vae_NAME with the checkpoint as diffusers writes it and
+golden.safetensors:
   latents  [z,F,H,W]     normalised, what is decoded
   video    [P,H,W,3]     what is encoded
   decode/ENTRY, encode/ENTRY   per module in order of the walk (and "frames" or "latents" for the
-           result) a sample of its output [T,H,W,C] over the whole clip: element (k * 1000003) mod n for
-           k < 256, then the L2 norm of all
+           result) a sample of its output [T,H,W,C] over the whole clip: element
+           (k * 1000003) mod n for k < 256, then the L2 norm of all
 The network runs in float32 with the weights as stored.
 
 usage: golden_vae.py OUT [--seed N] [--deep N] [--dtype f32|bf16|f16]
@@ -58,9 +59,10 @@ def deep_cases(count, seed, dtype):
         while sum(temporal) > 2:  # diffusers encodes four frames at a time
             temporal = tuple(rng.random() < 0.6 for _ in range(levels - 1))
         frames = 1 + rng.randint(0, 2) * 4 // 2 ** sum(temporal)
-        yield Case(f"deep{i}", 2 * rng.randint(2, 12), tuple(rng.randint(1, 4) for _ in range(levels)),
-                   rng.randint(1, 3), temporal, rng.randint(1, 20),
-                   (frames, rng.randint(1, 7), rng.randint(1, 7)), 2 * rng.randint(2, 12), dtype)
+        yield Case(f"deep{i}", 2 * rng.randint(2, 12),
+                   tuple(rng.randint(1, 4) for _ in range(levels)), rng.randint(1, 3), temporal,
+                   rng.randint(1, 20), (frames, rng.randint(1, 7), rng.randint(1, 7)),
+                   2 * rng.randint(2, 12), dtype)
 
 
 def build(case):

@@ -9,7 +9,10 @@
 enum { MAX_BASE = 1 << 14, MAX_MULT = 64 };
 static const double MAX_STATISTIC = 1e6;
 
-int kn_vae_spatial_factor(const kn_vae_config *c) { return 1 << (c->levels - 1); }
+int kn_vae_spatial_factor(const kn_vae_config *c)
+{
+    return 1 << (c->levels - 1);
+}
 
 int kn_vae_temporal_factor(const kn_vae_config *c)
 {
@@ -18,8 +21,9 @@ int kn_vae_temporal_factor(const kn_vae_config *c)
     return factor;
 }
 
-static const char wan22[] = "this is the Wan 2.2 VAE (high compression); Kinora runs the Wan 2.1 VAE, "
-                            "which the Wan 2.1 models and the 14B models of Wan 2.2 use";
+static const char wan22[] =
+    "this is the Wan 2.2 VAE (high compression); Kinora runs the Wan 2.1 VAE, "
+    "which the Wan 2.1 models and the 14B models of Wan 2.2 use";
 
 /* What would need another network. */
 static kn_status refuse_unsupported(const kn_node *root)
@@ -41,9 +45,10 @@ static kn_status refuse_unsupported(const kn_node *root)
     }
     const kn_node *scales = kn_node_find(root, "attn_scales");
     if (scales && (scales->kind != KN_NODE_LIST ? !kn_node_is_null(scales) : scales->count > 0))
-        return kn_node_fail(KN_ERR_UNSUPPORTED, scales,
-                            "expected an empty list: Kinora runs VAEs whose only attention is in the "
-                            "middle block");
+        return kn_node_fail(
+            KN_ERR_UNSUPPORTED, scales,
+            "expected an empty list: Kinora runs VAEs whose only attention is in the "
+            "middle block");
     return KN_OK;
 }
 
@@ -84,30 +89,47 @@ static kn_status read_dims(const kn_node *root, kn_vae_config *c)
     c->levels = 4;
     memcpy(c->mult, usual, sizeof usual);
     if (kn_node_has(root, "dim_mult"))
-        KN_TRY(kn_node_ints(root, "dim_mult", 1, MAX_MULT, 2, KN_VAE_MAX_LEVELS, c->mult, &c->levels));
+        KN_TRY(
+            kn_node_ints(root, "dim_mult", 1, MAX_MULT, 2, KN_VAE_MAX_LEVELS, c->mult, &c->levels));
     /* The decoder halves its channels on each step up. */
     for (int i = 1; i < c->levels; i++)
         if (c->decoder_base * c->mult[i] % 2)
             return kn_node_fail(KN_ERR_MODEL, kn_node_find(root, "dim_mult"),
-                                "expected even decoder widths above level 0, found %d x %d", decoder_base,
-                                c->mult[i]);
+                                "expected even decoder widths above level 0, found %d x %d",
+                                decoder_base, c->mult[i]);
     return read_temporal(root, c);
 }
 
 static kn_status read_statistics(const kn_node *root, kn_vae_config *c)
 {
     int z = (int)c->z;
-    KN_TRY(kn_node_doubles(root, "latents_mean", -MAX_STATISTIC, MAX_STATISTIC, z, z, c->mean, NULL));
-    return kn_node_doubles(root, "latents_std", 1 / MAX_STATISTIC, MAX_STATISTIC, z, z, c->std, NULL);
+    KN_TRY(
+        kn_node_doubles(root, "latents_mean", -MAX_STATISTIC, MAX_STATISTIC, z, z, c->mean, NULL));
+    return kn_node_doubles(root, "latents_std", 1 / MAX_STATISTIC, MAX_STATISTIC, z, z, c->std,
+                           NULL);
 }
 
 static void warn_unknown_keys(const kn_node *root)
 {
     /* Those after out_channels do not change what is computed: training, or implied by the rest. */
-    static const char *const known[] = {
-        "base_dim", "decoder_base_dim", "z_dim", "dim_mult", "num_res_blocks", "attn_scales",
-        "temperal_downsample", "latents_mean", "latents_std", "is_residual", "patch_size", "in_channels",
-        "out_channels", "dropout", "scale_factor_temporal", "scale_factor_spatial", "clip_output", NULL};
+    static const char *const known[] = {"base_dim",
+                                        "decoder_base_dim",
+                                        "z_dim",
+                                        "dim_mult",
+                                        "num_res_blocks",
+                                        "attn_scales",
+                                        "temperal_downsample",
+                                        "latents_mean",
+                                        "latents_std",
+                                        "is_residual",
+                                        "patch_size",
+                                        "in_channels",
+                                        "out_channels",
+                                        "dropout",
+                                        "scale_factor_temporal",
+                                        "scale_factor_spatial",
+                                        "clip_output",
+                                        NULL};
     for (int i = 0; i < root->count; i++) {
         const char *key = root->item[i].key;
         int k = 0;

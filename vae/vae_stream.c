@@ -38,12 +38,12 @@ struct kn_vae_stream {
     kn_arena *state, *tile_state, *scratch;
     void *tile_past; /* start of tile_state */
     bool started;
-    float *latents; /* host [n,H,W,z]; NULL when measuring */
-    float *frames;  /* host [T,H,W,3], of a decoder */
+    float *latents;      /* host [n,H,W,z]; NULL when measuring */
+    float *frames;       /* host [T,H,W,3], of a decoder */
     int64_t frame_count; /* frames given so far */
 };
 
-/* ---- sizes -------------------------------------------------------------------------------------*/
+/* ---- sizes ------------------------------------------------------------------------------------*/
 
 static int64_t frames_after(const kn_vae_config *c, bool started, int64_t latents)
 {
@@ -56,7 +56,10 @@ int64_t kn_vae_stream_frames(const kn_vae_stream *s, int64_t latents)
     return frames_after(s->config, s->started, latents);
 }
 
-static bool tiled(const kn_vae_tiling *t) { return t->rows * t->cols > 1; }
+static bool tiled(const kn_vae_tiling *t)
+{
+    return t->rows * t->cols > 1;
+}
 
 /* Points of one latent at the resolution where tiles begin and where they end. */
 static int64_t points_in(const kn_vae_stream *s)
@@ -88,29 +91,37 @@ static kn_tensor cut(const kn_tensor *t, const region *r, int64_t points)
     return kn_tensor_slice(&rows, 2, r->x0 * points, (r->x1 - r->x0) * points);
 }
 
-/* ---- building ----------------------------------------------------------------------------------*/
+/* ---- building ---------------------------------------------------------------------------------*/
 
 static kn_status check_params(const kn_vae_config *c, const kn_vae_stream_params *p)
 {
     const kn_vae_tiling *t = &p->tiling;
     if (p->height_lat < 1 || p->width_lat < 1 || p->height_lat > 1 << 16 || p->width_lat > 1 << 16)
-        return kn_fail(KN_ERR_ARG, "VAE: latent frames of %" PRId64 " x %" PRId64 ": expected 1 to 65536",
+        return kn_fail(KN_ERR_ARG,
+                       "VAE: latent frames of %" PRId64 " x %" PRId64 ": expected 1 to 65536",
                        p->height_lat, p->width_lat);
     if (p->chunk_lat < 0 || p->chunk_lat > 1 << 16)
         return kn_fail(KN_ERR_ARG, "VAE: %" PRId64 " latent frames at a time: expected 1 to 65536",
                        p->chunk_lat);
     if (t->rows == 0) return KN_OK;
     if (t->rows < 1 || t->cols < 1 || t->rows > p->height_lat || t->cols > p->width_lat)
-        return kn_fail(KN_ERR_ARG, "VAE: %d x %d tiles of %" PRId64 " x %" PRId64 " latents", t->rows,
-                       t->cols, p->height_lat, p->width_lat);
+        return kn_fail(KN_ERR_ARG, "VAE: %d x %d tiles of %" PRId64 " x %" PRId64 " latents",
+                       t->rows, t->cols, p->height_lat, p->width_lat);
     if (tiled(t) && (t->split < 1 || t->split >= c->levels))
-        return kn_fail(KN_ERR_ARG, "VAE: tiles from level %d: expected 1 to %d", t->split, c->levels - 1);
+        return kn_fail(KN_ERR_ARG, "VAE: tiles from level %d: expected 1 to %d", t->split,
+                       c->levels - 1);
     return KN_OK;
 }
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
 
-static int64_t not_negative(int64_t a) { return a > 0 ? a : 0; }
+static int64_t not_negative(int64_t a)
+{
+    return a > 0 ? a : 0;
+}
 
 static void place_tile(const kn_vae_stream *s, int row, int col, tile *t)
 {
@@ -130,16 +141,16 @@ static kn_status open_parts(kn_vae_stream *s, const kn_vae *m)
     int levels = s->config->levels;
     bool decode = s->side == KN_VAE_DECODE;
     if (!tiled(t)) return kn_vae_part_open(m, s->dev, s->side, 0, levels, s->state, tap, &s->whole);
-    KN_TRY(kn_vae_part_open(m, s->dev, s->side, decode ? 0 : t->split, decode ? t->split : levels, s->state,
-                            tap, &s->whole));
+    KN_TRY(kn_vae_part_open(m, s->dev, s->side, decode ? 0 : t->split, decode ? t->split : levels,
+                            s->state, tap, &s->whole));
     void *memory;
     KN_TRY(kn_alloc_array((size_t)t->rows * (size_t)t->cols, sizeof *s->tiles, &memory));
     s->tiles = memory;
     s->tile_count = t->rows * t->cols;
     for (int i = 0; i < s->tile_count; i++) {
         place_tile(s, i / t->cols, i % t->cols, &s->tiles[i]);
-        KN_TRY(kn_vae_part_open(m, s->dev, s->side, decode ? t->split : 0, decode ? levels : t->split,
-                                s->tile_state, tap, &s->tiles[i].part));
+        KN_TRY(kn_vae_part_open(m, s->dev, s->side, decode ? t->split : 0,
+                                decode ? levels : t->split, s->tile_state, tap, &s->tiles[i].part));
     }
     return KN_OK;
 }
@@ -197,9 +208,12 @@ void kn_vae_stream_close(kn_vae_stream **stream)
     *stream = NULL;
 }
 
-const kn_vae_stream_plan *kn_vae_stream_get_plan(const kn_vae_stream *s) { return &s->plan; }
+const kn_vae_stream_plan *kn_vae_stream_get_plan(const kn_vae_stream *s)
+{
+    return &s->plan;
+}
 
-/* ---- running on the device ---------------------------------------------------------------------*/
+/* ---- running on the device --------------------------------------------------------------------*/
 
 /* With the past of all tiles but one on the host, they share the device memory of tile_state. */
 static kn_status run_tile(kn_vae_stream *s, tile *t, const kn_vae_frames *in, kn_vae_frames *out)
@@ -221,11 +235,13 @@ static kn_status run_tiles(kn_vae_stream *s, const kn_vae_frames *in, const kn_t
         tile *t = &s->tiles[i];
         kn_arena_mark mark = kn_arena_get_mark(s->scratch);
         kn_vae_frames part = {.plain = cut(&in->plain, &t->all, points_in(s)),
-                              .pairs = cut(&in->pairs, &t->all, points_in(s))}, result;
+                              .pairs = cut(&in->pairs, &t->all, points_in(s))},
+                      result;
         KN_TRY(run_tile(s, t, &part, &result));
         region core = {t->core.y0 - t->all.y0, t->core.y1 - t->all.y0, t->core.x0 - t->all.x0,
                        t->core.x1 - t->all.x0};
-        kn_tensor from = cut(&result.plain, &core, points_out(s)), to = cut(out, &t->core, points_out(s));
+        kn_tensor from = cut(&result.plain, &core, points_out(s)),
+                  to = cut(out, &t->core, points_out(s));
         KN_TRY(kn_copy(s->dev, &from, &to));
         kn_arena_reset(s->scratch, mark);
     }
@@ -235,12 +251,14 @@ static kn_status run_tiles(kn_vae_stream *s, const kn_vae_frames *in, const kn_t
 /* s->latents (n frames) to s->frames. */
 static kn_status decode_frames(kn_vae_stream *s, int64_t n)
 {
-    int64_t H = s->params.height_lat, W = s->params.width_lat, factor = kn_vae_spatial_factor(s->config);
+    int64_t H = s->params.height_lat, W = s->params.width_lat,
+            factor = kn_vae_spatial_factor(s->config);
     kn_vae_frames in = {0}, result;
     kn_tensor out;
     kn_arena_reset(s->scratch, 0);
     KN_TRY(kn_arena_take(s->scratch, &in.plain, KN_F32, n, H, W, s->config->z));
-    KN_TRY(kn_arena_take(s->scratch, &out, KN_F32, kn_vae_stream_frames(s, n), H * factor, W * factor, 3));
+    KN_TRY(kn_arena_take(s->scratch, &out, KN_F32, kn_vae_stream_frames(s, n), H * factor,
+                         W * factor, 3));
     KN_TRY(kn_dev_upload(s->dev, s->latents, &in.plain));
     KN_TRY(kn_vae_part_run(s->whole, &in, s->scratch, &result));
     if (s->tiles)
@@ -273,7 +291,8 @@ static kn_status take_between(kn_vae_stream *s, int64_t T, kn_tensor *out)
 /* frames (host) to s->latents: the n latent frames' means. */
 static kn_status encode_frames(kn_vae_stream *s, const float *frames, int64_t n)
 {
-    int64_t H = s->params.height_lat, W = s->params.width_lat, factor = kn_vae_spatial_factor(s->config);
+    int64_t H = s->params.height_lat, W = s->params.width_lat,
+            factor = kn_vae_spatial_factor(s->config);
     int64_t T = kn_vae_stream_frames(s, n);
     kn_vae_frames in = {0}, result;
     kn_tensor mean;
@@ -295,7 +314,7 @@ static kn_status encode_frames(kn_vae_stream *s, const float *frames, int64_t n)
     return KN_OK;
 }
 
-/* ---- planning ----------------------------------------------------------------------------------*/
+/* ---- planning ---------------------------------------------------------------------------------*/
 
 static void largest_of(const kn_vae_stream *s, int64_t *largest)
 {
@@ -316,8 +335,8 @@ static kn_status measure(const kn_vae *m, kn_vae_side side, const kn_vae_stream_
     kn_vae_stream *s = NULL;
     kn_vae_stream_params quiet = *params;
     quiet.tap.fn = NULL;
-    KN_TRY_GOTO(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_MEASURE,
-                                             .measured = kn_dev_measured(kn_vae_dev(m))}, &d));
+    KN_TRY_GOTO(kn_dev_open(
+        &(kn_dev_params){.kind = KN_DEV_MEASURE, .measured = kn_dev_measured(kn_vae_dev(m))}, &d));
     KN_TRY_GOTO(stream_build(m, d, side, &quiet, tiling, out, &s));
     int64_t n = s->params.chunk_lat;
     for (int push = 0; push < 2; push++) {
@@ -338,7 +357,10 @@ done:
     return st;
 }
 
-static size_t device_total(const sizes *z) { return z->state + z->tile_state + z->scratch; }
+static size_t device_total(const sizes *z)
+{
+    return z->state + z->tile_state + z->scratch;
+}
 
 static bool fits(const kn_vae *m, const kn_vae_stream_params *p, const sizes *z)
 {
@@ -379,20 +401,21 @@ static double relative_work(const kn_vae_config *c, kn_vae_side side, const kn_v
 static kn_vae_tiling tiling_of(const kn_vae_stream_params *p, int64_t parts, int split)
 {
     int64_t H = p->height_lat, W = p->width_lat, length = ((H > W ? H : W) + parts - 1) / parts;
-    return (kn_vae_tiling){(int)((H + length - 1) / length), (int)((W + length - 1) / length), split};
+    return (kn_vae_tiling){(int)((H + length - 1) / length), (int)((W + length - 1) / length),
+                           split};
 }
 
 typedef struct choice {
     kn_vae_tiling tiling;
     sizes z;
     int64_t overlap_lat;
-    double work; /* 0: nothing found yet */
+    double work;     /* 0: nothing found yet */
     size_t smallest; /* device bytes of the smallest seen */
 } choice;
 
 /* The coarsest cut at this split that fits, if it means less work than what was found before. */
-static kn_status try_split(const kn_vae *m, kn_vae_side side, const kn_vae_stream_params *p, int split,
-                           choice *best)
+static kn_status try_split(const kn_vae *m, kn_vae_side side, const kn_vae_stream_params *p,
+                           int split, choice *best)
 {
     const kn_vae_config *c = kn_vae_get_config(m);
     int64_t longest = p->height_lat > p->width_lat ? p->height_lat : p->width_lat;
@@ -412,7 +435,8 @@ static kn_status try_split(const kn_vae *m, kn_vae_side side, const kn_vae_strea
 }
 
 /* The frame uncut if that fits; else the cut that fits with the least work. */
-static kn_status choose(const kn_vae *m, kn_vae_side side, const kn_vae_stream_params *p, choice *best)
+static kn_status choose(const kn_vae *m, kn_vae_side side, const kn_vae_stream_params *p,
+                        choice *best)
 {
     const kn_vae_config *c = kn_vae_get_config(m);
     *best = (choice){.tiling = {1, 1, 0}};
@@ -423,9 +447,11 @@ static kn_status choose(const kn_vae *m, kn_vae_side side, const kn_vae_stream_p
     if (best->work > 0) return KN_OK;
     static const char *const verbs[] = {"encoding", "decoding"};
     int64_t factor = kn_vae_spatial_factor(c);
-    return kn_fail(KN_ERR_NOMEM, "%s %" PRId64 "x%" PRId64 " takes at least %.2f GB besides the weights, "
-                   "with frames cut into tiles; %.2f GB are allowed", verbs[side], p->width_lat * factor,
-                   p->height_lat * factor, (double)best->smallest * 1e-9, (double)p->memory_bytes * 1e-9);
+    return kn_fail(KN_ERR_NOMEM,
+                   "%s %" PRId64 "x%" PRId64 " takes at least %.2f GB besides the weights, "
+                   "with frames cut into tiles; %.2f GB are allowed",
+                   verbs[side], p->width_lat * factor, p->height_lat * factor,
+                   (double)best->smallest * 1e-9, (double)p->memory_bytes * 1e-9);
 }
 
 static kn_status plan(const kn_vae *m, kn_vae_side side, const kn_vae_stream_params *params,
@@ -452,8 +478,8 @@ static kn_status plan(const kn_vae *m, kn_vae_side side, const kn_vae_stream_par
     return KN_OK;
 }
 
-kn_status kn_vae_stream_plan_build(const kn_vae *m, kn_vae_side side, const kn_vae_stream_params *params,
-                                   kn_vae_stream_plan *out)
+kn_status kn_vae_stream_plan_build(const kn_vae *m, kn_vae_side side,
+                                   const kn_vae_stream_params *params, kn_vae_stream_plan *out)
 {
     sizes z;
     return plan(m, side, params, out, &z);
@@ -494,23 +520,26 @@ kn_status kn_vae_stream_open(const kn_vae *m, kn_vae_side side, const kn_vae_str
     s = NULL;
 done:
     kn_vae_stream_close(&s);
-    return KN_CTX(st, side == KN_VAE_DECODE ? "opening the VAE decoder" : "opening the VAE encoder");
+    return KN_CTX(st,
+                  side == KN_VAE_DECODE ? "opening the VAE decoder" : "opening the VAE encoder");
 }
 
-/* ---- pushes ------------------------------------------------------------------------------------*/
+/* ---- pushes -----------------------------------------------------------------------------------*/
 
 static kn_status check_push(const kn_vae_stream *s, kn_vae_side side, const kn_tensor *latents)
 {
     char text[KN_SHAPE_TEXT];
     const kn_vae_stream_params *p = &s->params;
-    if (s->side != side) return kn_fail(KN_ERR_ARG, "VAE: an encoder cannot decode, nor a decoder encode");
+    if (s->side != side)
+        return kn_fail(KN_ERR_ARG, "VAE: an encoder cannot decode, nor a decoder encode");
     if (latents->rank == 4 && latents->dtype == KN_F32 && latents->dim[0] == s->config->z &&
-        latents->dim[1] >= 1 && latents->dim[1] <= p->chunk_lat && latents->dim[2] == p->height_lat &&
-        latents->dim[3] == p->width_lat)
+        latents->dim[1] >= 1 && latents->dim[1] <= p->chunk_lat &&
+        latents->dim[2] == p->height_lat && latents->dim[3] == p->width_lat)
         return KN_OK;
-    return kn_fail(KN_ERR_ARG, "VAE: latents are %s: expected f32[%" PRId64 ", 1..%" PRId64 ", %" PRId64
-                               ", %" PRId64 "]", kn_tensor_text(latents, text), s->config->z, p->chunk_lat,
-                   p->height_lat, p->width_lat);
+    return kn_fail(
+        KN_ERR_ARG,
+        "VAE: latents are %s: expected f32[%" PRId64 ", 1..%" PRId64 ", %" PRId64 ", %" PRId64 "]",
+        kn_tensor_text(latents, text), s->config->z, p->chunk_lat, p->height_lat, p->width_lat);
 }
 
 /* Between the caller's [z,n,H,W], normalised, and the network's [n,H,W,z]. */
@@ -521,8 +550,8 @@ static void move_latents(kn_vae_stream *s, const kn_tensor *t, bool to_network)
     int64_t n = t->dim[1], H = t->dim[2], W = t->dim[3];
     for (int64_t i = 0; i < n * H * W; i++)
         for (int64_t z = 0; z < c->z; z++) {
-            float *a = theirs + z * t->stride[0] + i / (H * W) * t->stride[1] + i / W % H * t->stride[2] +
-                       i % W * t->stride[3];
+            float *a = theirs + z * t->stride[0] + i / (H * W) * t->stride[1] +
+                       i / W % H * t->stride[2] + i % W * t->stride[3];
             float *b = own + i * c->z + z;
             if (to_network)
                 *b = (float)(*a * c->std[z] + c->mean[z]);
@@ -544,7 +573,8 @@ static bool clamp(float *x, int64_t count)
     return !bad;
 }
 
-kn_status kn_vae_decode_push(kn_vae_stream *s, const kn_tensor *latents, kn_vae_frames_fn *fn, void *user)
+kn_status kn_vae_decode_push(kn_vae_stream *s, const kn_tensor *latents, kn_vae_frames_fn *fn,
+                             void *user)
 {
     KN_TRY(check_push(s, KN_VAE_DECODE, latents));
     int64_t n = latents->dim[1], count = kn_vae_stream_frames(s, n);
@@ -568,7 +598,8 @@ kn_status kn_vae_encode_push(kn_vae_stream *s, const float *frames, const kn_ten
     int64_t count = n * s->params.height_lat * s->params.width_lat * s->config->z;
     for (int64_t i = 0; i < count; i++)
         if (!(fabsf(s->latents[i]) <= 3e38f))
-            return kn_fail(KN_ERR_NUMERIC, "encoded latents from frame %" PRId64 " on hold NaN or infinity",
+            return kn_fail(KN_ERR_NUMERIC,
+                           "encoded latents from frame %" PRId64 " on hold NaN or infinity",
                            s->frame_count);
     s->frame_count += s->frame_count ? n * factor : 1 + (n - 1) * factor;
     move_latents(s, latents, false);

@@ -1,14 +1,15 @@
 /* vae/vae_stream.h - decoding and encoding of clips of any length and size, a few frames at a time.
  *
- * Purpose   Latents go in, one frame after the other, and finished pixel frames come out in time order
- *           (encoding: the other way round). The clip never stands in memory as a whole.
- * Tiles     When a frame does not fit into the memory that the caller allows, the levels at the pixel
- *           end, which hold nearly all of it, run tile by tile. Around each tile lies as much of the
- *           frame as its convolutions can see (one latent for the last level, six for all but the first
- *           of Wan's decoder), so that the result is that of the whole frame: no seams, no blending.
- *           The middle block, whose attention sees whole frames, always runs on whole frames.
- *           Each tile keeps its own past frames. On cuda they wait in host memory while other tiles
- *           run; on ref and cpu there is one memory, and tiles save working space only.
+ * Purpose   Latents go in, one frame after the other, and finished pixel frames come out in time
+ *           order (encoding: the other way round). The clip never stands in memory as a whole.
+ * Tiles     When a frame does not fit into the memory that the caller allows, the levels at the
+ *           pixel end, which hold nearly all of it, run tile by tile. Around each tile lies as much
+ *           of the frame as its convolutions can see (one latent for the last level, seven for all
+ *           but the first of Wan's decoder), so that the result is that of the whole frame: no
+ *           seams, no blending. The middle block, whose attention sees whole frames, always runs on
+ *           whole frames. Each tile keeps its own past frames. On cuda they wait in host memory
+ *           while other tiles run; on ref and cpu there is one memory, and tiles save working space
+ *           only.
  * Units     Latents are normalised, (mu - mean) / std, as the transformer has them. Pixels: RGB in
  *           -1 .. 1, f32, [T,H,W,3]. Sizes in latents; one is kn_vae_spatial_factor() pixels.
  * Errors    KN_ERR_ARG; KN_ERR_NOMEM: names the least memory that would do; KN_ERR_NUMERIC: a frame
@@ -37,15 +38,15 @@ typedef struct kn_vae_stream_params {
 
 typedef struct kn_vae_stream_plan {
     kn_vae_tiling tiling;
-    int64_t overlap_lat;  /* latents around each tile that are computed for their neighbours' sake */
-    size_t device_bytes;  /* past frames, scratch, frames going in and out */
-    size_t host_bytes;    /* the same in host memory, where that is not the device's */
+    int64_t overlap_lat; /* latents around each tile that are computed for their neighbours' sake */
+    size_t device_bytes; /* past frames, scratch, frames going in and out */
+    size_t host_bytes;   /* the same in host memory, where that is not the device's */
 } kn_vae_stream_plan;
 
 typedef struct kn_vae_stream kn_vae_stream;
 
-/* What opening a stream with these params would take; runs it on the measure device. m may itself be
- * on one. */
+/* What opening a stream with these params would take; runs it on the measure device. m may itself
+ * be on one. */
 KN_CHECKED kn_status kn_vae_stream_plan_build(const kn_vae *m, kn_vae_side side,
                                               const kn_vae_stream_params *params,
                                               kn_vae_stream_plan *out);
@@ -56,18 +57,21 @@ KN_CHECKED kn_status kn_vae_stream_open(const kn_vae *m, kn_vae_side side,
 void kn_vae_stream_close(kn_vae_stream **s);
 const kn_vae_stream_plan *kn_vae_stream_get_plan(const kn_vae_stream *s);
 
-/* Frames that the next push of `latents` latent frames gives (decode) or takes (encode): one for the
- * clip's first latent frame, kn_vae_temporal_factor() for each other. */
+/* Frames that the next push of `latents` latent frames gives (decode) or takes (encode): one for
+ * the clip's first latent frame, kn_vae_temporal_factor() for each other. */
 int64_t kn_vae_stream_frames(const kn_vae_stream *s, int64_t latents);
 
-/* frames: [count,H,W,3], clamped to -1 .. 1; valid during the call. Not KN_OK: the push ends with it. */
+/* frames: [count,H,W,3], clamped to -1 .. 1; valid during the call. Not KN_OK: the push ends with
+ * it. */
 typedef kn_status kn_vae_frames_fn(void *user, const float *frames, int64_t count);
 
-/* latents: f32 [z,n,H,W] in host memory, any strides, 1 <= n <= chunk_lat: the next n latent frames. */
-KN_CHECKED kn_status kn_vae_decode_push(kn_vae_stream *s, const kn_tensor *latents, kn_vae_frames_fn *fn,
-                                        void *user);
+/* latents: f32 [z,n,H,W] in host memory, any strides, 1 <= n <= chunk_lat: the next n latent
+ * frames. */
+KN_CHECKED kn_status kn_vae_decode_push(kn_vae_stream *s, const kn_tensor *latents,
+                                        kn_vae_frames_fn *fn, void *user);
 
 /* frames: [kn_vae_stream_frames(s, n),H,W,3]. latents: as above; gets the posterior's mean. */
-KN_CHECKED kn_status kn_vae_encode_push(kn_vae_stream *s, const float *frames, const kn_tensor *latents);
+KN_CHECKED kn_status kn_vae_encode_push(kn_vae_stream *s, const float *frames,
+                                        const kn_tensor *latents);
 
 #endif

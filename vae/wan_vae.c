@@ -39,7 +39,7 @@ struct kn_vae_part {
     char at[64]; /* module at work, for messages */
 };
 
-/* ---- model -------------------------------------------------------------------------------------*/
+/* ---- model ------------------------------------------------------------------------------------*/
 
 kn_status kn_vae_open(kn_dev *d, const char *folder, bool encode, bool decode, kn_vae **out)
 {
@@ -75,10 +75,16 @@ void kn_vae_close(kn_vae **m)
     *m = NULL;
 }
 
-const kn_vae_config *kn_vae_get_config(const kn_vae *m) { return &m->config; }
-kn_dev *kn_vae_dev(const kn_vae *m) { return m->dev; }
+const kn_vae_config *kn_vae_get_config(const kn_vae *m)
+{
+    return &m->config;
+}
+kn_dev *kn_vae_dev(const kn_vae *m)
+{
+    return m->dev;
+}
 
-/* ---- parts: opening ----------------------------------------------------------------------------*/
+/* ---- parts: opening ---------------------------------------------------------------------------*/
 
 kn_status kn_vae_part_open(const kn_vae *m, kn_dev *d, kn_vae_side side, int first, int end,
                            kn_arena *state, const kn_vae_tap *tap, kn_vae_part **out)
@@ -89,12 +95,19 @@ kn_status kn_vae_part_open(const kn_vae *m, kn_dev *d, kn_vae_side side, int fir
     if (!m->open[side])
         return kn_fail(KN_ERR_ARG, "VAE: the %s was not opened with the model", names[side]);
     if (first < 0 || end <= first || end > c->levels)
-        return kn_fail(KN_ERR_ARG, "VAE: levels %d to %d asked for, the model has %d", first, end, c->levels);
+        return kn_fail(KN_ERR_ARG, "VAE: levels %d to %d asked for, the model has %d", first, end,
+                       c->levels);
     void *memory;
     KN_TRY(kn_alloc_zero(sizeof(kn_vae_part), &memory));
     kn_vae_part *p = memory;
-    *p = (kn_vae_part){.dev = d, .config = c, .w = &m->side[side], .side = side, .first = first,
-                       .end = end, .state = state, .dtype = kn_dev_activation_dtype(d)};
+    *p = (kn_vae_part){.dev = d,
+                       .config = c,
+                       .w = &m->side[side],
+                       .side = side,
+                       .first = first,
+                       .end = end,
+                       .state = state,
+                       .dtype = kn_dev_activation_dtype(d)};
     if (tap) p->tap = *tap;
     /* Two per resnet, one per resample, conv_in and conv_out. */
     p->past_count = c->levels * (2 * (c->resnets + 1) + 1) + 4 + 2;
@@ -116,7 +129,10 @@ void kn_vae_part_close(kn_vae_part **p)
     *p = NULL;
 }
 
-int64_t kn_vae_part_largest(const kn_vae_part *p) { return p->largest; }
+int64_t kn_vae_part_largest(const kn_vae_part *p)
+{
+    return p->largest;
+}
 
 /* Does the frame rate change after this level? */
 static bool temporal_after(const kn_vae_part *p, int level)
@@ -148,7 +164,7 @@ int kn_vae_part_reach(const kn_vae_config *c, kn_vae_side side, int first, int e
     return first == 0 ? reach + 1 : reach; /* conv_in */
 }
 
-/* ---- memory and taps ---------------------------------------------------------------------------*/
+/* ---- memory and taps --------------------------------------------------------------------------*/
 
 /* [T,H,W,C] in scratch, with `room` free frames before it. */
 static kn_status take(kn_vae_part *p, int room, int64_t T, const kn_tensor *like, int64_t C,
@@ -166,7 +182,7 @@ static kn_status tapped(kn_vae_part *p, const kn_tensor *t)
     return p->tap.fn ? p->tap.fn(p->tap.user, p->at, t) : KN_OK;
 }
 
-#define SET_AT(p, ...) snprintf((p)->at, sizeof (p)->at, __VA_ARGS__)
+#define SET_AT(p, ...) snprintf((p)->at, sizeof(p)->at, __VA_ARGS__)
 
 /* View of the `count` frames before x (which has room for them). */
 static kn_tensor frames_before(const kn_tensor *x, int count)
@@ -177,9 +193,12 @@ static kn_tensor frames_before(const kn_tensor *x, int count)
     return t;
 }
 
-static kn_tensor frame(const kn_tensor *x, int64_t t) { return kn_tensor_slice(x, 0, t, 1); }
+static kn_tensor frame(const kn_tensor *x, int64_t t)
+{
+    return kn_tensor_slice(x, 0, t, 1);
+}
 
-/* ---- causal convolution ------------------------------------------------------------------------*/
+/* ---- causal convolution -----------------------------------------------------------------------*/
 
 /* Put the past of a convolution right before x, and remember the end of x for its next call.
  * depth: frames to keep. *have: frames now before x. */
@@ -189,7 +208,8 @@ static kn_status join_past(kn_vae_part *p, const kn_tensor *x, int depth, int *h
         return kn_fail(KN_ERR_INTERNAL, "VAE: more than %d convolutions", p->past_count);
     past_frames *past = &p->past[p->past_next++];
     if (past->frames.rank == 0)
-        KN_TRY(kn_arena_take(p->state, &past->frames, x->dtype, depth, x->dim[1], x->dim[2], x->dim[3]));
+        KN_TRY(kn_arena_take(p->state, &past->frames, x->dtype, depth, x->dim[1], x->dim[2],
+                             x->dim[3]));
     *have = past->valid;
     if (past->valid) {
         kn_tensor from = kn_tensor_slice(&past->frames, 0, depth - past->valid, past->valid);
@@ -215,8 +235,8 @@ static kn_status causal_conv(kn_vae_part *p, const kn_vae_conv *c, const kn_tens
     KN_TRY(join_past(p, x, PAST, &have));
     kn_tensor in = frames_before(x, have);
     in.dim[0] = have + x->dim[0];
-    kn_conv_params params = {.stride = {1, 1, 1}, .pad_lo = {PAST - have, space, space},
-                             .pad_hi = {0, space, space}};
+    kn_conv_params params = {
+        .stride = {1, 1, 1}, .pad_lo = {PAST - have, space, space}, .pad_hi = {0, space, space}};
     return kn_conv(p->dev, &in, &c->weight, &c->bias.t, residual, &params, out);
 }
 
@@ -235,7 +255,7 @@ static kn_status norm_conv(kn_vae_part *p, const kn_tensor *x, const kn_weight *
     return KN_OK;
 }
 
-/* ---- blocks ------------------------------------------------------------------------------------*/
+/* ---- blocks -----------------------------------------------------------------------------------*/
 
 /* x becomes resnet(x): in place, or in new memory with `room` frames before it. */
 static kn_status resnet(kn_vae_part *p, const kn_vae_resnet *r, int room, kn_tensor *x)
@@ -270,7 +290,10 @@ static kn_status attention(kn_vae_part *p, const kn_tensor *x)
         kn_tensor one = frame(&qkv, t), rows = kn_tensor_view(&one, L, 3, C);
         kn_tensor q = kn_tensor_slice(&rows, 1, 0, 1), k = kn_tensor_slice(&rows, 1, 1, 1);
         kn_tensor v = kn_tensor_slice(&rows, 1, 2, 1), hidden = frame(&h, t);
-        kn_attn_args args = {.q = q, .k = k, .v = v, .scale = (float)(1 / sqrt((double)C)),
+        kn_attn_args args = {.q = q,
+                             .k = k,
+                             .v = v,
+                             .scale = (float)(1 / sqrt((double)C)),
                              .out = kn_tensor_view(&hidden, L, 1, C)};
         KN_TRY(kn_attn_dense(d, &args, p->scratch));
     }
@@ -314,10 +337,13 @@ static kn_status tail(kn_vae_part *p, const kn_tensor *x, kn_tensor *out)
     return tapped(p, out);
 }
 
-/* ---- decoder -----------------------------------------------------------------------------------*/
+/* ---- decoder ----------------------------------------------------------------------------------*/
 
 /* Room that the x of a level needs before it, for its time convolution. */
-static int decode_room(const kn_vae_part *p, int level) { return temporal_after(p, level) ? PAST : 0; }
+static int decode_room(const kn_vae_part *p, int level)
+{
+    return temporal_after(p, level) ? PAST : 0;
+}
 
 static kn_status decode_head(kn_vae_part *p, const kn_tensor *latents, kn_tensor *x)
 {
@@ -332,8 +358,8 @@ static kn_status decode_head(kn_vae_part *p, const kn_tensor *latents, kn_tensor
     return middle(p, x);
 }
 
-/* x [T,H,W,C] to frames: the very first one as it is, two from each other one. The first frame is no
- * past to the others (diffusers: feat_cache "Rep"). x has room before it. */
+/* x [T,H,W,C] to frames: the very first one as it is, two from each other one. The first frame is
+ * no past to the others (diffusers: feat_cache "Rep"). x has room before it. */
 static kn_status time_up(kn_vae_part *p, const kn_vae_resample *r, const kn_tensor *x,
                          kn_vae_frames *out)
 {
@@ -364,10 +390,10 @@ static int64_t count_of(const kn_vae_frames *x)
     return x->plain.dim[0] + (x->pairs.rank ? 2 * x->pairs.dim[0] : 0);
 }
 
-/* Nearest-neighbour doubling and a 3x3 convolution, frame by frame: the doubled frame is the largest
- * tensor of all. */
-static kn_status space_up(kn_vae_part *p, const kn_vae_resample *r, int room, const kn_vae_frames *in,
-                          kn_tensor *out)
+/* Nearest-neighbour doubling and a 3x3 convolution, frame by frame: the doubled frame is the
+ * largest tensor of all. */
+static kn_status space_up(kn_vae_part *p, const kn_vae_resample *r, int room,
+                          const kn_vae_frames *in, kn_tensor *out)
 {
     kn_conv_params params = {.stride = {1, 1, 1}, .pad_lo = {0, 1, 1}, .pad_hi = {0, 1, 1}};
     int64_t T = count_of(in);
@@ -380,7 +406,8 @@ static kn_status space_up(kn_vae_part *p, const kn_vae_resample *r, int room, co
     for (int64_t t = 0; t < T; t++) {
         kn_tensor from = frame_of(in, t), to = frame(out, t);
         KN_TRY(kn_upsample2(p->dev, &from, &doubled));
-        KN_TRY(kn_conv(p->dev, &doubled, &r->space.weight, &r->space.bias.t, KN_ABSENT, &params, &to));
+        KN_TRY(
+            kn_conv(p->dev, &doubled, &r->space.weight, &r->space.bias.t, KN_ABSENT, &params, &to));
     }
     kn_arena_reset(p->scratch, mark);
     return tapped(p, out);
@@ -412,7 +439,7 @@ static kn_status decode(kn_vae_part *p, const kn_vae_frames *in, kn_vae_frames *
     return KN_OK;
 }
 
-/* ---- encoder -----------------------------------------------------------------------------------*/
+/* ---- encoder ----------------------------------------------------------------------------------*/
 
 static kn_status encode_head(kn_vae_part *p, const kn_tensor *pixels, kn_tensor *x)
 {
@@ -423,7 +450,8 @@ static kn_status encode_head(kn_vae_part *p, const kn_tensor *pixels, kn_tensor 
 }
 
 /* A 3x3 convolution of stride 2, zeros at the right and bottom only. */
-static kn_status space_down(kn_vae_part *p, const kn_vae_resample *r, const kn_tensor *x, kn_tensor *out)
+static kn_status space_down(kn_vae_part *p, const kn_vae_resample *r, const kn_tensor *x,
+                            kn_tensor *out)
 {
     kn_conv_params params = {.stride = {1, 2, 2}, .pad_hi = {0, 1, 1}};
     kn_tensor half = *x;
@@ -433,8 +461,8 @@ static kn_status space_down(kn_vae_part *p, const kn_vae_resample *r, const kn_t
     return kn_conv(p->dev, x, &r->space.weight, &r->space.bias.t, KN_ABSENT, &params, out);
 }
 
-/* The very first frame as it is; then one frame from each two, which looks at them and the one before.
- * x has room for one frame. */
+/* The very first frame as it is; then one frame from each two, which looks at them and the one
+ * before. x has room for one frame. */
 static kn_status time_down(kn_vae_part *p, const kn_vae_resample *r, kn_tensor *x)
 {
     if (!r->temporal) return KN_OK;
@@ -496,7 +524,7 @@ static kn_status encode(kn_vae_part *p, const kn_vae_frames *in, kn_vae_frames *
     return p->end == p->config->levels ? encode_tail(p, &x, &out->plain) : KN_OK;
 }
 
-/* ---- running -----------------------------------------------------------------------------------*/
+/* ---- running ----------------------------------------------------------------------------------*/
 
 kn_status kn_vae_part_run(kn_vae_part *p, const kn_vae_frames *in, kn_arena *scratch,
                           kn_vae_frames *out)

@@ -5,7 +5,7 @@
 
 enum { PREFIX_CHARS = 96 };
 
-/* ---- single layers -----------------------------------------------------------------------------*/
+/* ---- single layers ----------------------------------------------------------------------------*/
 
 static kn_status bind_conv(kn_binder *b, kn_vae_conv *c, kn_weight_kind kind, int rank,
                            const int64_t *dims, const char *prefix, const char *name)
@@ -18,19 +18,20 @@ static kn_status bind_conv(kn_binder *b, kn_vae_conv *c, kn_weight_kind kind, in
 static kn_status bind_cube(kn_binder *b, kn_vae_conv *c, int64_t out, int64_t in, int64_t k,
                            const char *prefix, const char *name)
 {
-    return bind_conv(b, c, k == 1 ? KN_WEIGHT_LINEAR : KN_WEIGHT_CONV, 5, (int64_t[]){out, in, k, k, k},
-                     prefix, name);
+    return bind_conv(b, c, k == 1 ? KN_WEIGHT_LINEAR : KN_WEIGHT_CONV, 5,
+                     (int64_t[]){out, in, k, k, k}, prefix, name);
 }
 
 /* rank: 4 for norms of videos, 3 for those of images. */
-static kn_status bind_gamma(kn_binder *b, kn_weight *w, int64_t channels, int rank, const char *prefix,
-                            const char *name)
+static kn_status bind_gamma(kn_binder *b, kn_weight *w, int64_t channels, int rank,
+                            const char *prefix, const char *name)
 {
-    return kn_bind(b, w, KN_WEIGHT_VECTOR, rank, (int64_t[]){channels, 1, 1, 1}, "%s.%s.gamma", prefix,
-                   name);
+    return kn_bind(b, w, KN_WEIGHT_VECTOR, rank, (int64_t[]){channels, 1, 1, 1}, "%s.%s.gamma",
+                   prefix, name);
 }
 
-static kn_status bind_resnet(kn_binder *b, kn_vae_resnet *r, int64_t in, int64_t out, const char *prefix)
+static kn_status bind_resnet(kn_binder *b, kn_vae_resnet *r, int64_t in, int64_t out,
+                             const char *prefix)
 {
     r->in = in;
     r->out = out;
@@ -43,21 +44,23 @@ static kn_status bind_resnet(kn_binder *b, kn_vae_resnet *r, int64_t in, int64_t
 }
 
 /* time_out: output channels of the convolution over time. */
-static kn_status bind_resample(kn_binder *b, kn_vae_resample *r, int64_t in, int64_t out, bool temporal,
-                               int64_t time_out, const char *prefix)
+static kn_status bind_resample(kn_binder *b, kn_vae_resample *r, int64_t in, int64_t out,
+                               bool temporal, int64_t time_out, const char *prefix)
 {
     r->in = in;
     r->out = out;
     r->temporal = temporal;
-    KN_TRY(bind_conv(b, &r->space, KN_WEIGHT_CONV, 4, (int64_t[]){out, in, 3, 3}, prefix, "resample.1"));
+    KN_TRY(bind_conv(b, &r->space, KN_WEIGHT_CONV, 4, (int64_t[]){out, in, 3, 3}, prefix,
+                     "resample.1"));
     if (!temporal) return KN_OK;
     return bind_conv(b, &r->time, KN_WEIGHT_CONV, 5, (int64_t[]){time_out, in, 3, 1, 1}, prefix,
                      "time_conv");
 }
 
-/* ---- the two sides -----------------------------------------------------------------------------*/
+/* ---- the two sides ----------------------------------------------------------------------------*/
 
-static kn_status bind_middle(kn_binder *b, kn_vae_side_weights *w, int64_t channels, const char *side)
+static kn_status bind_middle(kn_binder *b, kn_vae_side_weights *w, int64_t channels,
+                             const char *side)
 {
     char prefix[PREFIX_CHARS];
     for (int i = 0; i < 2; i++) {
@@ -66,14 +69,14 @@ static kn_status bind_middle(kn_binder *b, kn_vae_side_weights *w, int64_t chann
     }
     snprintf(prefix, sizeof prefix, "%s.mid_block.attentions.0", side);
     KN_TRY(bind_gamma(b, &w->mid_norm, channels, 3, prefix, "norm"));
-    KN_TRY(bind_conv(b, &w->mid_qkv, KN_WEIGHT_LINEAR, 4, (int64_t[]){3 * channels, channels, 1, 1}, prefix,
-                     "to_qkv"));
-    return bind_conv(b, &w->mid_proj, KN_WEIGHT_LINEAR, 4, (int64_t[]){channels, channels, 1, 1}, prefix,
-                     "proj");
+    KN_TRY(bind_conv(b, &w->mid_qkv, KN_WEIGHT_LINEAR, 4, (int64_t[]){3 * channels, channels, 1, 1},
+                     prefix, "to_qkv"));
+    return bind_conv(b, &w->mid_proj, KN_WEIGHT_LINEAR, 4, (int64_t[]){channels, channels, 1, 1},
+                     prefix, "proj");
 }
 
-static kn_status bind_ends(kn_binder *b, kn_vae_side_weights *w, int64_t in, int64_t first, int64_t last,
-                           int64_t out, const char *side)
+static kn_status bind_ends(kn_binder *b, kn_vae_side_weights *w, int64_t in, int64_t first,
+                           int64_t last, int64_t out, const char *side)
 {
     KN_TRY(bind_cube(b, &w->conv_in, first, in, 3, side, "conv_in"));
     KN_TRY(bind_gamma(b, &w->norm_out, last, 4, side, "norm_out"));
@@ -99,9 +102,10 @@ static kn_status bind_encoder(kn_binder *b, const kn_vae_config *c, kn_vae_side_
     }
     KN_TRY(bind_middle(b, w, width, "encoder"));
     KN_TRY(bind_ends(b, w, 3, c->encoder_base, width, 2 * c->z, "encoder"));
-    KN_TRY(kn_bind(b, &w->point.weight, KN_WEIGHT_LINEAR, 5, (int64_t[]){2 * c->z, 2 * c->z, 1, 1, 1},
-                   "quant_conv.weight"));
-    return kn_bind(b, &w->point.bias, KN_WEIGHT_VECTOR, 1, (int64_t[]){2 * c->z}, "quant_conv.bias");
+    KN_TRY(kn_bind(b, &w->point.weight, KN_WEIGHT_LINEAR, 5,
+                   (int64_t[]){2 * c->z, 2 * c->z, 1, 1, 1}, "quant_conv.weight"));
+    return kn_bind(b, &w->point.bias, KN_WEIGHT_VECTOR, 1, (int64_t[]){2 * c->z},
+                   "quant_conv.bias");
 }
 
 static kn_status bind_decoder(kn_binder *b, const kn_vae_config *c, kn_vae_side_weights *w)
@@ -119,16 +123,18 @@ static kn_status bind_decoder(kn_binder *b, const kn_vae_config *c, kn_vae_side_
         if (i == c->levels - 1) break;
         snprintf(prefix, sizeof prefix, "decoder.up_blocks.%d.upsamplers.0", i);
         width = out / 2;
-        KN_TRY(bind_resample(b, &l->resample, out, width, c->temporal[c->levels - 2 - i], 2 * out, prefix));
+        KN_TRY(bind_resample(b, &l->resample, out, width, c->temporal[c->levels - 2 - i], 2 * out,
+                             prefix));
     }
     KN_TRY(bind_middle(b, w, deepest, "decoder"));
     KN_TRY(bind_ends(b, w, c->z, deepest, width, 3, "decoder"));
     KN_TRY(kn_bind(b, &w->point.weight, KN_WEIGHT_LINEAR, 5, (int64_t[]){c->z, c->z, 1, 1, 1},
                    "post_quant_conv.weight"));
-    return kn_bind(b, &w->point.bias, KN_WEIGHT_VECTOR, 1, (int64_t[]){c->z}, "post_quant_conv.bias");
+    return kn_bind(b, &w->point.bias, KN_WEIGHT_VECTOR, 1, (int64_t[]){c->z},
+                   "post_quant_conv.bias");
 }
 
-/* ---- all ---------------------------------------------------------------------------------------*/
+/* ---- all --------------------------------------------------------------------------------------*/
 
 /* The tensors of a side that is not opened are no surplus. */
 static void excuse(kn_binder *b, kn_vae_side side)
@@ -143,7 +149,8 @@ static void excuse(kn_binder *b, kn_vae_side side)
 }
 
 kn_status kn_vae_weights_open(kn_dev *d, kn_safetensors *file, const kn_vae_config *c,
-                              const bool wanted[KN_VAE_SIDES], kn_vae_side_weights out[KN_VAE_SIDES])
+                              const bool wanted[KN_VAE_SIDES],
+                              kn_vae_side_weights out[KN_VAE_SIDES])
 {
     memset(out, 0, KN_VAE_SIDES * sizeof *out);
     kn_status st = KN_OK;

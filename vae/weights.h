@@ -1,10 +1,10 @@
 /* vae/weights.h - the tensors of a Wan VAE, by name and shape.
  *
  * Purpose   Binds diffusers' AutoencoderKLWan checkpoint to the fields that the forward uses.
- * Shapes    Convolutions [Co, Ci, kt, kh, kw]; resample convolutions [Co, Ci, 3, 3]; 1x1 convolutions
- *           are opened as linear layers; gamma [C, 1, 1(, 1)].
+ * Shapes    Convolutions [Co, Ci, kt, kh, kw]; resample convolutions [Co, Ci, 3, 3]; 1x1
+ *           convolutions are opened as linear layers; gamma [C, 1, 1(, 1)].
  * Errors    KN_ERR_MODEL: a tensor is missing, left over or of another shape. KN_ERR_NOMEM.
- * Source    diffusers autoencoder_kl_wan.py; names of Wan's own files map one to one (docs/models.md).
+ * Source    diffusers autoencoder_kl_wan.py.
  */
 #ifndef KN_VAE_WEIGHTS_H
 #define KN_VAE_WEIGHTS_H
@@ -16,7 +16,8 @@ typedef struct kn_vae_conv {
     kn_weight weight, bias;
 } kn_vae_conv;
 
-/* out = conv2(silu(norm2(conv1(silu(norm1(x)))))) + shortcut(x); shortcut is absent when in = out. */
+/* out = conv2(silu(norm2(conv1(silu(norm1(x)))))) + shortcut(x); shortcut is absent when in = out.
+ * */
 typedef struct kn_vae_resnet {
     int64_t in, out;
     kn_weight norm1, norm2;
@@ -39,7 +40,7 @@ typedef struct kn_vae_level {
 } kn_vae_level;
 
 typedef struct kn_vae_side_weights {
-    kn_vae_conv point;   /* 1x1x1, linear: post_quant_conv before conv_in, or quant_conv at the end */
+    kn_vae_conv point; /* 1x1x1, linear: post_quant_conv before conv_in, or quant_conv at the end */
     kn_vae_conv conv_in;
     kn_vae_level level[KN_VAE_MAX_LEVELS];
     kn_vae_resnet mid[2];

@@ -9,7 +9,8 @@
 #include "vae/vae_stream.h"
 
 /* Relative L2. Both sides compute in float32 with sums in different orders: about 1e-7 sqrt(K) per
- * product, K <= 2000 here, through up to 25 convolutions. 1e-5 leaves no room for a wrong formula. */
+ * product, K <= 2000 here, through up to 25 convolutions. 1e-5 leaves no room for a wrong formula.
+ * */
 static const double bound = 1e-5;
 
 enum { SAMPLES = 256, MAX_TAPS = 64 };
@@ -59,8 +60,8 @@ static void discard(collector *c)
 }
 
 /* Every module against its golden sample; returns the number of wrong ones. */
-static int compare(const collector *c, const kn_safetensors *golden, const char *side, const char *label,
-                   double *worst)
+static int compare(const collector *c, const kn_safetensors *golden, const char *side,
+                   const char *label, double *worst)
 {
     int wrong = 0;
     for (int i = 0; i < c->count; i++) {
@@ -74,8 +75,8 @@ static int compare(const collector *c, const kn_safetensors *golden, const char 
         double gap = relative_l2(got, want, SAMPLES);
         gap = fmax(gap, relative_l2(got + SAMPLES, want + SAMPLES, 1));
         if (!(gap <= bound)) {
-            print_message("%s: %s/%s is wrong: relative L2 %.3g, bound %.3g\n", label, side, r->name, gap,
-                          bound);
+            print_message("%s: %s/%s is wrong: relative L2 %.3g, bound %.3g\n", label, side,
+                          r->name, gap, bound);
             wrong++;
         }
         *worst = fmax(*worst, gap);
@@ -100,8 +101,10 @@ static void decode(kn_vae *m, const kn_tensor *latents, int64_t chunk, collector
 {
     kn_vae_stream *s = NULL;
     int64_t factor = kn_vae_spatial_factor(kn_vae_get_config(m)), F = latents->dim[1];
-    kn_vae_stream_params params = {.height_lat = latents->dim[2], .width_lat = latents->dim[3],
-                                   .chunk_lat = chunk, .tap = {collect_tap, c}};
+    kn_vae_stream_params params = {.height_lat = latents->dim[2],
+                                   .width_lat = latents->dim[3],
+                                   .chunk_lat = chunk,
+                                   .tap = {collect_tap, c}};
     must(kn_vae_stream_open(m, KN_VAE_DECODE, &params, &s));
     frame_sink sink = {c, latents->dim[2] * latents->dim[3] * factor * factor * 3};
     for (int64_t f = 0; f < F; f += chunk) {
@@ -111,14 +114,16 @@ static void decode(kn_vae *m, const kn_tensor *latents, int64_t chunk, collector
     kn_vae_stream_close(&s);
 }
 
-static void encode(kn_vae *m, const float *video, int64_t frame_count, const kn_tensor *like, int64_t chunk,
-                   collector *c)
+static void encode(kn_vae *m, const float *video, int64_t frame_count, const kn_tensor *like,
+                   int64_t chunk, collector *c)
 {
     kn_vae_stream *s = NULL;
     void *p;
     int64_t F = like->dim[1], taken = 0;
-    kn_vae_stream_params params = {.height_lat = like->dim[2], .width_lat = like->dim[3],
-                                   .chunk_lat = chunk, .tap = {collect_tap, c}};
+    kn_vae_stream_params params = {.height_lat = like->dim[2],
+                                   .width_lat = like->dim[3],
+                                   .chunk_lat = chunk,
+                                   .tap = {collect_tap, c}};
     must(kn_vae_stream_open(m, KN_VAE_ENCODE, &params, &s));
     must(kn_alloc(kn_tensor_bytes(like), &p));
     kn_tensor latents = kn_tensor_make(p, KN_F32, 4, like->dim);
@@ -166,10 +171,11 @@ static int check_case(kn_dev *d, const char *name)
     must(kn_safetensors_open(path, NULL, &golden));
     const kn_st_tensor *shape = kn_safetensors_find(golden, "latents", NULL);
     const kn_st_tensor *video_shape = kn_safetensors_find(golden, "video", NULL);
-    float *latents = golden_floats(golden, NULL, "latents"), *video = golden_floats(golden, NULL, "video");
+    float *latents = golden_floats(golden, NULL, "latents"),
+          *video = golden_floats(golden, NULL, "video");
     kn_tensor z = kn_tensor_make(latents, KN_F32, 4, shape->dim);
-    for (int64_t chunk = 1; chunk <= z.dim[1]; chunk = chunk == z.dim[1] || 2 * chunk < z.dim[1]
-                                                            ? 2 * chunk : z.dim[1]) {
+    for (int64_t chunk = 1; chunk <= z.dim[1];
+         chunk = chunk == z.dim[1] || 2 * chunk < z.dim[1] ? 2 * chunk : z.dim[1]) {
         collector c = {.dev = d};
         double worst = 0;
         snprintf(label, sizeof label, "%s on %s by %d", name, kn_dev_kind_name(kn_dev_get_kind(d)),

@@ -1,4 +1,5 @@
-/* Reading config.json of a VAE and binding its tensors: what is accepted, what is refused and how. */
+/* Reading config.json of a VAE and binding its tensors: what is accepted, what is refused and how.
+ * */
 #include "tests/expect.h"
 
 #include "io/memory.h"
@@ -6,15 +7,18 @@
 #include "io/text.h"
 #include "vae/vae_stream.h"
 
-static const char wan21[] =
-    "{\"_class_name\": \"AutoencoderKLWan\", \"attn_scales\": [], \"base_dim\": 96, \"dim_mult\": [1, 2, 4, 4],"
-    " \"dropout\": 0.0, \"num_res_blocks\": 2, \"temperal_downsample\": [false, true, true], \"z_dim\": 16,"
-    " \"latents_mean\": [-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715,"
-    " 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921],"
-    " \"latents_std\": [2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743, 3.2687, 2.1526, 2.8652,"
-    " 1.5579, 1.6382, 1.1253, 2.8251, 1.9160]}";
+static const char wan21[] = "{\"_class_name\": \"AutoencoderKLWan\", \"attn_scales\": [], "
+                            "\"base_dim\": 96, \"dim_mult\": [1, 2, 4, 4],"
+                            " \"dropout\": 0.0, \"num_res_blocks\": 2, \"temperal_downsample\": "
+                            "[false, true, true], \"z_dim\": 16,"
+                            " \"latents_mean\": [-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, "
+                            "0.9653, -0.1517, 1.5508, 0.4134, -0.0715,"
+                            " 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921],"
+                            " \"latents_std\": [2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, "
+                            "2.6052, 2.0743, 3.2687, 2.1526, 2.8652,"
+                            " 1.5579, 1.6382, 1.1253, 2.8251, 1.9160]}";
 
-/* ---- config ------------------------------------------------------------------------------------ */
+/* ---- config ---------------------------------------------------------------------------------- */
 
 /* The Wan 2.1 config with `key` replaced (or added) by the JSON text `value`; NULL: without it. */
 static kn_status read_changed(const char *key, const char *value, kn_vae_config *c)
@@ -59,12 +63,15 @@ static void wan22_and_odd_networks_are_refused_by_name(void **state)
 {
     (void)state;
     kn_vae_config c;
-    expect_fail(read_changed("is_residual", "true", &c), KN_ERR_UNSUPPORTED, "is_residual", "Wan 2.2 VAE",
-                "Kinora runs the Wan 2.1 VAE");
-    expect_fail(read_changed("patch_size", "2", &c), KN_ERR_UNSUPPORTED, "patch_size", "Wan 2.2 VAE");
-    expect_fail(read_changed("in_channels", "12", &c), KN_ERR_UNSUPPORTED, "in_channels", "expected 3", "12");
+    expect_fail(read_changed("is_residual", "true", &c), KN_ERR_UNSUPPORTED, "is_residual",
+                "Wan 2.2 VAE", "Kinora runs the Wan 2.1 VAE");
+    expect_fail(read_changed("patch_size", "2", &c), KN_ERR_UNSUPPORTED, "patch_size",
+                "Wan 2.2 VAE");
+    expect_fail(read_changed("in_channels", "12", &c), KN_ERR_UNSUPPORTED, "in_channels",
+                "expected 3", "12");
     expect_fail(read_changed("out_channels", "12", &c), KN_ERR_UNSUPPORTED, "out_channels");
-    expect_fail(read_changed("attn_scales", "[0.5]", &c), KN_ERR_UNSUPPORTED, "attn_scales", "middle block");
+    expect_fail(read_changed("attn_scales", "[0.5]", &c), KN_ERR_UNSUPPORTED, "attn_scales",
+                "middle block");
     expect_ok(read_changed("patch_size", "null", &c));
     expect_ok(read_changed("is_residual", "false", &c));
 }
@@ -75,17 +82,20 @@ static void wrong_values_are_named(void **state)
     kn_vae_config c;
     expect_fail(read_changed("latents_mean", NULL, &c), KN_ERR_FORMAT, "latents_mean");
     expect_fail(read_changed("latents_std", "[1, 2]", &c), KN_ERR_FORMAT, "latents_std");
-    expect_fail(read_changed("temperal_downsample", "[true]", &c), KN_ERR_MODEL, "temperal_downsample", "3");
-    expect_fail(read_changed("temperal_downsample", "[1, 0, 1]", &c), KN_ERR_FORMAT, "temperal_downsample[0]");
+    expect_fail(read_changed("temperal_downsample", "[true]", &c), KN_ERR_MODEL,
+                "temperal_downsample", "3");
+    expect_fail(read_changed("temperal_downsample", "[1, 0, 1]", &c), KN_ERR_FORMAT,
+                "temperal_downsample[0]");
     expect_fail(read_changed("dim_mult", "[1]", &c), KN_ERR_FORMAT, "dim_mult");
     expect_fail(read_changed("num_res_blocks", "0", &c), KN_ERR_FORMAT, "num_res_blocks");
-    expect_fail(read_changed("dim_mult", "[1, 3, 1, 1], \"decoder_base_dim\": 7", &c), KN_ERR_MODEL, "dim_mult", "even");
+    expect_fail(read_changed("dim_mult", "[1, 3, 1, 1], \"decoder_base_dim\": 7", &c), KN_ERR_MODEL,
+                "dim_mult", "even");
 }
 
-/* ---- tensors ----------------------------------------------------------------------------------- */
+/* ---- tensors --------------------------------------------------------------------------------- */
 
-/* Writes a checkpoint of Wan 2.1's size, all zero and sparse on disk, into the test's folder. In line
- * `skip` of the list of tensors the name is changed; in line `bend` the first dim. */
+/* Writes a checkpoint of Wan 2.1's size, all zero and sparse on disk, into the test's folder. In
+ * line `skip` of the list of tensors the name is changed; in line `bend` the first dim. */
 static void write_wan21(int skip, int bend)
 {
     char line[256];
@@ -155,7 +165,8 @@ static void tensors_that_do_not_fit_are_named(void **state)
     kn_dev *d = measure_device(KN_DEV_CPU);
     kn_vae *m;
     write_wan21(1, -1);
-    expect_fail(kn_vae_open(d, temp_folder, true, true, &m), KN_ERR_MODEL, "decoder.conv_in.weight", "missing");
+    expect_fail(kn_vae_open(d, temp_folder, true, true, &m), KN_ERR_MODEL, "decoder.conv_in.weight",
+                "missing");
     assert_null(m);
     write_wan21(-1, 1);
     expect_fail(kn_vae_open(d, temp_folder, true, true, &m), KN_ERR_MODEL, "decoder.conv_in.weight",
@@ -167,7 +178,7 @@ static void tensors_that_do_not_fit_are_named(void **state)
     kn_dev_close(&d);
 }
 
-/* ---- memory of real sizes ---------------------------------------------------------------------- */
+/* ---- memory of real sizes -------------------------------------------------------------------- */
 
 static kn_vae_stream_plan plan_for(kn_vae *m, kn_vae_side side, int64_t H, int64_t W, size_t limit)
 {
@@ -189,16 +200,17 @@ static void memory_of_1080p_and_4k_is_planned(void **state)
         kn_vae_stream_plan free_plan = plan_for(m, side, 136, 240, 0);
         assert_int_equal(free_plan.tiling.rows * free_plan.tiling.cols, 1);
         kn_vae_stream_plan tight = plan_for(m, side, 136, 240, 6 * GB);
-        print_message("1080p: %.1f GB; with 6 GB %d x %d tiles over %d levels: %.1f GB, host %.1f GB\n",
-                      (double)free_plan.device_bytes * 1e-9, tight.tiling.rows, tight.tiling.cols,
-                      tight.tiling.split, (double)tight.device_bytes * 1e-9, (double)tight.host_bytes * 1e-9);
+        print_message(
+            "1080p: %.1f GB; with 6 GB %d x %d tiles over %d levels: %.1f GB, host %.1f GB\n",
+            (double)free_plan.device_bytes * 1e-9, tight.tiling.rows, tight.tiling.cols,
+            tight.tiling.split, (double)tight.device_bytes * 1e-9, (double)tight.host_bytes * 1e-9);
         assert_true(tight.tiling.rows * tight.tiling.cols > 1);
         assert_true(tight.device_bytes <= 6 * GB && tight.host_bytes > free_plan.host_bytes);
         /* at 4K a tensor would pass 2^31 elements: cut even without a limit */
         kn_vae_stream_plan large = plan_for(m, side, 270, 480, 0);
-        print_message("4K: %d x %d tiles over %d levels: %.1f GB, host %.1f GB\n", large.tiling.rows,
-                      large.tiling.cols, large.tiling.split, (double)large.device_bytes * 1e-9,
-                      (double)large.host_bytes * 1e-9);
+        print_message("4K: %d x %d tiles over %d levels: %.1f GB, host %.1f GB\n",
+                      large.tiling.rows, large.tiling.cols, large.tiling.split,
+                      (double)large.device_bytes * 1e-9, (double)large.host_bytes * 1e-9);
         assert_true(large.tiling.rows * large.tiling.cols > 1);
     }
     kn_vae_close(&m);

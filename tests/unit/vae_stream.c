@@ -1,5 +1,5 @@
-/* Streams: a clip in pieces equals the clip at once, tiles equal whole frames, the plan tells the bytes
- * that are used, and wrong calls are refused. The networks are those of the golden data. */
+/* Streams: a clip in pieces equals the clip at once, tiles equal whole frames, the plan tells the
+ * bytes that are used, and wrong calls are refused. The networks are those of the golden data. */
 #include "tests/expect.h"
 
 #include <math.h>
@@ -9,8 +9,8 @@
 
 #define MODEL(name) KN_SOURCE_DIR "/tests/golden/data/vae_" name
 
-/* Sums of the same values may be taken in another order when shapes differ: single roundings of f32,
- * through 25 layers, on values of about 1. */
+/* Sums of the same values may be taken in another order when shapes differ: single roundings of
+ * f32, through 25 layers, on values of about 1. */
 static const double equal = 1e-6;
 
 typedef struct clip {
@@ -40,7 +40,8 @@ static void fill(float *x, int64_t count, float scale)
     }
 }
 
-static clip open_clip(kn_dev_kind kind, int threads, const char *model, int64_t F, int64_t H, int64_t W)
+static clip open_clip(kn_dev_kind kind, int threads, const char *model, int64_t F, int64_t H,
+                      int64_t W)
 {
     clip c = {0};
     expect_ok(kn_dev_open(&(kn_dev_params){.kind = kind, .threads = threads}, &c.dev));
@@ -77,17 +78,20 @@ static kn_status keep(void *user, const float *frames, int64_t count)
 
 static kn_vae_stream_params params_of(const clip *c, int64_t chunk)
 {
-    return (kn_vae_stream_params){.height_lat = c->z.dim[2], .width_lat = c->z.dim[3], .chunk_lat = chunk};
+    return (kn_vae_stream_params){
+        .height_lat = c->z.dim[2], .width_lat = c->z.dim[3], .chunk_lat = chunk};
 }
 
 /* The clip through a stream in pushes of `chunk`; the result is the caller's to free. */
-static float *run(clip *c, kn_vae_side side, const kn_vae_stream_params *p, kn_vae_stream_plan *plan)
+static float *run(clip *c, kn_vae_side side, const kn_vae_stream_params *p,
+                  kn_vae_stream_plan *plan)
 {
     kn_vae_stream *s;
     int64_t F = c->z.dim[1], taken = 0;
     c->given = 0;
     kn_tensor out = c->z;
-    c->result = out.data = new_floats(side == KN_VAE_DECODE ? c->frames * c->each : kn_tensor_count(&c->z));
+    c->result = out.data =
+        new_floats(side == KN_VAE_DECODE ? c->frames * c->each : kn_tensor_count(&c->z));
     expect_ok(kn_vae_stream_open(c->m, side, p, &s));
     for (int64_t f = 0; f < F; f += p->chunk_lat) {
         int64_t n = F - f < p->chunk_lat ? F - f : p->chunk_lat;
@@ -124,7 +128,7 @@ static double spread(const float *a, int64_t n)
     return sqrt(squares / (double)n - sum / (double)n * (sum / (double)n));
 }
 
-/* ---- time -------------------------------------------------------------------------------------- */
+/* ---- time ------------------------------------------------------------------------------------ */
 
 static void check_chunks(kn_dev_kind kind, const char *model)
 {
@@ -153,9 +157,10 @@ static void a_clip_in_pieces_is_the_clip_at_once(void **state)
     check_chunks(KN_DEV_CPU, MODEL("wide"));
 }
 
-/* ---- space ------------------------------------------------------------------------------------- */
+/* ---- space ----------------------------------------------------------------------------------- */
 
-static void check_tiles(kn_dev_kind kind, const char *model, int64_t F, int64_t H, int64_t W, int rows, int cols)
+static void check_tiles(kn_dev_kind kind, const char *model, int64_t F, int64_t H, int64_t W,
+                        int rows, int cols)
 {
     clip c = open_clip(kind, 1, model, F, H, W);
     int levels = kn_vae_get_config(c.m)->levels;
@@ -171,8 +176,8 @@ static void check_tiles(kn_dev_kind kind, const char *model, int64_t F, int64_t 
                 float *tiles = run(&c, side, &p, &plan);
                 double d = distance(&c, side, whole, tiles);
                 if (!(d <= equal))
-                    fail_msg("%s side %d, %d x %d tiles from %d, host %d: %g", model, side, rows, cols, split,
-                             host, d);
+                    fail_msg("%s side %d, %d x %d tiles from %d, host %d: %g", model, side, rows,
+                             cols, split, host, d);
                 assert_in_range(plan.overlap_lat, 1, 9);
                 kn_free(tiles);
             }
@@ -190,8 +195,9 @@ static void tiles_give_the_frame(void **state)
     check_tiles(KN_DEV_REF, MODEL("image"), 1, 8, 6, 2, 2);
 }
 
-/* Frames that a tile's neighbour decides would show if the overlap were too small; this shows that the
- * test above can see it: one latent of other content, just outside the core, changes the tile. */
+/* Frames that a tile's neighbour decides would show if the overlap were too small; this shows that
+ * the test above can see it: one latent of other content, just outside the core, changes the tile.
+ * */
 static void neighbours_matter(void **state)
 {
     (void)state;
@@ -213,7 +219,7 @@ static void neighbours_matter(void **state)
     close_clip(&c);
 }
 
-/* ---- memory ------------------------------------------------------------------------------------ */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static void the_plan_is_what_is_used(void **state)
 {
@@ -271,9 +277,11 @@ static void threads_do_not_change_a_byte(void **state)
     for (int i = 0; i < 2; i++) {
         c[i] = open_clip(KN_DEV_CPU, 1 + i, MODEL("wan"), 2, 5, 7);
         kn_vae_stream_params p = params_of(&c[i], 1);
-        for (int side = 0; side < KN_VAE_SIDES; side++) results[i][side] = run(&c[i], side, &p, NULL);
+        for (int side = 0; side < KN_VAE_SIDES; side++)
+            results[i][side] = run(&c[i], side, &p, NULL);
     }
-    assert_memory_equal(results[0][1], results[1][1], (size_t)(c[0].frames * c[0].each) * sizeof(float));
+    assert_memory_equal(results[0][1], results[1][1],
+                        (size_t)(c[0].frames * c[0].each) * sizeof(float));
     assert_memory_equal(results[0][0], results[1][0], kn_tensor_bytes(&c[0].z));
     for (int i = 0; i < 2; i++) {
         for (int side = 0; side < KN_VAE_SIDES; side++) kn_free(results[i][side]);
@@ -281,7 +289,7 @@ static void threads_do_not_change_a_byte(void **state)
     }
 }
 
-/* ---- calls ------------------------------------------------------------------------------------- */
+/* ---- calls ----------------------------------------------------------------------------------- */
 
 static kn_status cancel(void *user, const float *frames, int64_t count)
 {
