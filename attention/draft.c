@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "attention/pool.h"
+#include "attention/block_map.h"
 #include "io/memory.h"
 
 enum { BINS = 1 << 16 };
@@ -12,7 +12,7 @@ struct kn_draft {
     kn_draft_params params;
     kn_attn_plan *plan;
     kn_attn_plan *tiles; /* its query blocks are the tiles, uncut */
-    kn_pool pool;        /* over these tiles */
+    kn_block_map means;  /* over these tiles */
     int64_t *bins;       /* [BINS] */
 };
 
@@ -23,7 +23,7 @@ void kn_draft_close(kn_draft **draft)
     if (!x) return;
     kn_attn_plan_free(&x->plan);
     kn_attn_plan_free(&x->tiles);
-    kn_pool_close(&x->pool);
+    kn_block_map_close(&x->means);
     kn_free(x->bins);
     kn_free(x);
 }
@@ -47,7 +47,7 @@ kn_status kn_draft_open(const kn_draft_params *params, kn_draft **out)
     open.block = INT32_MAX;
     open.heads = 1;
     KN_TRY_GOTO(kn_attn_plan_open(&open, &x->tiles));
-    KN_TRY_GOTO(kn_pool_open(kn_attn_plan_text_block(x->tiles), params->dim, &x->pool));
+    KN_TRY_GOTO(kn_block_map_open(kn_attn_plan_text_block(x->tiles), params->dim, &x->means));
     KN_TRY_GOTO(kn_alloc(BINS * sizeof *x->bins, (void **)&x->bins));
     *out = x;
     x = NULL;
@@ -85,9 +85,10 @@ static kn_status fill_row(kn_draft *x, int64_t tile, float threshold)
 {
     const kn_draft_params *p = &x->params;
     const int32_t *start = x->tiles->q_start;
-    int64_t n = x->pool.blocks, per_frame = n / kn_grid_tiles_on(p->layout.grid, p->layout.tile, 0);
+    int64_t n = x->means.blocks,
+            per_frame = n / kn_grid_tiles_on(p->layout.grid, p->layout.tile, 0);
     for (int64_t k = 0; k < n; k++) {
-        bool keep = x->pool.map[tile * n + k] >= threshold || k == tile ||
+        bool keep = x->means.map[tile * n + k] >= threshold || k == tile ||
                     (!p->drop_first_frame && k < per_frame) ||
                     (!p->drop_own_frame && k / per_frame == tile / per_frame);
         if (keep) KN_TRY(kn_attn_plan_add(x->plan, start[k], start[k + 1] - start[k], -1));
@@ -99,11 +100,11 @@ static kn_status fill_row(kn_draft *x, int64_t tile, float threshold)
 
 static kn_status fill_head(kn_draft *x)
 {
-    int64_t n = x->pool.blocks, pairs = n * n,
+    int64_t n = x->means.blocks, pairs = n * n,
             m = (int64_t)floor(x->params.sparsity * (double)pairs);
     float threshold = m == 0       ? -1.0f
                       : m >= pairs ? INFINITY
-                                   : nth_smallest(x->pool.map, pairs, m, x->bins);
+                                   : nth_smallest(x->means.map, pairs, m, x->bins);
     int64_t tile = 0, text_block = kn_attn_plan_text_block(x->plan);
     for (int64_t b = 0; b < text_block; b++) {
         while (x->tiles->q_start[tile + 1] <= x->plan->q_start[b]) tile++;
@@ -120,10 +121,10 @@ kn_status kn_draft_plan(kn_dev *d, kn_draft *draft, const kn_tensor *q, const kn
                         const kn_attn_plan **plan)
 {
     *plan = NULL;
-    KN_TRY(kn_pool_check(d, draft->plan, &draft->pool, draft->params.heads, q, k));
+    KN_TRY(kn_block_map_check(d, draft->plan, &draft->means, draft->params.heads, q, k));
     kn_attn_plan_restart(draft->plan);
     for (int h = 0; h < draft->params.heads; h++) {
-        kn_pool_fill(d, &draft->pool, draft->tiles, h, q, k, draft->params.scale);
+        kn_block_map_fill(d, &draft->means, draft->tiles, h, q, k, draft->params.scale);
         KN_TRY(fill_head(draft));
     }
     draft->plan->density = kn_attn_plan_listed(draft->plan);

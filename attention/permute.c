@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "attention/executors.h"
-#include "attention/pool.h"
+#include "attention/block_map.h"
 #include "io/memory.h"
 
 const int kn_axis_orders[KN_AXIS_ORDERS][3] = {{0, 1, 2}, {0, 2, 1}, {1, 2, 0},
@@ -21,7 +21,7 @@ typedef struct ranked {
 struct kn_permute {
     kn_permute_params params;
     kn_attn_plan *plan;
-    kn_pool pool;
+    kn_block_map means;
     int64_t video;     /* tokens on the grid */
     int32_t *stored;   /* [video] slot in the tensors by raster index */
     uint8_t *axes;     /* [heads] */
@@ -44,7 +44,7 @@ void kn_permute_close(kn_permute **permute)
     *permute = NULL;
     if (!x) return;
     kn_attn_plan_free(&x->plan);
-    kn_pool_close(&x->pool);
+    kn_block_map_close(&x->means);
     kn_free(x->stored);
     kn_free(x->axes);
     kn_free(x->weights);
@@ -108,8 +108,8 @@ kn_status kn_permute_open(const kn_permute_params *params, kn_permute **out)
     x->params.axes = NULL;
     x->video = video;
     KN_TRY_GOTO(kn_attn_plan_open(&open, &x->plan));
-    KN_TRY_GOTO(kn_pool_open(kn_attn_plan_text_block(x->plan), params->dim, &x->pool));
-    KN_TRY_GOTO(kn_alloc((size_t)x->pool.blocks, (void **)&x->keep));
+    KN_TRY_GOTO(kn_block_map_open(kn_attn_plan_text_block(x->plan), params->dim, &x->means));
+    KN_TRY_GOTO(kn_alloc((size_t)x->means.blocks, (void **)&x->keep));
     KN_TRY_GOTO(kn_alloc_array((size_t)video, sizeof *x->rank, (void **)&x->rank));
     KN_TRY_GOTO(kn_alloc_array((size_t)video, sizeof *x->block_of, (void **)&x->block_of));
     if (axes) {
@@ -172,7 +172,7 @@ static void order_by_importance(kn_dev *d, kn_permute *x, int head, const kn_ten
     for (int64_t i = 1; i < x->params.samples; i++)
         for (int64_t j = 0; j < x->video; j++) x->weights[j] += x->weights[i * x->video + j];
     int32_t *perm = x->plan->perm_k + head * x->plan->tokens;
-    int64_t blocks = x->pool.blocks, step = x->params.segment ? x->params.segment : blocks;
+    int64_t blocks = x->means.blocks, step = x->params.segment ? x->params.segment : blocks;
     for (int64_t b = 0; b < blocks; b += step) {
         int64_t first = x->plan->q_start[b],
                 last = x->plan->q_start[b + step < blocks ? b + step : blocks];
@@ -195,10 +195,10 @@ static void order_by_axes(const kn_attn_layout *layout, const int32_t *slot, int
 /* Largest blocks of row b until their weights reach the threshold, and those of its own tokens. */
 static void select_blocks(kn_permute *x, int head, int64_t b)
 {
-    int64_t n = x->pool.blocks, order = head * x->plan->tokens;
+    int64_t n = x->means.blocks, order = head * x->plan->tokens;
     double sum = 0;
     memset(x->keep, 0, (size_t)n);
-    for (int64_t j = 0; j < n; j++) x->rank[j] = (ranked){x->pool.map[b * n + j], (int32_t)j};
+    for (int64_t j = 0; j < n; j++) x->rank[j] = (ranked){x->means.map[b * n + j], (int32_t)j};
     qsort(x->rank, (size_t)n, sizeof *x->rank, by_weight);
     for (int64_t j = 0; j < n; j++) {
         x->keep[x->rank[j].index] = 1;
@@ -213,7 +213,7 @@ static kn_status fill_head(kn_permute *x, int head)
 {
     kn_attn_plan *p = x->plan;
     const int32_t *start = p->q_start, *perm_k = p->perm_k + head * p->tokens;
-    int64_t n = x->pool.blocks;
+    int64_t n = x->means.blocks;
     for (int64_t b = 0; b < n; b++)
         for (int64_t i = start[b]; i < start[b + 1]; i++) x->block_of[perm_k[i]] = (int32_t)b;
     for (int64_t b = 0; b < n; b++) {
@@ -235,7 +235,7 @@ kn_status kn_permute_plan(kn_dev *d, kn_permute *permute, const kn_tensor *q, co
 {
     kn_permute *x = permute;
     *plan = NULL;
-    KN_TRY(kn_pool_check(d, x->plan, &x->pool, x->params.heads, q, k));
+    KN_TRY(kn_block_map_check(d, x->plan, &x->means, x->params.heads, q, k));
     kn_attn_plan_restart(x->plan);
     for (int h = 0; h < x->params.heads; h++) {
         int64_t order = h * x->plan->tokens;
@@ -246,7 +246,7 @@ kn_status kn_permute_plan(kn_dev *d, kn_permute *permute, const kn_tensor *q, co
         } else {
             order_by_importance(d, x, h, q, k);
         }
-        kn_pool_fill(d, &x->pool, x->plan, h, q, k, x->params.scale);
+        kn_block_map_fill(d, &x->means, x->plan, h, q, k, x->params.scale);
         KN_TRY(fill_head(x, h));
     }
     x->plan->density = kn_attn_plan_listed(x->plan);

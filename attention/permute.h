@@ -6,8 +6,9 @@
  *                         so that few blocks hold the heavy ones. Queries stay.
  *             axes        PAROAttention: queries and keys in one of the six orders of (t, h, w),
  *                         chosen for each head beforehand (kn_permute_choose_axes).
- *           Then block means give a map (attention/pool.h), and each row keeps its largest blocks
- *           until their weights reach the threshold, and the blocks that hold its own tokens.
+ *           Then block means give a map (attention/block_map.h), and each row keeps its largest
+ *           blocks until their weights reach the threshold, and the blocks that hold its own
+ *           tokens.
  * Cost      importance: samples x L x D per head; both: L D + blocks^2 D per head.
  * Errors    KN_ERR_ARG, KN_ERR_NOMEM, KN_ERR_UNSUPPORTED (device memory).
  * Source    pbs-attn permute_states.py, utils.py; PAROAttention (permute_qk of its cogvideox.py,

@@ -1,4 +1,4 @@
-#include "attention/pool.h"
+#include "attention/block_map.h"
 
 #include <math.h>
 #include <string.h>
@@ -6,37 +6,37 @@
 #include "attention/executors.h"
 #include "io/memory.h"
 
-typedef struct pool_job {
-    kn_pool *pool;
+typedef struct map_job {
+    kn_block_map *means;
     const kn_attn_plan *plan;
     int head;
     const kn_tensor *q, *k;
     double scale;
-} pool_job;
+} map_job;
 
-kn_status kn_pool_open(int64_t blocks, int64_t dim, kn_pool *out)
+kn_status kn_block_map_open(int64_t blocks, int64_t dim, kn_block_map *out)
 {
     kn_status st;
     size_t b = (size_t)blocks;
-    *out = (kn_pool){.blocks = blocks, .dim = dim};
+    *out = (kn_block_map){.blocks = blocks, .dim = dim};
     KN_TRY_GOTO(kn_alloc_array(b * (size_t)dim, sizeof(double), (void **)&out->mean_q));
     KN_TRY_GOTO(kn_alloc_array(b * (size_t)dim, sizeof(double), (void **)&out->mean_k));
     KN_TRY_GOTO(kn_alloc_array(b * b, sizeof(float), (void **)&out->map));
 done:
-    if (st != KN_OK) kn_pool_close(out);
+    if (st != KN_OK) kn_block_map_close(out);
     return st;
 }
 
-void kn_pool_close(kn_pool *pool)
+void kn_block_map_close(kn_block_map *means)
 {
-    kn_free(pool->mean_q);
-    kn_free(pool->mean_k);
-    kn_free(pool->map);
-    *pool = (kn_pool){0};
+    kn_free(means->mean_q);
+    kn_free(means->mean_k);
+    kn_free(means->map);
+    *means = (kn_block_map){0};
 }
 
-kn_status kn_pool_check(kn_dev *d, const kn_attn_plan *plan, const kn_pool *pool, int heads,
-                        const kn_tensor *q, const kn_tensor *k)
+kn_status kn_block_map_check(kn_dev *d, const kn_attn_plan *plan, const kn_block_map *means,
+                             int heads, const kn_tensor *q, const kn_tensor *k)
 {
     char a[KN_SHAPE_TEXT], b[KN_SHAPE_TEXT];
     if (kn_dev_get_kind(d) != KN_DEV_REF && kn_dev_get_kind(d) != KN_DEV_CPU)
@@ -44,18 +44,18 @@ kn_status kn_pool_check(kn_dev *d, const kn_attn_plan *plan, const kn_pool *pool
                        "attention planner: works on host memory, not on the %s device",
                        kn_dev_kind_name(kn_dev_get_kind(d)));
     if (q->rank != 3 || !kn_tensor_same_shape(q, k) || q->dim[0] != plan->tokens ||
-        q->dim[1] != heads || q->dim[2] != pool->dim || q->stride[2] != 1 || k->stride[2] != 1)
+        q->dim[1] != heads || q->dim[2] != means->dim || q->stride[2] != 1 || k->stride[2] != 1)
         return kn_fail(KN_ERR_ARG, "attention planner: q is %s and k is %s, want [%lld, %d, %lld]",
                        kn_tensor_text(q, a), kn_tensor_text(k, b), (long long)plan->tokens, heads,
-                       (long long)pool->dim);
+                       (long long)means->dim);
     return KN_OK;
 }
 
-static void mean_rows(const pool_job *job, const kn_tensor *t, const int32_t *perm, int64_t block,
+static void mean_rows(const map_job *job, const kn_tensor *t, const int32_t *perm, int64_t block,
                       double *mean)
 {
     const int32_t *start = job->plan->q_start;
-    int64_t dim = job->pool->dim, count = start[block + 1] - start[block];
+    int64_t dim = job->means->dim, count = start[block + 1] - start[block];
     memset(mean, 0, (size_t)dim * sizeof *mean);
     for (int64_t i = start[block]; i < start[block + 1]; i++) {
         int64_t at = (perm ? perm[i] : i) * t->stride[0] + job->head * t->stride[1];
@@ -66,31 +66,31 @@ static void mean_rows(const pool_job *job, const kn_tensor *t, const int32_t *pe
 
 static void fill_means(void *user, int64_t begin, int64_t end)
 {
-    const pool_job *job = user;
+    const map_job *job = user;
     const kn_attn_plan *p = job->plan;
-    int64_t order = p->perm_heads > 1 ? job->head * p->tokens : 0, dim = job->pool->dim;
+    int64_t order = p->perm_heads > 1 ? job->head * p->tokens : 0, dim = job->means->dim;
     for (int64_t b = begin; b < end; b++) {
         mean_rows(job, job->q, p->perm_q ? p->perm_q + order : NULL, b,
-                  job->pool->mean_q + b * dim);
+                  job->means->mean_q + b * dim);
         mean_rows(job, job->k, p->perm_k ? p->perm_k + order : NULL, b,
-                  job->pool->mean_k + b * dim);
+                  job->means->mean_k + b * dim);
     }
 }
 
 /* The logits are recomputed instead of kept in double; a row of the map is rounded once. */
-static double logit(const pool_job *job, int64_t i, int64_t j)
+static double logit(const map_job *job, int64_t i, int64_t j)
 {
-    const double *q = job->pool->mean_q + i * job->pool->dim,
-                 *k = job->pool->mean_k + j * job->pool->dim;
+    const double *q = job->means->mean_q + i * job->means->dim,
+                 *k = job->means->mean_k + j * job->means->dim;
     double sum = 0;
-    for (int64_t c = 0; c < job->pool->dim; c++) sum += q[c] * k[c];
+    for (int64_t c = 0; c < job->means->dim; c++) sum += q[c] * k[c];
     return sum * job->scale;
 }
 
 static void fill_map(void *user, int64_t begin, int64_t end)
 {
-    const pool_job *job = user;
-    int64_t n = job->pool->blocks;
+    const map_job *job = user;
+    int64_t n = job->means->blocks;
     for (int64_t i = begin; i < end; i++) {
         double top = -INFINITY, sum = 0;
         for (int64_t j = 0; j < n; j++) {
@@ -102,14 +102,14 @@ static void fill_map(void *user, int64_t begin, int64_t end)
             sum += exp(s - top);
         }
         for (int64_t j = 0; j < n; j++)
-            job->pool->map[i * n + j] = (float)(exp(logit(job, i, j) - top) / sum);
+            job->means->map[i * n + j] = (float)(exp(logit(job, i, j) - top) / sum);
     }
 }
 
-void kn_pool_fill(kn_dev *d, kn_pool *pool, const kn_attn_plan *plan, int head, const kn_tensor *q,
-                  const kn_tensor *k, double scale)
+void kn_block_map_fill(kn_dev *d, kn_block_map *means, const kn_attn_plan *plan, int head,
+                       const kn_tensor *q, const kn_tensor *k, double scale)
 {
-    pool_job job = {pool, plan, head, q, k, scale};
-    kn_parallel_for(d, pool->blocks, 4, fill_means, &job);
-    kn_parallel_for(d, pool->blocks, 4, fill_map, &job);
+    map_job job = {means, plan, head, q, k, scale};
+    kn_parallel_for(d, means->blocks, 4, fill_means, &job);
+    kn_parallel_for(d, means->blocks, 4, fill_map, &job);
 }

@@ -1,5 +1,5 @@
-/* attention/pool.h - inside attention/: block means and their softmax map, which the data-dependent
- * planners judge blocks by.
+/* attention/block_map.h - inside attention/: block means and their softmax map, which the
+ * data-dependent planners judge blocks by.
  *
  * Purpose   The mean query of a block against the mean key of another stands for their whole score.
  *           Means divide by the real number of tokens, so short blocks are not biased, and text
@@ -9,24 +9,25 @@
  * Cost      L D per head for means, blocks^2 D for the map.
  * Threads   Rows in parallel; results do not depend on the thread count.
  */
-#ifndef KN_ATTENTION_POOL_H
-#define KN_ATTENTION_POOL_H
+#ifndef KN_ATTENTION_BLOCK_MAP_H
+#define KN_ATTENTION_BLOCK_MAP_H
 
 #include "attention/plan.h"
 
-typedef struct kn_pool {
+typedef struct kn_block_map {
     int64_t blocks, dim;
     double *mean_q, *mean_k; /* [blocks][dim] */
     float *map;              /* [blocks][blocks]: softmax over keys of scale mean_q . mean_k */
-} kn_pool;
+} kn_block_map;
 
-KN_CHECKED kn_status kn_pool_open(int64_t blocks, int64_t dim, kn_pool *out);
-void kn_pool_close(kn_pool *pool);
+KN_CHECKED kn_status kn_block_map_open(int64_t blocks, int64_t dim, kn_block_map *out);
+void kn_block_map_close(kn_block_map *means);
 /* q, k must be the tensors that the plan is for, in host memory: KN_ERR_ARG. */
-KN_CHECKED kn_status kn_pool_check(kn_dev *d, const kn_attn_plan *plan, const kn_pool *pool,
-                                   int heads, const kn_tensor *q, const kn_tensor *k);
+KN_CHECKED kn_status kn_block_map_check(kn_dev *d, const kn_attn_plan *plan,
+                                        const kn_block_map *means, int heads, const kn_tensor *q,
+                                        const kn_tensor *k);
 /* Means and map of one head, in the plan's order of that head. */
-void kn_pool_fill(kn_dev *d, kn_pool *pool, const kn_attn_plan *plan, int head, const kn_tensor *q,
-                  const kn_tensor *k, double scale);
+void kn_block_map_fill(kn_dev *d, kn_block_map *means, const kn_attn_plan *plan, int head,
+                       const kn_tensor *q, const kn_tensor *k, double scale);
 
 #endif
