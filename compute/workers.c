@@ -9,7 +9,7 @@
 enum { SPIN_TURNS = 2000 };
 
 typedef struct worker {
-    kn_workers *workers;
+    kn_workers *team;
     pthread_t thread;
     int index;
 } worker;
@@ -78,7 +78,7 @@ static uint64_t wait_for_loop(kn_workers *p, uint64_t seen)
 static void *work(void *user)
 {
     worker *w = user;
-    kn_workers *p = w->pool;
+    kn_workers *p = w->team;
     thread_index = w->index;
     for (uint64_t seen = 0; (seen = wait_for_loop(p, seen)) != 0;) {
         atomic_fetch_add(&p->inside, 1);
@@ -109,7 +109,7 @@ kn_status kn_workers_open(int threads, kn_workers **out)
     pthread_cond_init(&p->done, NULL);
     for (int i = 1; i < threads; i++) {
         worker *w = &p->workers[p->count];
-        *w = (worker){.pool = p, .index = i};
+        *w = (worker){.team = p, .index = i};
         if (pthread_create(&w->thread, NULL, work, w) != 0) break;
         p->count++;
     }

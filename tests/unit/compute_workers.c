@@ -14,7 +14,7 @@
 enum { ITEMS = 1000 };
 
 typedef struct tally {
-    kn_workers *workers;
+    kn_workers *team;
     int64_t grain;
     int threads;
     _Atomic int seen[ITEMS];
@@ -44,7 +44,7 @@ static void test_every_piece_once(void **state)
         assert_int_equal(kn_workers_open(threads, &pool), KN_OK);
         for (size_t c = 0; c < 7; c++)
             for (size_t g = 0; g < 4; g++) {
-                tally t = {.pool = pool, .grain = grains[g], .threads = threads};
+                tally t = {.team = pool, .grain = grains[g], .threads = threads};
                 kn_workers_run(pool, counts[c], grains[g], count_items, &t);
                 check(&t, counts[c], 1);
             }
@@ -59,7 +59,7 @@ static void test_many_short_loops(void **state)
     enum { LOOPS = 20000 };
     kn_workers *workers;
     assert_int_equal(kn_workers_open(4, &pool), KN_OK);
-    tally t = {.pool = pool, .grain = 1, .threads = 4};
+    tally t = {.team = pool, .grain = 1, .threads = 4};
     for (int i = 0; i < LOOPS; i++) kn_workers_run(pool, 5, 1, count_items, &t);
     check(&t, 5, LOOPS);
     kn_workers_close(&pool);
@@ -68,7 +68,7 @@ static void test_many_short_loops(void **state)
 static void nested(void *user, int64_t begin, int64_t end)
 {
     tally *t = user;
-    for (int64_t i = begin; i < end; i++) kn_workers_run(t->pool, ITEMS, t->grain, count_items, t);
+    for (int64_t i = begin; i < end; i++) kn_workers_run(t->team, ITEMS, t->grain, count_items, t);
 }
 
 static void test_loop_inside_a_piece(void **state)
@@ -76,7 +76,7 @@ static void test_loop_inside_a_piece(void **state)
     (void)state;
     kn_workers *workers;
     assert_int_equal(kn_workers_open(3, &pool), KN_OK);
-    tally t = {.pool = pool, .grain = 10, .threads = 3};
+    tally t = {.team = pool, .grain = 10, .threads = 3};
     kn_workers_run(pool, 8, 1, nested, &t);
     check(&t, ITEMS, 8);
     kn_workers_close(&pool);
@@ -87,7 +87,7 @@ static void *run_pool(void *user)
     (void)user;
     kn_workers *workers;
     if (kn_workers_open(2, &pool) != KN_OK) return (void *)1;
-    tally t = {.pool = pool, .grain = 7, .threads = 2};
+    tally t = {.team = pool, .grain = 7, .threads = 2};
     for (int i = 0; i < 500; i++) kn_workers_run(pool, ITEMS, 7, count_items, &t);
     kn_workers_close(&pool);
     for (int i = 0; i < ITEMS; i++)
