@@ -57,7 +57,7 @@ static void run_pieces(kn_workers *p)
     in_piece = false;
 }
 
-/* The number of a loop that this worker has not seen; 0 when the pool stops. */
+/* The number of a loop that this worker has not seen; 0 when the team ends. */
 static uint64_t wait_for_loop(kn_workers *p, uint64_t seen)
 {
     uint64_t open;
@@ -117,9 +117,9 @@ kn_status kn_workers_open(int threads, kn_workers **out)
     return KN_OK;
 }
 
-void kn_workers_close(kn_workers **pool)
+void kn_workers_close(kn_workers **team)
 {
-    kn_workers *p = *pool;
+    kn_workers *p = *team;
     if (!p) return;
     pthread_mutex_lock(&p->lock);
     atomic_store(&p->stop, true);
@@ -131,7 +131,7 @@ void kn_workers_close(kn_workers **pool)
     pthread_mutex_destroy(&p->lock);
     kn_free(p->workers);
     kn_free(p);
-    *pool = NULL;
+    *team = NULL;
 }
 
 /* Close the loop to newcomers and wait for the workers that are inside it. */
