@@ -46,11 +46,14 @@ struct kn_dev {
 void kn_ref_fill(kn_ops *ops);
 extern const kn_backend kn_host_backend; /* memory and weights of ref, host.c */
 kn_status kn_cpu_open(kn_dev *d, const kn_dev_params *params);
+/* What a measure device needs of the cpu to know its sizes. */
+kn_status kn_cpu_open_sizes(kn_dev *d, const kn_dev_params *params);
+void kn_cpu_close(kn_dev *d);
 kn_status kn_cuda_open(kn_dev *d, const kn_dev_params *params);
 
 /* Device bytes that weight_open would hold on a kind; what the measure device counts. */
 size_t kn_host_weight_bytes(const kn_weight *w);
-size_t kn_cpu_weight_bytes(const kn_weight *w);
+kn_status kn_cpu_weight_bytes(const kn_dev *d, const kn_weight *w, size_t *bytes);
 size_t kn_cuda_weight_bytes(const kn_weight *w);
 
 /* The parts of kn_host_backend, for host backends with packed weights. */

@@ -9,6 +9,7 @@
 #define KN_COMPUTE_CPU_H
 
 #include "compute/backend.h"
+#include "compute/cpu_dnnl.h"
 
 /* ---- matrix products --------------------------------------------------------------------------- */
 
@@ -70,8 +71,17 @@ enum { KN_CPU_SCRATCH_FLOATS = 256 * 1024 }; /* per thread: half of a common L2 
 
 typedef struct kn_cpu {
     const kn_cpu_kernels *kernels;
+    kn_dnnl *dnnl;  /* runs linear; NULL: own kernels do */
     float *scratch; /* [threads][KN_CPU_SCRATCH_FLOATS] */
 } kn_cpu;
+
+/* What kn_weight.impl points to, for linear and conv. */
+typedef struct kn_cpu_weight {
+    float *data;        /* packed: own panels, or for linear by oneDNN blocks of KN_CPU_COLUMNS columns */
+    size_t block_bytes; /* oneDNN: of one full block of columns */
+} kn_cpu_weight;
+
+enum { KN_CPU_COLUMNS = 512 };
 
 static inline const kn_cpu_kernels *kn_cpu_of(const kn_dev *d)
 {
@@ -81,10 +91,12 @@ static inline const kn_cpu_kernels *kn_cpu_of(const kn_dev *d)
 /* Scratch of the calling thread, for the length of one piece of a kn_parallel_for. */
 float *kn_cpu_scratch(const kn_dev *d);
 
-/* Weights of linear and conv, packed: [panels][K][panel width], K = taps (t, h, w) then input
- * channels. Bytes for a given number of lanes, and the packing itself (bytes of dst as told). */
-size_t kn_cpu_packed_bytes(const kn_weight *w, int lanes);
-void kn_cpu_pack(const kn_cpu_kernels *k, const kn_weight *w, const kn_tensor *host, float *dst);
+/* Packed weights of linear and conv: bytes of kn_cpu_weight.data on a device with these kernels and
+ * this oneDNN (or NULL), and the packing itself. */
+KN_CHECKED kn_status kn_cpu_packed_bytes(const kn_cpu_kernels *k, kn_dnnl *dnnl, const kn_weight *w,
+                                         size_t *bytes);
+KN_CHECKED kn_status kn_cpu_pack(const kn_cpu_kernels *k, kn_dnnl *dnnl, const kn_weight *w,
+                                 const kn_tensor *host, kn_cpu_weight *packed);
 
 /* Operations, by file. */
 kn_linear_fn kn_cpu_linear;

@@ -41,6 +41,7 @@ static kn_status open_kind(kn_dev *d, const kn_dev_params *params)
         d->measured = params->measured;
         d->backend = &measure_backend;
         d->next_address = (uintptr_t)1 << 40;
+        if (d->measured == KN_DEV_CPU) KN_TRY(kn_cpu_open_sizes(d, params));
         snprintf(d->describe, sizeof d->describe, "measure, sizes of %s",
                  kn_dev_kind_name(d->measured));
         return KN_OK;
@@ -191,12 +192,17 @@ static kn_status measure_weight_open(kn_dev *d, const kn_tensor *host, kn_weight
 {
     (void)host;
     switch (d->measured) {
-    case KN_DEV_CPU: w->bytes = kn_cpu_weight_bytes(w); break;
+    case KN_DEV_CPU: KN_TRY(kn_cpu_weight_bytes(d, w, &w->bytes)); break;
     case KN_DEV_CUDA: w->bytes = kn_cuda_weight_bytes(w); break;
     default: w->bytes = kn_host_weight_bytes(w); break;
     }
     if (w->kind == KN_WEIGHT_VECTOR) w->t.dtype = KN_F32;
     return measure_alloc(d, w->bytes, &w->t.data);
+}
+
+static void measure_close(kn_dev *d)
+{
+    if (d->measured == KN_DEV_CPU) kn_cpu_close(d);
 }
 
 static void measure_weight_close(kn_dev *d, kn_weight *w) { (void)d, (void)w; }
@@ -210,6 +216,7 @@ static const kn_backend measure_backend = {
     .sync = measure_sync,
     .weight_open = measure_weight_open,
     .weight_close = measure_weight_close,
+    .close = measure_close,
 };
 
 /* ---- arena ------------------------------------------------------------------------------------- */

@@ -13,12 +13,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "suites.h"
-
-#define X(suite) void check_##suite(check *c);
-CHECK_SUITES(X)
-#undef X
-
 enum { GUARD = 64, REPEATS = 3 /* runs: 2 threads twice, 1 thread */ };
 
 typedef struct slot {

@@ -23,6 +23,7 @@
 #define KN_TESTS_CHECK_H
 
 #include "compute/ops.h"
+#include "suites.h"
 
 enum { CHECK_MAX_TENSORS = 12, CHECK_MAX_WEIGHTS = 4 };
 
@@ -83,5 +84,9 @@ double check_eps(kn_dtype t);
  * when there is no i-th. */
 bool check_activation(const check *c, int i, kn_dtype *out);
 kn_dev_kind check_kind(const check *c);
+
+#define X(suite) void check_##suite(check *c);
+CHECK_SUITES(X)
+#undef X
 
 #endif
