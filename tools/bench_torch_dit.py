@@ -19,8 +19,8 @@ from diffusers import WanTransformer3DModel, __version__ as diffusers_version
 
 # heads, head_dim, layers, ffn, text_dim; F, H, W; T
 SHAPES = {
-    "demo": ((4, 64, 8, 960, 128), (5, 12, 20), 32),  # the model that ships with Kinora
-    "demo2x": ((4, 64, 8, 960, 128), (5, 24, 40), 32),
+    "demo": ((4, 64, 8, 1024, 128), (5, 12, 20), 32),  # the model that ships with Kinora
+    "demo2x": ((4, 64, 8, 1024, 128), (5, 24, 40), 32),
     "wide": ((12, 128, 2, 8960, 4096), (3, 20, 32), 512),  # two layers of Wan 2.1 1.3B
 }
 
