@@ -511,10 +511,13 @@ kn_status kn_dit_scratch_bytes(const kn_dit *m, const kn_dit_args *args, size_t 
     kn_arena *arena = NULL;
     kn_dit model = *m;
     kn_dit_args call = *args;
-    KN_TRY_GOTO(kn_dev_open(
-        &(kn_dev_params){.kind = KN_DEV_MEASURE, .measured = kn_dev_measured(m->dev)}, &measure));
-    KN_TRY_GOTO(kn_arena_open(measure, 0, &arena));
-    model.dev = measure;
+    if (kn_dev_get_kind(m->dev) != KN_DEV_MEASURE) {
+        KN_TRY_GOTO(kn_dev_open(
+            &(kn_dev_params){.kind = KN_DEV_MEASURE, .measured = kn_dev_measured(m->dev)},
+            &measure));
+        model.dev = measure;
+    } /* else: a second measure device would hand out the addresses of the first one's weights */
+    KN_TRY_GOTO(kn_arena_open(model.dev, 0, &arena));
     call.scratch = arena;
     call.tap.fn = NULL;
     KN_TRY_GOTO(kn_dit_forward(&model, &call));

@@ -70,6 +70,8 @@ kn_status kn_checkpoint_path(const char *output, char **path)
 
 /* ---- saving -----------------------------------------------------------------------------------*/
 
+static const char *const history_names[KN_SOLVER_MAX_TENSORS] = {"history.0", "history.1", "history.2", "history.3"};
+
 static kn_status download(kn_dev *d, const kn_tensor *t, const char *name, kn_st_tensor *out)
 {
     void *host;
@@ -80,24 +82,27 @@ static kn_status download(kn_dev *d, const kn_tensor *t, const char *name, kn_st
 }
 
 kn_status kn_checkpoint_save(const char *path, kn_dev *d, const kn_job_identity *id, int64_t seed,
-                             const kn_tensor *latents, const kn_solver *solver)
+                             const kn_checkpoint *c)
 {
-    static const char *const names[KN_SOLVER_MAX_TENSORS] = {"history.0", "history.1", "history.2", "history.3"};
-    kn_st_tensor tensors[1 + KN_SOLVER_MAX_TENSORS] = {0};
-    kn_solver_state state = kn_solver_get_state(solver);
+    kn_st_tensor tensors[2 + KN_SOLVER_MAX_TENSORS] = {0};
+    kn_solver_state state = kn_solver_get_state(c->solver);
+    int count = 0;
     kn_status st = KN_OK;
-    KN_TRY_GOTO(download(d, latents, "latents", &tensors[0]));
-    for (int i = 0; i < state.tensors; i++) KN_TRY_GOTO(download(d, &state.tensor[i], names[i], &tensors[1 + i]));
-    char step[16], known[16], order[16], seed_text[32];
+    KN_TRY_GOTO(download(d, &c->latents, "latents", &tensors[count++]));
+    for (int i = 0; i < state.tensors; i++)
+        KN_TRY_GOTO(download(d, &state.tensor[i], history_names[i], &tensors[count++]));
+    if (c->refresh.rank) KN_TRY_GOTO(download(d, &c->refresh, "refresh", &tensors[count++]));
+    char pass[16], step[16], known[16], order[16], seed_text[32];
+    snprintf(pass, sizeof pass, "%d", c->pass);
     snprintf(step, sizeof step, "%d", state.index);
     snprintf(known, sizeof known, "%d", state.known);
     snprintf(order, sizeof order, "%d", state.order);
     snprintf(seed_text, sizeof seed_text, "%" PRId64, seed);
-    const char *metadata[] = {"job", id->fingerprint, "step", step, "known", known, "order", order, "seed", seed_text,
-                              "kinora", KN_VERSION, "options", id->options, NULL};
-    KN_TRY_GOTO(kn_safetensors_write(path, tensors, 1 + state.tensors, metadata));
+    const char *metadata[] = {"job", id->fingerprint, "pass", pass, "step", step, "known", known, "order", order,
+                              "seed", seed_text, "kinora", KN_VERSION, "options", id->options, NULL};
+    KN_TRY_GOTO(kn_safetensors_write(path, tensors, count, metadata));
 done:
-    for (int i = 0; i < 1 + KN_SOLVER_MAX_TENSORS; i++) kn_free((void *)tensors[i].data);
+    for (int i = 0; i < 2 + KN_SOLVER_MAX_TENSORS; i++) kn_free((void *)tensors[i].data);
     return KN_CTX(st, "saving the checkpoint");
 }
 
@@ -112,15 +117,16 @@ static kn_status metadata_int(const kn_safetensors *file, const char *key, int64
     return KN_OK;
 }
 
-kn_status kn_checkpoint_peek(const char *path, bool *exists, int64_t *seed, int64_t *step)
+kn_status kn_checkpoint_peek(const char *path, kn_checkpoint_place *out)
 {
     struct stat s;
-    *exists = stat(path, &s) == 0;
-    if (!*exists) return KN_OK;
+    *out = (kn_checkpoint_place){.exists = stat(path, &s) == 0};
+    if (!out->exists) return KN_OK;
     kn_safetensors *file;
     KN_TRY(kn_safetensors_open(path, NULL, &file));
-    kn_status st = metadata_int(file, "seed", seed);
-    if (st == KN_OK) st = metadata_int(file, "step", step);
+    kn_status st = metadata_int(file, "seed", &out->seed);
+    if (st == KN_OK) st = metadata_int(file, "pass", &out->pass);
+    if (st == KN_OK) st = metadata_int(file, "step", &out->step);
     kn_safetensors_close(&file);
     return st;
 }
@@ -161,25 +167,27 @@ static kn_status upload(kn_dev *d, const kn_safetensors *file, const char *name,
     return kn_dev_upload(d, t->data, dst);
 }
 
-kn_status kn_checkpoint_load(const char *path, kn_dev *d, const kn_job_identity *id, const kn_tensor *latents,
-                             kn_solver *solver)
+kn_status kn_checkpoint_load(const char *path, kn_dev *d, const kn_job_identity *id, const kn_checkpoint *c)
 {
-    static const char *const names[KN_SOLVER_MAX_TENSORS] = {"history.0", "history.1", "history.2", "history.3"};
     kn_safetensors *file;
     KN_TRY(kn_safetensors_open(path, NULL, &file));
     kn_status st = KN_OK;
+    int64_t pass, step, known, order;
     const char *job = kn_safetensors_metadata(file, "job");
     if (!job || strcmp(job, id->fingerprint)) KN_TRY_GOTO(other_job(file, id));
-    KN_TRY_GOTO(upload(d, file, "latents", latents));
-    if (!solver) goto done;
-    int64_t step, known, order;
+    KN_TRY_GOTO(metadata_int(file, "pass", &pass));
+    if (pass != c->pass)
+        KN_TRY_GOTO(kn_fail(KN_ERR_FORMAT, "%s: expected pass %d, found %" PRId64, path, c->pass, pass));
+    KN_TRY_GOTO(upload(d, file, "latents", &c->latents));
+    if (!c->solver) goto done;
+    if (c->refresh.rank) KN_TRY_GOTO(upload(d, file, "refresh", &c->refresh));
     KN_TRY_GOTO(metadata_int(file, "step", &step));
     KN_TRY_GOTO(metadata_int(file, "known", &known));
     KN_TRY_GOTO(metadata_int(file, "order", &order));
     kn_solver_state state = {.index = (int)step, .known = (int)known, .order = (int)order,
-                             .tensors = kn_safetensors_count(file) - 1};
-    KN_TRY_GOTO(kn_solver_restore(solver, &state));
-    for (int i = 0; i < state.tensors; i++) KN_TRY_GOTO(upload(d, file, names[i], &state.tensor[i]));
+                             .tensors = kn_safetensors_count(file) - 1 - (c->refresh.rank > 0)};
+    KN_TRY_GOTO(kn_solver_restore(c->solver, &state));
+    for (int i = 0; i < state.tensors; i++) KN_TRY_GOTO(upload(d, file, history_names[i], &state.tensor[i]));
 done:
     kn_safetensors_close(&file);
     return st;

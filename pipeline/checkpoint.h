@@ -3,8 +3,9 @@
  * Purpose   After a step (and always after the last one, before anything is decoded) the latents and the
  *           solver's history are written atomically beside the output. --resume reads them back; the
  *           run then gives the same bytes as one that was never stopped.
- * Format    safetensors: `latents` [C,F,H,W] f32, `history.0` ...; metadata job (fingerprint of
- *           everything that shapes the result), step, known, order, seed, kinora (version), options.
+ * Format    safetensors: `latents` [C,F,H,W] f32, `history.0` ..., and `refresh` (latents of the dual
+ *           path's last refresh) where one is kept; metadata job (fingerprint of everything that shapes
+ *           the result), pass, step, known, order, seed, kinora (version), options.
  * Errors    KN_ERR_IO, KN_ERR_FORMAT; KN_ERR_ARG when the checkpoint is of another job: names the
  *           options that differ.
  */
@@ -30,15 +31,25 @@ void kn_job_identity_free(kn_job_identity *id);
 /* Path of the checkpoint of an output. Free with kn_free. */
 KN_CHECKED kn_status kn_checkpoint_path(const char *output, char **path);
 
-/* Write latents and the solver's state. */
-KN_CHECKED kn_status kn_checkpoint_save(const char *path, kn_dev *d, const kn_job_identity *id, int64_t seed,
-                                        const kn_tensor *latents, const kn_solver *solver);
+typedef struct kn_checkpoint {
+    int pass; /* 0 = base pass */
+    kn_tensor latents;
+    kn_tensor refresh;  /* rank 0: none */
+    kn_solver *solver;  /* loading: NULL when the pass is done and only its latents are wanted */
+} kn_checkpoint;
 
-/* Read only the seed (a job with --seed -1 goes on with the one it drew) and the step of a checkpoint.
- * *exists is false, and KN_OK returned, when there is no file. */
-KN_CHECKED kn_status kn_checkpoint_peek(const char *path, bool *exists, int64_t *seed, int64_t *step);
-/* Restore latents, and the solver unless it is NULL (denoising is done), from a checkpoint of the same job. */
+KN_CHECKED kn_status kn_checkpoint_save(const char *path, kn_dev *d, const kn_job_identity *id, int64_t seed,
+                                        const kn_checkpoint *c);
+
+/* Read only what says where a checkpoint stands: the seed (a job with --seed -1 goes on with the one it
+ * drew), the pass, and its steps done. exists is false, and KN_OK returned, when there is no file. */
+typedef struct kn_checkpoint_place {
+    bool exists;
+    int64_t seed, pass, step;
+} kn_checkpoint_place;
+KN_CHECKED kn_status kn_checkpoint_peek(const char *path, kn_checkpoint_place *out);
+/* Fill c's tensors and solver from a checkpoint of the same job and pass. */
 KN_CHECKED kn_status kn_checkpoint_load(const char *path, kn_dev *d, const kn_job_identity *id,
-                                        const kn_tensor *latents, kn_solver *solver);
+                                        const kn_checkpoint *c);
 
 #endif

@@ -8,7 +8,7 @@
 #ifndef KN_PIPELINE_GEOMETRY_H
 #define KN_PIPELINE_GEOMETRY_H
 
-#include "pipeline/options.h"
+#include <stdint.h>
 
 typedef struct kn_geometry {
     int64_t out_width_px, out_height_px;       /* frame that is written */
@@ -19,7 +19,8 @@ typedef struct kn_geometry {
     int64_t tokens;                            /* L */
 } kn_geometry;
 
-/* Options must be resolved. patch: of the transformer. */
-kn_geometry kn_geometry_of(const kn_options *o, int64_t channels_lat, const int patch[3]);
+/* Frame and count as written; frames = 4n + 1. patch: of the transformer. */
+kn_geometry kn_geometry_of(int64_t width_px, int64_t height_px, int64_t frames, int64_t channels_lat,
+                           const int patch[3]);
 
 #endif

@@ -41,53 +41,54 @@ size_t kn_host_memory_available(void)
 
 /* ---- plan -------------------------------------------------------------------------------------*/
 
-typedef kn_status measure_fn(kn_job *j, kn_dev *measure);
+typedef kn_status measure_fn(kn_job *j, int pass, kn_dev *measure);
 
-static kn_status measure(kn_job *j, measure_fn *fn, size_t *bytes)
+static kn_status add_phase(kn_job *j, kn_memory_plan *p, const char *name, measure_fn *fn, int pass, const char *advice)
 {
     kn_dev *dev;
-    kn_dev_params p = {.kind = KN_DEV_MEASURE, .measured = kn_dev_get_kind(j->dev)};
-    KN_TRY(kn_dev_open(&p, &dev));
-    kn_status st = fn(j, dev);
-    *bytes = kn_dev_bytes_peak(dev);
+    kn_dev_params params = {.kind = KN_DEV_MEASURE, .measured = kn_dev_get_kind(j->dev)};
+    KN_TRY(kn_dev_open(&params, &dev));
+    kn_status st = fn(j, pass, dev);
+    p->phase[p->phases].name = name;
+    p->phase[p->phases].advice = advice;
+    p->phase[p->phases++].peak_bytes = kn_dev_bytes_peak(dev);
     kn_dev_close(&dev);
     return st;
 }
 
 kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
 {
-    static const char *const names[KN_PHASES] = {"text", "denoise", "decode"};
-    static measure_fn *const phases[KN_PHASES] = {kn_job_text_measure, kn_job_denoise_measure, kn_job_decode_measure};
+    static const char smaller[] = "try fewer frames or a smaller frame size", tile[] = "try a smaller --vae-tile or frame size";
     const kn_options *o = j->o;
-    bool frames = o->output || o->frames_dir || o->contact_sheet;
-    bool needed[KN_PHASES] = {!o->embeds_in && (!j->denoised || o->embeds_out),
-                              !j->denoised && (frames || o->latents_out), frames};
+    bool frames = o->output || o->frames_dir || o->contact_sheet, denoise = frames || o->latents_out;
     memset(out, 0, sizeof *out);
     out->budget_bytes = o->memory_gib > 0 ? (size_t)(o->memory_gib * GIB) : kn_host_memory_available();
-    j->budget_bytes = out->budget_bytes; /* decoding chooses its tiles by it */
-    for (int i = 0; i < KN_PHASES; i++) {
-        out->phase[i].name = names[i];
-        out->phase[i].needed = needed[i];
-        if (needed[i]) KN_TRY(measure(j, phases[i], &out->phase[i].peak_bytes));
+    j->budget_bytes = out->budget_bytes; /* the VAE chooses its tiles by it */
+    if (!o->embeds_in && (j->first < j->passes || o->embeds_out))
+        KN_TRY(add_phase(j, out, "text", kn_job_text_measure, 0, smaller));
+    for (int i = j->first; denoise && i < j->passes; i++) {
+        const kn_pass *pass = &j->pass[i];
+        if (i > 0 && o->upscale != KN_UPSCALE_LATENT)
+            KN_TRY(add_phase(j, out, pass->upscale, kn_job_upscale_measure, i, tile));
+        KN_TRY(add_phase(j, out, pass->name, kn_job_denoise_measure, i,
+                         pass->dual ? "try --no-override, fewer frames or a smaller frame size" : smaller));
     }
-    return KN_OK;
+    return frames ? add_phase(j, out, "decode", kn_job_decode_measure, 0, tile) : KN_OK;
 }
 
 void kn_memory_plan_tell(kn_job *j, const kn_memory_plan *p)
 {
-    for (int i = 0; i < KN_PHASES; i++)
-        if (p->phase[i].needed)
-            kn_job_note(j, "%-8s %8.3f GiB", p->phase[i].name, (double)p->phase[i].peak_bytes / GIB);
-    kn_job_note(j, "budget   %8.3f GiB", (double)p->budget_bytes / GIB);
+    for (int i = 0; i < p->phases; i++)
+        kn_job_note(j, "%-9s %8.3f GiB", p->phase[i].name, (double)p->phase[i].peak_bytes / GIB);
+    kn_job_note(j, "budget    %8.3f GiB", (double)p->budget_bytes / GIB);
 }
 
 kn_status kn_memory_plan_check(kn_job *j, const kn_memory_plan *p)
 {
-    for (int i = 0; i < KN_PHASES; i++)
+    for (int i = 0; i < p->phases; i++)
         if (p->budget_bytes && p->phase[i].peak_bytes > p->budget_bytes)
             return kn_fail(KN_ERR_NOMEM, "%s needs %.2f GiB, the budget is %.2f GiB%s; %s", p->phase[i].name,
                            (double)p->phase[i].peak_bytes / GIB, (double)p->budget_bytes / GIB,
-                           j->o->memory_gib > 0 ? " (--memory)" : " (memory that is free now)",
-                           i == 2 ? "try a smaller --vae-tile or frame size" : "try fewer frames or a smaller frame size");
+                           j->o->memory_gib > 0 ? " (--memory)" : " (memory that is free now)", p->phase[i].advice);
     return KN_OK;
 }

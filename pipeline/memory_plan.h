@@ -11,14 +11,14 @@
 
 #include "pipeline/render_job.h"
 
-enum { KN_PHASES = 3 };
+enum { KN_PHASES_MAX = 2 + 2 * KN_PASSES_MAX };
 
 typedef struct kn_memory_plan {
     struct {
-        const char *name;
-        bool needed;
+        const char *name, *advice;
         size_t peak_bytes;
-    } phase[KN_PHASES];
+    } phase[KN_PHASES_MAX];
+    int phases;
     size_t budget_bytes;
 } kn_memory_plan;
 

@@ -32,6 +32,8 @@ enum {
     {key, letter, KN_OPTION_DOUBLE, AT(field), lo, hi, init, NULL, unit, group, flags, help}
 #define BOOL(key, letter, field, init, group, flags, help) \
     {key, letter, KN_OPTION_BOOL, AT(field), 0, 0, init, NULL, NULL, group, flags, help}
+#define LIST(key, field, lo, hi, init, unit, group, flags, help) \
+    {key, 0, KN_OPTION_LIST, AT(field), lo, hi, init, NULL, unit, group, flags, help}
 #define PICK(key, letter, field, choices, init, group, flags, help) \
     {key, letter, KN_OPTION_CHOICE, AT(field), 0, 0, init, choices, NULL, group, flags, help}
 
@@ -67,6 +69,31 @@ static const kn_option table[] = {
     PICK("grid", 0, grid, "auto|wan|diffusers|flow-euler|linear", "auto", "Sampling", R | M,
          "Sigma grid. auto: the one the reference uses with the solver; wan: also diffusers up to 0.36; diffusers: 0.37 and newer."),
 
+    STR("refine-size", 0, refine_size, NULL, "High resolution", R,
+        "Sizes to refine to after the base pass at --size, one after the other: 2x, or 2x,4x, or 1280x720,1920x1080."),
+    LIST("strength", strength, 0.01, 1, "0.7", NULL, "High resolution", R | M,
+         "Share of the steps that a refine stage runs: how much of the picture it makes anew. One number, or one per stage: 0.5,0.4."),
+    LIST("refine-steps", refine_steps, 0, 1000, "0", "steps", "High resolution", R | M,
+         "Steps of the refine stages' whole schedule, of which --strength runs a part; 0: as --steps."),
+    LIST("refine-shift", refine_shift, 0.01, 100, "9", NULL, "High resolution", R | M,
+         "Shift of the refine stages' sigma grid. High values make more anew than --strength says; the starting sigma is printed."),
+    LIST("refine-guidance", refine_guidance, 0, 100, "0", NULL, "High resolution", R | M,
+         "Guidance of the refine stages; 0: as --guidance."),
+    PICK("upscale", 0, upscale, "bilinear|lanczos|latent", "bilinear", "High resolution", R | M,
+         "How a stage's result is enlarged for the next one. latent: without decoding and encoding it."),
+    PICK("attention", 0, attention, "window|dense", "window", "High resolution", R | M,
+         "Self-attention of the refine stages. window: every token sees as many tokens around it as the base pass has."),
+    STR("window", 0, window, "auto", "High resolution", R | M,
+        "Window in tokens (16 px each), WIDTHxHEIGHT, both odd; auto: the base pass's token grid, made odd. All frames are always seen."),
+    STR("temperature", 0, temperature, "auto", "High resolution", R | M,
+        "Factor on the softmax scale of the refine stages' self-attention. auto: sqrt(log(2n)/log(n)), n tokens in a frame of the base pass; off: 1."),
+    BOOL("override", 0, cross_override, "true", "High resolution", R | M,
+         "Let a second branch with dense self-attention supply the cross-attention of the one with the window."),
+    PICK("override-for", 0, override_for, "auto|prompt|both", "auto", "High resolution", R | M,
+         "Which passes of guidance the second branch runs for. auto, as published: both when --refresh is 1, else the prompt's only."),
+    INT("refresh", 0, refresh, 1, 1000, "2", "steps", "High resolution", R | M,
+        "Steps for which the second branch's result is kept. 1: it runs at every step."),
+
     PATH("output", 'o', output, "Output", 0, "Video file; its extension chooses the container."),
     STR("codec", 0, codec, "auto", "Output", R,
         "Video codec by name; auto picks by container (H.264 for mp4). `kinora info --codecs` lists them."),
@@ -79,9 +106,9 @@ static const kn_option table[] = {
     BOOL("overwrite", 'y', overwrite, "false", "Output", 0, "Replace an output file that exists."),
     BOOL("sidecar", 0, sidecar, "true", "Output", 0, "Write all settings to OUTPUT.json beside the video."),
 
-    PATH("noise-in", 0, noise_in, "Research and parity", R, "Initial noise from a safetensors file (tensor `noise`)."),
+    PATH("noise-in", 0, noise_in, "Research and parity", R, "Noise from a safetensors file (tensor `noise`; for refine stages `noise.1`, `noise.2`, ...)."),
     PATH("latents-in", 0, latents_in, "Research and parity", R,
-         "Decode these latents (tensor `latents`) and skip text and denoising."),
+         "Result of the base pass from a safetensors file (tensor `latents`): only refine stages, if any, and decoding follow."),
     PATH("latents-out", 0, latents_out, "Research and parity", 0, "Write the final latents to a safetensors file."),
     PATH("embeds-in", 0, embeds_in, "Research and parity", R,
          "Prompt embeddings from a safetensors file (tensors `prompt`, `negative`); skips the text encoder."),
@@ -198,7 +225,7 @@ static bool *bool_field(const kn_options *o, const kn_option *opt)
 
 static bool is_string(const kn_option *opt)
 {
-    return opt->type == KN_OPTION_STRING || opt->type == KN_OPTION_PATH;
+    return opt->type == KN_OPTION_STRING || opt->type == KN_OPTION_PATH || opt->type == KN_OPTION_LIST;
 }
 
 kn_option_source kn_options_source(const kn_options *o, const kn_option *opt)
@@ -250,6 +277,38 @@ static kn_status set_double(kn_options *o, const kn_option *opt, const char *val
                        opt->max, opt->unit ? " " : "", opt->unit ? opt->unit : "", value);
     *double_field(o, opt) = v;
     return KN_OK;
+}
+
+/* Next item of a list into buf; *at moves behind it. */
+static bool next_item(const char **at, char buf[32])
+{
+    size_t n = strcspn(*at, ",");
+    bool fits = n > 0 && n < 32;
+    snprintf(buf, 32, "%.*s", (int)n, *at);
+    *at += n + ((*at)[n] == ',');
+    return fits;
+}
+
+double kn_option_list_at(const char *list, int i)
+{
+    char item[32];
+    double v = 0;
+    for (; i >= 0 && *list; i--)
+        if (!next_item(&list, item) || !kn_text_to_double(item, &v)) break;
+    return v;
+}
+
+static kn_status set_list(kn_options *o, const kn_option *opt, const char *value, const char *where)
+{
+    const char *at = value;
+    char item[32];
+    double v;
+    do {
+        if (!next_item(&at, item) || !kn_text_to_double(item, &v) || v < opt->min || v > opt->max)
+            return kn_fail(KN_ERR_ARG, "%s: expected numbers from %g to %g with commas between, found '%s'", where, opt->min,
+                           opt->max, value);
+    } while (*at || at[-1] == ',');
+    return set_string(o, opt, value);
 }
 
 static kn_status set_bool(kn_options *o, const kn_option *opt, const char *value, const char *where)
@@ -318,6 +377,7 @@ kn_status kn_options_set(kn_options *o, const char *key, const char *value, kn_o
     case KN_OPTION_DOUBLE: st = set_double(to, opt, value, where); break;
     case KN_OPTION_BOOL: st = set_bool(to, opt, value, where); break;
     case KN_OPTION_CHOICE: st = set_choice(to, opt, value, where); break;
+    case KN_OPTION_LIST: st = set_list(to, opt, value, where); break;
     case KN_OPTION_SIZE: break;
     }
     if (hidden)
@@ -374,6 +434,7 @@ const char *kn_options_text(const kn_options *o, const kn_option *opt, char buf[
     buf[0] = '\0';
     switch (opt->type) {
     case KN_OPTION_STRING:
+    case KN_OPTION_LIST:
     case KN_OPTION_PATH:
         if (*string_field(o, opt)) snprintf(buf, KN_OPTION_TEXT, "%s", *string_field(o, opt));
         break;
@@ -397,6 +458,7 @@ static json_t *option_json(const kn_options *o, const kn_option *opt)
     size_t n;
     switch (opt->type) {
     case KN_OPTION_STRING:
+    case KN_OPTION_LIST:
     case KN_OPTION_PATH: return json_string(*string_field(o, opt));
     case KN_OPTION_INT: return json_integer(*int_field(o, opt));
     case KN_OPTION_DOUBLE: return json_real(*double_field(o, opt));

@@ -29,6 +29,10 @@ typedef enum kn_progress_choice {
     KN_PROGRESS_NONE
 } kn_progress_choice;
 
+typedef enum kn_upscale_choice { KN_UPSCALE_BILINEAR, KN_UPSCALE_LANCZOS, KN_UPSCALE_LATENT } kn_upscale_choice;
+typedef enum kn_attention_choice { KN_ATTENTION_WINDOW, KN_ATTENTION_DENSE } kn_attention_choice;
+typedef enum kn_override_choice { KN_OVERRIDE_AUTO, KN_OVERRIDE_PROMPT, KN_OVERRIDE_BOTH } kn_override_choice;
+
 enum { KN_OPTION_MAX = 64 };
 
 typedef struct kn_options {
@@ -50,6 +54,16 @@ typedef struct kn_options {
     double shift;
     int64_t solver; /* kn_solver_kind */
     int64_t grid;   /* 0 = of the solver, else kn_grid + 1 */
+    /* high resolution */
+    char *refine_size; /* NULL: the base pass is all */
+    char *strength, *refine_steps, *refine_shift, *refine_guidance; /* lists */
+    int64_t upscale;   /* kn_upscale_choice */
+    int64_t attention; /* kn_attention_choice */
+    char *window;      /* "auto" or WIDTHxHEIGHT in tokens */
+    char *temperature; /* "auto", "off" or a factor */
+    bool cross_override;
+    int64_t override_for; /* kn_override_choice */
+    int64_t refresh;
     /* output */
     char *output;
     char *codec;
@@ -88,6 +102,7 @@ typedef enum kn_option_type {
     KN_OPTION_DOUBLE,
     KN_OPTION_BOOL,
     KN_OPTION_CHOICE,
+    KN_OPTION_LIST, /* numbers with commas between, one per refine stage; the last holds for the rest */
     KN_OPTION_SIZE /* WIDTHxHEIGHT: writes width and height, has no field of its own */
 } kn_option_type;
 
@@ -110,7 +125,7 @@ typedef struct kn_option {
     char letter;       /* 'W' for -W, or 0 */
     kn_option_type type;
     size_t offset;     /* of the field in kn_options */
-    double min, max;   /* inclusive; INT and DOUBLE */
+    double min, max;   /* inclusive; INT, DOUBLE and items of LIST */
     const char *initial; /* default as text; NULL = unset */
     const char *choices; /* "a|b|c" for CHOICE */
     const char *unit;    /* "px", "frames", "GiB", ... or NULL */
@@ -139,6 +154,8 @@ KN_CHECKED kn_status kn_options_set(kn_options *o, const char *key, const char *
 /* Value as text in buf ("" if unset). */
 enum { KN_OPTION_TEXT = 4096 };
 const char *kn_options_text(const kn_options *o, const kn_option *opt, char buf[KN_OPTION_TEXT]);
+/* Item of a LIST option's value for stage i = 0, 1, ... */
+double kn_option_list_at(const char *list, int i);
 kn_option_source kn_options_source(const kn_options *o, const kn_option *opt);
 const char *kn_option_source_name(kn_option_source s);
 

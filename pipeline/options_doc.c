@@ -6,7 +6,7 @@
 static void range_text(const kn_option *opt, char *buf, size_t size)
 {
     char range[96] = "";
-    if (opt->type == KN_OPTION_INT || opt->type == KN_OPTION_DOUBLE) {
+    if (opt->type == KN_OPTION_INT || opt->type == KN_OPTION_DOUBLE || opt->type == KN_OPTION_LIST) {
         if (opt->max >= 1e18)
             snprintf(range, sizeof range, "%.15g or more", opt->min);
         else
@@ -22,6 +22,7 @@ static const char *value_name(const kn_option *opt)
     case KN_OPTION_PATH: return "PATH";
     case KN_OPTION_INT: return "N";
     case KN_OPTION_DOUBLE: return "X";
+    case KN_OPTION_LIST: return "X,...";
     case KN_OPTION_CHOICE: return opt->choices;
     case KN_OPTION_SIZE: return "WxH";
     case KN_OPTION_BOOL: return "";

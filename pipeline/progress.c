@@ -85,8 +85,8 @@ void kn_progress_bar_text(const kn_event *e, int columns, char *buf, size_t size
                  kn_duration_text(e->eta_sec, eta, sizeof eta));
     else
         snprintf(tail, sizeof tail, " %lld/%lld %s", (long long)e->done, (long long)e->total, e->unit);
-    char head[16];
-    snprintf(head, sizeof head, "%-9s", e->stage);
+    char head[24];
+    snprintf(head, sizeof head, strlen(e->stage) < 9 ? "%-9s" : "%s ", e->stage);
     int room = columns - 1 - (int)strlen(head) - (int)strlen(tail) - 2;
     if (room < BAR_MIN) { /* too narrow for a bar: words only, cut to the line */
         snprintf(buf, size, "%s%s", head, tail);

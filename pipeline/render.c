@@ -53,7 +53,7 @@ static kn_status read_prompt(kn_options *o)
         kn_free(o->prompt_file);
         o->prompt_file = NULL;
     }
-    if (!o->prompt && !o->embeds_in && !o->latents_in)
+    if (!o->prompt && !o->embeds_in && (!o->latents_in || o->refine_size))
         return kn_fail(KN_ERR_ARG, "nothing to render: give --prompt TEXT or --prompt-file FILE");
     if (o->prompt) KN_TRY(check_utf8("--prompt", o->prompt));
     return o->negative_prompt ? check_utf8("--negative-prompt", o->negative_prompt) : KN_OK;
@@ -74,14 +74,15 @@ static kn_status check_target(const kn_options *o, const char *flag, const char 
     return KN_OK;
 }
 
-static kn_status check_outputs(const kn_options *o)
+static kn_status check_outputs(const kn_job *j)
 {
+    const kn_options *o = j->o;
     if (!o->output && !o->frames_dir && !o->latents_out && !o->embeds_out)
         return kn_fail(KN_ERR_ARG, "nowhere to write: give --output FILE (or --frames-dir, --latents-out)");
     if (o->output) {
         KN_TRY(check_target(o, "--output", o->output));
         kn_video_writer_params p = kn_video_writer_defaults();
-        kn_output_video_params(o, &p);
+        kn_output_video_params(o, &j->geo, &p);
         KN_TRY(kn_video_writer_check(&p));
     }
     if (o->contact_sheet) KN_TRY(check_target(o, "--contact-sheet", o->contact_sheet));
@@ -138,14 +139,19 @@ static kn_status find_checkpoint(kn_job *j)
 {
     const kn_options *o = j->o;
     const char *beside = o->output ? o->output : o->frames_dir ? o->frames_dir : o->latents_out;
-    if (!beside || o->latents_in) return KN_OK;
+    j->first = o->latents_in ? 1 : 0;
+    if (!beside || j->first == j->passes) return KN_OK;
     KN_TRY(kn_checkpoint_path(beside, &j->checkpoint));
     if (!o->resume) return KN_OK;
-    int64_t seed = 0, step = 0;
-    KN_TRY(kn_checkpoint_peek(j->checkpoint, &j->resumed, &seed, &step));
-    if (!j->resumed) return KN_OK;
-    if (o->seed < 0) j->o->seed = seed;
-    j->denoised = step == o->steps;
+    kn_checkpoint_place at;
+    KN_TRY(kn_checkpoint_peek(j->checkpoint, &at));
+    if (!at.exists) return KN_OK;
+    if (o->seed < 0) j->o->seed = at.seed;
+    j->resumed = true;
+    /* a pass that this job does not have is another job's: loading will say which options differ */
+    int pass = at.pass < 0 ? 0 : at.pass < j->passes ? (int)at.pass : j->passes - 1;
+    j->midway = at.step < j->pass[pass].steps;
+    j->first = pass + !j->midway;
     return KN_OK;
 }
 
@@ -155,32 +161,56 @@ static kn_status prepare(kn_job *j)
     KN_TRY(open_model(j));
     KN_TRY(read_prompt(o));
     KN_TRY(kn_options_resolve(o));
-    KN_TRY(check_outputs(o));
+    KN_TRY(kn_passes_build(o, &j->dit, j->pass, &j->passes));
+    j->geo = j->pass[j->passes - 1].geo;
+    for (int i = 0; i < j->passes; i++) j->guided |= j->pass[i].guidance != 1.0;
+    KN_TRY(check_outputs(j));
     KN_TRY(find_checkpoint(j));
     KN_TRY(pick_seed(o));
-    j->denoised = j->denoised || o->latents_in;
-    j->guided = o->guidance != 1.0;
-    j->geo = kn_geometry_of(o, j->dit.in_channels, j->dit.patch);
     KN_TRY(kn_job_identity_build(o, (const char *const *)j->folder.files, j->folder.files_count, &j->id));
     return open_device(j);
 }
 
-static void tell_what_follows(kn_job *j)
+/* Where a refine stage starts, and what its tokens see. */
+static kn_status tell_refine(kn_job *j, const kn_pass *p)
+{
+    kn_schedule schedule;
+    kn_pass_attention attention;
+    char sees[200] = "dense";
+    KN_TRY(kn_pass_schedule(j->o, p, &schedule));
+    KN_TRY(kn_pass_attention_build(p, &j->dit, &attention));
+    if (p->windowed)
+        snprintf(sees, sizeof sees, "window %dx%d tokens (%.1f%% of dense), tiles %dx%dx%d%s", p->window[1], p->window[0],
+                 100 * attention.plan->density, attention.tile[0], attention.tile[1], attention.tile[2],
+                 p->dual ? ", override" : "");
+    kn_pass_attention_free(&attention);
+    kn_job_note(j, "%s: %" PRId64 "x%" PRId64 ", %" PRId64 " tokens; %d of %d steps from sigma %.4f, guidance %g, shift %g; %s, temperature %.4f",
+                p->name, p->geo.out_width_px, p->geo.out_height_px, p->geo.tokens, schedule.steps - schedule.begin,
+                schedule.steps, schedule.sigma[schedule.begin], p->guidance, p->shift, sees, p->temperature);
+    if (p->dual)
+        kn_job_note(j, "%s: dense branch every %d step%s, for %s", p->name, p->refresh, p->refresh > 1 ? "s" : "",
+                    p->dual_negative ? "both prompts" : "the prompt only");
+    return KN_OK;
+}
+
+static kn_status tell_what_follows(kn_job *j)
 {
     const kn_options *o = j->o;
     const kn_geometry *g = &j->geo;
     kn_job_note(j, "%" PRId64 "x%" PRId64 ", %" PRId64 " frames at %g fps, %" PRId64 " tokens; %" PRId64 " steps, guidance %g, shift %g, seed %" PRId64 "; %s",
-                o->width_px, o->height_px, o->frames, o->fps, g->tokens, o->steps, o->guidance, o->shift, o->seed,
+                o->width_px, o->height_px, o->frames, o->fps, j->pass[0].geo.tokens, o->steps, o->guidance, o->shift, o->seed,
                 kn_dev_describe(j->dev));
+    for (int i = 1; i < j->passes; i++) KN_TRY(tell_refine(j, &j->pass[i]));
     if (g->width_px != g->out_width_px || g->height_px != g->out_height_px)
         kn_job_note(j, "rendered at %" PRId64 "x%" PRId64 " and cropped", g->width_px, g->height_px);
     if (o->resume && !j->resumed) kn_job_note(j, "no checkpoint at %s: starting from the beginning", j->checkpoint ? j->checkpoint : "(none)");
     if (j->resumed) kn_job_note(j, "going on from %s", j->checkpoint);
+    return KN_OK;
 }
 
 static kn_status run_phases(kn_job *j)
 {
-    if (!j->denoised || j->o->embeds_out) KN_TRY(kn_job_text(j));
+    if (j->first < j->passes || j->o->embeds_out) KN_TRY(kn_job_text(j));
     if (j->o->output || j->o->frames_dir || j->o->contact_sheet || j->o->latents_out) KN_TRY(kn_job_denoise(j));
     if (j->o->output || j->o->frames_dir || j->o->contact_sheet) KN_TRY(kn_job_decode(j));
     if (j->checkpoint && !j->o->keep_checkpoint) unlink(j->checkpoint);
@@ -203,7 +233,7 @@ kn_status kn_render(kn_options *o, kn_event_fn *fn, void *user)
     kn_memory_plan plan;
     kn_status st = KN_OK;
     KN_TRY_GOTO(prepare(&j));
-    tell_what_follows(&j);
+    KN_TRY_GOTO(tell_what_follows(&j));
     KN_TRY_GOTO(kn_memory_plan_build(&j, &plan));
     if (o->dry_run) kn_memory_plan_tell(&j, &plan);
     KN_TRY_GOTO(kn_memory_plan_check(&j, &plan));

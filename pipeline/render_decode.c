@@ -1,6 +1,5 @@
 /* pipeline/render_decode.c - the decode phase: latents to frames, frames to files as they come. */
 #include "pipeline/render_output.h"
-#include "vae/vae_stream.h"
 
 typedef struct decode {
     kn_job *job;
@@ -17,32 +16,38 @@ static kn_status on_frames(void *user, const float *frames, int64_t count)
     return kn_stage_step(&x->stage, x->output.count);
 }
 
-/* --vae-tile in pixels as a grid of tiles; 0 leaves the choice to the memory budget. */
-static kn_vae_stream_params stream_params(const kn_job *j, const kn_vae_config *c, size_t budget_bytes)
+/* 0 leaves the choice to the memory budget. */
+kn_vae_stream_params kn_job_vae_params(const kn_job *j, const kn_vae *vae, kn_vae_side side, const kn_geometry *g,
+                                       size_t budget_bytes)
 {
-    const kn_geometry *g = &j->geo;
+    const kn_vae_config *c = kn_vae_get_config(vae);
     kn_vae_stream_params p = {.height_lat = g->height_lat, .width_lat = g->width_lat, .memory_bytes = budget_bytes};
     int64_t tile = j->o->vae_tile_px;
     if (tile > 0) {
         p.tiling.rows = (int)((g->height_px + tile - 1) / tile);
         p.tiling.cols = (int)((g->width_px + tile - 1) / tile);
-        p.tiling.split = c->levels > 1 ? 1 : 0;
+        p.tiling.split = side == KN_VAE_ENCODE ? c->levels - 1 : c->levels > 1 ? 1 : 0;
     }
     return p;
 }
 
-static kn_status open_stream(decode *x, kn_dev *dev)
+kn_status kn_job_vae_open(const kn_job *j, kn_dev *dev, bool encode, kn_vae **out)
+{
+    KN_TRY(kn_vae_open(dev, j->folder.vae, encode, true, out));
+    const kn_vae_config *c = kn_vae_get_config(*out);
+    if (c->z == j->geo.channels_lat) return KN_OK;
+    return kn_fail(KN_ERR_MODEL, "%s: transformer and VAE do not fit: %lld and %lld latent channels", j->o->model,
+                   (long long)j->geo.channels_lat, (long long)c->z);
+}
+
+static kn_status open_vae(decode *x, kn_dev *dev, kn_vae_stream_params *p)
 {
     kn_job *j = x->job;
-    KN_TRY(kn_vae_open(dev, j->folder.vae, false, true, &x->vae));
-    const kn_vae_config *c = kn_vae_get_config(x->vae);
-    if (c->z != j->geo.channels_lat)
-        return kn_fail(KN_ERR_MODEL, "%s: transformer and VAE do not fit: %lld and %lld latent channels", j->o->model,
-                       (long long)j->geo.channels_lat, (long long)c->z);
+    KN_TRY(kn_job_vae_open(j, dev, false, &x->vae));
     size_t weights = kn_dev_bytes_now(dev);
     size_t budget = j->budget_bytes > weights ? j->budget_bytes - weights : 0;
-    kn_vae_stream_params p = stream_params(j, c, budget);
-    return kn_vae_stream_open(x->vae, KN_VAE_DECODE, &p, &x->stream);
+    *p = kn_job_vae_params(j, x->vae, KN_VAE_DECODE, &j->geo, budget);
+    return KN_OK;
 }
 
 static kn_status push_all(decode *x)
@@ -64,7 +69,9 @@ kn_status kn_job_decode(kn_job *j)
     double start = kn_now_sec();
     decode x = {.job = j};
     kn_status st = KN_OK;
-    KN_TRY_GOTO(open_stream(&x, j->dev));
+    kn_vae_stream_params p;
+    KN_TRY_GOTO(open_vae(&x, j->dev, &p));
+    KN_TRY_GOTO(kn_vae_stream_open(x.vae, KN_VAE_DECODE, &p, &x.stream));
     KN_TRY_GOTO(kn_output_open(j, &x.output));
     KN_TRY_GOTO(push_all(&x));
     j->sec[2] = kn_now_sec() - start;
@@ -76,11 +83,21 @@ done:
     return st;
 }
 
-kn_status kn_job_decode_measure(kn_job *j, kn_dev *measure)
+kn_status kn_job_vae_measure(const kn_vae *vae, kn_vae_side side, const kn_vae_stream_params *p)
 {
+    kn_vae_stream_plan plan;
+    void *memory;
+    KN_TRY(kn_vae_stream_plan_build(vae, side, p, &plan));
+    return kn_dev_alloc(kn_vae_dev(vae), plan.device_bytes, &memory);
+}
+
+kn_status kn_job_decode_measure(kn_job *j, int pass, kn_dev *measure)
+{
+    (void)pass;
     decode x = {.job = j};
-    kn_status st = open_stream(&x, measure);
-    kn_vae_stream_close(&x.stream);
+    kn_vae_stream_params p;
+    kn_status st = open_vae(&x, measure, &p);
+    if (st == KN_OK) st = kn_job_vae_measure(x.vae, KN_VAE_DECODE, &p);
     kn_vae_close(&x.vae);
     return st;
 }

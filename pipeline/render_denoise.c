@@ -1,6 +1,6 @@
-/* pipeline/render_denoise.c - the denoise phase: noise, transformer, sampler, checkpoints. */
-#include <inttypes.h>
-#include <string.h>
+/* pipeline/render_denoise.c - the passes: noise, transformer, sampler, checkpoints. */
+#include <math.h>
+#include <stdio.h>
 
 #include "io/memory.h"
 #include "io/safetensors.h"
@@ -8,18 +8,32 @@
 #include "pipeline/render_job.h"
 #include "pipeline/sampler.h"
 
-/* Device side of the phase; everything is closed in reverse. */
+/* Device side of one pass; everything is closed in reverse. */
 typedef struct denoise {
     kn_job *job;
+    const kn_pass *pass;
     kn_dev *dev; /* job->dev, or the measure device */
     kn_dit *dit;
+    kn_pass_attention attention;
     kn_dit_rope rope;
     kn_dit_context *context[KN_PROMPTS];
     kn_schedule schedule;
     kn_solver *solver;
     kn_arena *arena;
+    kn_dual_path dual;
     kn_sampler sampler;
 } denoise;
+
+static int number_of(const denoise *x)
+{
+    return (int)(x->pass - x->job->pass);
+}
+
+static kn_checkpoint checkpoint_of(const denoise *x)
+{
+    return (kn_checkpoint){
+        .pass = number_of(x), .latents = x->sampler.latents, .refresh = x->dual.latents, .solver = x->solver};
+}
 
 static kn_status save_step(void *user, int done, int total)
 {
@@ -27,8 +41,11 @@ static kn_status save_step(void *user, int done, int total)
     const kn_job *j = x->job;
     int64_t every = j->o->checkpoint_every;
     if (!j->checkpoint || (done < total && (every == 0 || done % every))) return KN_OK;
-    return kn_checkpoint_save(j->checkpoint, x->dev, &j->id, j->o->seed, &x->sampler.latents, x->solver);
+    kn_checkpoint c = checkpoint_of(x);
+    return kn_checkpoint_save(j->checkpoint, x->dev, &j->id, j->o->seed, &c);
 }
+
+/* ---- opening ----------------------------------------------------------------------------------*/
 
 /* Upload the embeddings of one prompt and let the transformer project them. */
 static kn_status open_context(denoise *x, int which)
@@ -43,60 +60,85 @@ static kn_status open_context(denoise *x, int which)
     return KN_OK;
 }
 
-static kn_status open_arena(denoise *x)
+static kn_tensor latents_shape(const kn_pass *pass)
 {
-    const kn_job *j = x->job;
-    const kn_geometry *g = &j->geo;
-    int64_t dims[4] = {g->channels_lat, g->frames_lat, g->height_lat, g->width_lat};
-    kn_tensor shape = kn_tensor_make(NULL, KN_F32, 4, dims);
-    kn_dit_args args = {.context = x->context[KN_PROMPT], .rope = &x->rope, .latents = shape, .velocity = shape};
-    size_t scratch, latent = kn_tensor_bytes(&shape);
-    KN_TRY(kn_dit_scratch_bytes(x->dit, &args, &scratch));
-    /* 3 latents and slack for the alignment of each piece */
-    KN_TRY(kn_arena_open(x->dev, scratch + 3 * (latent + 256), &x->arena));
-    KN_TRY(kn_arena_tensor(x->arena, KN_F32, 4, dims, &x->sampler.latents));
-    KN_TRY(kn_arena_tensor(x->arena, KN_F32, 4, dims, &x->sampler.velocity));
-    if (j->guided) KN_TRY(kn_arena_tensor(x->arena, KN_F32, 4, dims, &x->sampler.velocity_negative));
+    const kn_geometry *g = &pass->geo;
+    return kn_tensor_of(NULL, KN_F32, g->channels_lat, g->frames_lat, g->height_lat, g->width_lat);
+}
+
+/* Scratch of the largest forward. */
+static kn_status scratch_bytes(denoise *x, size_t *bytes)
+{
+    kn_dit_args args = kn_sampler_args(&x->sampler);
+    KN_TRY(kn_dit_scratch_bytes(x->dit, &args, bytes));
+    if (!x->sampler.dual) return KN_OK;
+    size_t full;
+    args = kn_sampler_full_args(&x->sampler);
+    KN_TRY(kn_dit_scratch_bytes(x->dit, &args, &full));
+    if (full > *bytes) *bytes = full;
     return KN_OK;
 }
 
-/* The latents to start from: a checkpoint, a file, or the noise of the seed. */
-static kn_status fill_latents(denoise *x)
+/* All device tensors of the pass in one arena. */
+static kn_status open_arena(denoise *x)
 {
-    kn_job *j = x->job;
-    const kn_tensor *latents = &x->sampler.latents;
-    if (j->resumed) return kn_checkpoint_load(j->checkpoint, x->dev, &j->id, latents, x->solver);
-    float *noise;
-    if (j->o->noise_in) {
-        KN_TRY(kn_job_read_tensor(j->o->noise_in, "noise", 4, latents->dim, &noise));
-    } else {
-        KN_TRY(kn_alloc(kn_tensor_bytes(latents), (void **)&noise));
-        kn_noise gen;
-        kn_noise_init(&gen, (uint64_t)j->o->seed);
-        kn_noise_normal(&gen, noise, kn_tensor_count(latents));
+    enum { SLACK = 256 }; /* each piece is rounded up */
+    kn_tensor latent = latents_shape(x->pass), contexts = kn_dit_contexts_shape(x->dit, &x->rope);
+    kn_tensor *tensors[6] = {&x->sampler.latents, &x->sampler.velocity};
+    int count = 2;
+    kn_dual_path *dual = x->sampler.dual ? &x->dual : NULL;
+    bool two = dual && dual->negative_too && x->sampler.negative && dual->refresh > 1;
+    x->sampler.latents = x->sampler.velocity = x->sampler.velocity_negative = latent;
+    if (x->sampler.negative) tensors[count++] = &x->sampler.velocity_negative;
+    if (dual && dual->refresh > 1) *(tensors[count++] = &dual->latents) = latent;
+    if (dual) *(tensors[count++] = &dual->contexts[KN_PROMPT]) = contexts;
+    if (two) *(tensors[count++] = &dual->contexts[KN_NEGATIVE]) = contexts;
+
+    size_t bytes;
+    KN_TRY(scratch_bytes(x, &bytes));
+    for (int i = 0; i < count; i++) bytes += kn_tensor_bytes(tensors[i]) + SLACK;
+    KN_TRY(kn_arena_open(x->dev, bytes, &x->arena));
+    for (int i = 0; i < count; i++) {
+        kn_tensor shape = *tensors[i];
+        KN_TRY(kn_arena_tensor(x->arena, shape.dtype, shape.rank, shape.dim, tensors[i]));
     }
-    kn_status st = kn_dev_upload(x->dev, noise, latents);
-    kn_free(noise);
-    return st;
+    if (dual && !two) dual->contexts[KN_NEGATIVE] = dual->contexts[KN_PROMPT];
+    return KN_OK;
 }
 
-/* Everything that the steps need, on j->dev; the same on the measure device, which reads and computes
+/* Everything that the steps need, on x->dev; the same on the measure device, which reads and computes
  * nothing but counts. */
 static kn_status open_all(denoise *x)
 {
     kn_job *j = x->job;
-    const kn_geometry *g = &j->geo;
-    kn_solver_kind solver = (kn_solver_kind)j->o->solver;
-    kn_grid grid = j->o->grid ? (kn_grid)(j->o->grid - 1) : kn_solver_grid(solver);
-    KN_TRY(kn_schedule_build(grid, (int)j->o->steps, j->o->shift, 1.0, &x->schedule));
+    const kn_pass *p = x->pass;
+    const kn_geometry *g = &p->geo;
+    KN_TRY(kn_pass_schedule(j->o, p, &x->schedule));
+    KN_TRY(kn_pass_attention_build(p, &j->dit, &x->attention));
     KN_TRY(kn_dit_open(x->dev, j->folder.transformer, &x->dit));
-    KN_TRY(kn_dit_rope_open(x->dit, g->frames_lat, g->height_lat, g->width_lat, NULL, &x->rope));
+    KN_TRY(kn_dit_rope_open(x->dit, g->frames_lat, g->height_lat, g->width_lat, x->attention.order, &x->rope));
     KN_TRY(kn_arena_open(x->dev, (size_t)(j->o->text_length_tok * j->dit.text_dim) * sizeof(float) + 256, &x->arena));
     KN_TRY(open_context(x, KN_PROMPT));
-    if (j->guided) KN_TRY(open_context(x, KN_NEGATIVE));
+    if (p->guidance != 1) KN_TRY(open_context(x, KN_NEGATIVE));
     kn_arena_close(&x->arena);
+    x->dual = (kn_dual_path){.refresh = p->refresh, .negative_too = p->dual_negative};
+    x->sampler = (kn_sampler){.name = p->name,
+                              .dit = x->dit,
+                              .rope = &x->rope,
+                              .prompt = x->context[KN_PROMPT],
+                              .negative = x->context[KN_NEGATIVE],
+                              .guidance = p->guidance,
+                              .plan = x->attention.plan,
+                              .softmax_scale = p->temperature / sqrt(j->dit.head_dim),
+                              .dual = p->dual ? &x->dual : NULL,
+                              .schedule = &x->schedule,
+                              .hook = save_step,
+                              .hook_user = x};
     KN_TRY(open_arena(x));
-    return kn_solver_open(x->dev, solver, &x->schedule, 4, x->sampler.latents.dim, &x->solver);
+    x->sampler.scratch = x->arena;
+    KN_TRY(kn_solver_open(x->dev, (kn_solver_kind)j->o->solver, &x->schedule, 4, x->sampler.latents.dim, &x->solver));
+    x->sampler.solver = x->solver;
+    return KN_OK;
 }
 
 static void close_all(denoise *x)
@@ -104,8 +146,49 @@ static void close_all(denoise *x)
     kn_solver_close(&x->solver);
     for (int i = 0; i < KN_PROMPTS; i++) kn_dit_context_close(&x->context[i]);
     kn_dit_rope_close(&x->rope);
+    kn_pass_attention_free(&x->attention);
     kn_arena_close(&x->arena);
     kn_dit_close(&x->dit);
+}
+
+/* ---- running ----------------------------------------------------------------------------------*/
+
+/* Noise of the pass: from a file, or where the stream of the seed stands after the passes before. */
+static kn_status make_noise(denoise *x, float **out)
+{
+    const kn_job *j = x->job;
+    int number = number_of(x);
+    kn_tensor shape = latents_shape(x->pass);
+    char name[24] = "noise";
+    if (number > 0) snprintf(name, sizeof name, "noise.%d", number);
+    if (j->o->noise_in) return kn_job_read_tensor(j->o->noise_in, name, 4, shape.dim, out);
+    KN_TRY(kn_alloc(kn_tensor_bytes(&shape), (void **)out));
+    kn_noise gen;
+    kn_noise_init(&gen, (uint64_t)j->o->seed);
+    for (int i = 0; i <= number; i++) { /* sizes never shrink: earlier draws fit */
+        shape = latents_shape(&j->pass[i]);
+        kn_noise_normal(&gen, *out, kn_tensor_count(&shape));
+    }
+    return KN_OK;
+}
+
+/* The latents to start from: a checkpoint, the noise, or the pass before with noise over it. */
+static kn_status fill_latents(denoise *x)
+{
+    kn_job *j = x->job;
+    const kn_tensor *latents = &x->sampler.latents, *noise = &x->sampler.velocity;
+    if (j->midway && number_of(x) == j->first) {
+        kn_checkpoint c = checkpoint_of(x);
+        return kn_checkpoint_load(j->checkpoint, x->dev, &j->id, &c);
+    }
+    float *values = NULL;
+    kn_status st = make_noise(x, &values);
+    if (st == KN_OK) st = kn_dev_upload(x->dev, values, number_of(x) > 0 ? noise : latents);
+    kn_free(values);
+    if (st != KN_OK || number_of(x) == 0) return st;
+    double sigma = x->schedule.sigma[x->schedule.begin];
+    KN_TRY(kn_dev_upload(x->dev, j->latents, latents));
+    return kn_axpby(x->dev, (float)(1 - sigma), latents, (float)sigma, noise, latents);
 }
 
 static kn_status run(denoise *x)
@@ -113,32 +196,28 @@ static kn_status run(denoise *x)
     kn_job *j = x->job;
     KN_TRY(open_all(x));
     KN_TRY(fill_latents(x));
-    x->sampler.dit = x->dit;
-    x->sampler.rope = &x->rope;
-    x->sampler.prompt = x->context[KN_PROMPT];
-    x->sampler.negative = x->context[KN_NEGATIVE];
-    x->sampler.guidance = j->o->guidance;
-    x->sampler.schedule = &x->schedule;
-    x->sampler.solver = x->solver;
-    x->sampler.scratch = x->arena;
-    x->sampler.hook = save_step;
-    x->sampler.hook_user = x;
+    kn_free(j->latents);
+    j->latents = NULL;
     KN_TRY(kn_sampler_run(&x->sampler, j->fn, j->user));
     KN_TRY(kn_alloc(kn_tensor_bytes(&x->sampler.latents), (void **)&j->latents));
     return kn_dev_download(x->dev, &x->sampler.latents, j->latents);
 }
 
-static kn_status denoise_all(kn_job *j)
+static kn_status run_pass(kn_job *j, int number)
 {
-    denoise x = {.job = j, .dev = j->dev};
+    double start = kn_now_sec();
+    bool midway = j->midway && number == j->first;
+    if (number > 0 && !midway) KN_TRY(kn_job_upscale(j, number));
+    denoise x = {.job = j, .pass = &j->pass[number], .dev = j->dev};
     kn_status st = run(&x);
     close_all(&x);
+    j->pass_sec[number] = kn_now_sec() - start;
     return st;
 }
 
-kn_status kn_job_denoise_measure(kn_job *j, kn_dev *measure)
+kn_status kn_job_denoise_measure(kn_job *j, int pass, kn_dev *measure)
 {
-    denoise x = {.job = j, .dev = measure};
+    denoise x = {.job = j, .pass = &j->pass[pass], .dev = measure};
     kn_status st = open_all(&x);
     close_all(&x);
     return st;
@@ -146,28 +225,27 @@ kn_status kn_job_denoise_measure(kn_job *j, kn_dev *measure)
 
 /* ---- finished latents, from or to a file ------------------------------------------------------ */
 
+/* Those of the pass before j->first. */
 static kn_status load_finished(kn_job *j)
 {
-    const kn_geometry *g = &j->geo;
-    int64_t dims[4] = {g->channels_lat, g->frames_lat, g->height_lat, g->width_lat};
-    if (j->o->latents_in) return kn_job_read_tensor(j->o->latents_in, "latents", 4, dims, &j->latents);
-    kn_tensor device, host = kn_tensor_make(NULL, KN_F32, 4, dims);
+    kn_tensor host = latents_shape(&j->pass[j->first - 1]);
+    if (!j->resumed) return kn_job_read_tensor(j->o->latents_in, "latents", 4, host.dim, &j->latents);
+    kn_checkpoint c = {.pass = j->first - 1};
     kn_arena *arena;
     KN_TRY(kn_arena_open(j->dev, kn_tensor_bytes(&host), &arena));
-    kn_status st = kn_arena_tensor(arena, KN_F32, 4, dims, &device);
-    if (st == KN_OK) st = kn_checkpoint_load(j->checkpoint, j->dev, &j->id, &device, NULL);
-    if (st == KN_OK) st = kn_alloc(kn_tensor_bytes(&device), (void **)&j->latents);
-    if (st == KN_OK) st = kn_dev_download(j->dev, &device, j->latents);
+    kn_status st = kn_arena_tensor(arena, KN_F32, 4, host.dim, &c.latents);
+    if (st == KN_OK) st = kn_checkpoint_load(j->checkpoint, j->dev, &j->id, &c);
+    if (st == KN_OK) st = kn_alloc(kn_tensor_bytes(&host), (void **)&j->latents);
+    if (st == KN_OK) st = kn_dev_download(j->dev, &c.latents, j->latents);
     kn_arena_close(&arena);
     return st;
 }
 
 static kn_status write_latents(const kn_job *j)
 {
-    const kn_geometry *g = &j->geo;
-    kn_st_tensor t = {.name = "latents", .dtype = KN_ST_F32, .rank = 4, .data = j->latents,
-                      .dim = {g->channels_lat, g->frames_lat, g->height_lat, g->width_lat}};
-    t.bytes = (size_t)(t.dim[0] * t.dim[1] * t.dim[2] * t.dim[3]) * sizeof(float);
+    kn_tensor shape = latents_shape(&j->pass[j->passes - 1]);
+    kn_st_tensor t = {.name = "latents", .dtype = KN_ST_F32, .rank = 4, .data = j->latents, .bytes = kn_tensor_bytes(&shape)};
+    for (int i = 0; i < 4; i++) t.dim[i] = shape.dim[i];
     const char *metadata[] = {"kinora", KN_VERSION, "options", j->id.options, NULL};
     return kn_safetensors_write(j->o->latents_out, &t, 1, metadata);
 }
@@ -175,7 +253,8 @@ static kn_status write_latents(const kn_job *j)
 kn_status kn_job_denoise(kn_job *j)
 {
     double start = kn_now_sec();
-    KN_TRY(j->denoised ? load_finished(j) : denoise_all(j));
+    if (j->first > 0 && !j->midway) KN_TRY(load_finished(j));
+    for (int i = j->first; i < j->passes; i++) KN_TRY(run_pass(j, i));
     if (j->o->latents_out) KN_TRY(write_latents(j));
     j->sec[1] = kn_now_sec() - start;
     return KN_OK;

@@ -5,8 +5,10 @@
 #include "dit/config.h"
 #include "pipeline/checkpoint.h"
 #include "pipeline/geometry.h"
+#include "pipeline/highres.h"
 #include "pipeline/model_folder.h"
 #include "pipeline/progress.h"
+#include "vae/vae_stream.h"
 
 enum { KN_PROMPT, KN_NEGATIVE, KN_PROMPTS };
 
@@ -16,17 +18,22 @@ typedef struct kn_job {
     void *user;
     kn_model_folder folder;
     kn_dit_config dit;
-    kn_geometry geo;
+    kn_pass pass[KN_PASSES_MAX]; /* base pass, then refine stages */
+    int passes;
+    kn_geometry geo;  /* of the last pass: what is decoded and written */
     kn_dev *dev;
     kn_job_identity id;
     char *checkpoint; /* its path */
-    bool denoised;    /* a checkpoint holds the finished latents, or --latents-in gives them */
-    bool resumed;
-    bool guided;      /* two network calls a step */
+    int first;        /* pass to run first; = passes: the finished latents are there */
+    bool resumed;     /* the latents of pass `first - 1`, or the state of `first`, are in the checkpoint */
+    bool midway;      /* the latter */
+    bool guided;      /* a pass evaluates the network for the negative prompt too */
     size_t budget_bytes; /* device memory that may be used; 0 = not known */
     float *embeds[KN_PROMPTS]; /* host [T, text_dim]; the second only when guided */
-    float *latents;   /* host [C,F,H,W], clean, normalised as the transformer sees them */
-    double sec[3];    /* text, denoise, decode */
+    float *latents;   /* host [C,F,H,W], normalised as the transformer sees them: result of a pass, or what
+                         the next one starts from */
+    double sec[3];    /* text, all passes, decode */
+    double pass_sec[KN_PASSES_MAX];
 } kn_job;
 
 /* One line for the listener. */
@@ -34,15 +41,26 @@ void kn_job_note(kn_job *j, const char *fmt, ...) KN_PRINTF(2, 3);
 
 /* Prompt and negative prompt to j->embeds (or from --embeds-in); writes --embeds-out. */
 KN_CHECKED kn_status kn_job_text(kn_job *j);
-/* Noise to j->latents through the sampler, with checkpoints; or from --latents-in. Writes --latents-out. */
+/* Noise to j->latents through all passes, with checkpoints; or from --latents-in. Writes --latents-out. */
 KN_CHECKED kn_status kn_job_denoise(kn_job *j);
+/* The result of pass - 1 in j->latents, enlarged to the size of `pass`. */
+KN_CHECKED kn_status kn_job_upscale(kn_job *j, int pass);
 /* j->latents to video, PNG frames and contact sheet; writes the sidecar. */
 KN_CHECKED kn_status kn_job_decode(kn_job *j);
 
 /* The same allocations as the phase makes, on a measure device: its peak is the phase's. */
-KN_CHECKED kn_status kn_job_text_measure(kn_job *j, kn_dev *measure);
-KN_CHECKED kn_status kn_job_denoise_measure(kn_job *j, kn_dev *measure);
-KN_CHECKED kn_status kn_job_decode_measure(kn_job *j, kn_dev *measure);
+KN_CHECKED kn_status kn_job_text_measure(kn_job *j, int pass, kn_dev *measure);
+KN_CHECKED kn_status kn_job_upscale_measure(kn_job *j, int pass, kn_dev *measure);
+KN_CHECKED kn_status kn_job_denoise_measure(kn_job *j, int pass, kn_dev *measure);
+KN_CHECKED kn_status kn_job_decode_measure(kn_job *j, int pass, kn_dev *measure);
+
+/* How the VAE's frames of that size are cut, by --vae-tile or the budget. */
+kn_vae_stream_params kn_job_vae_params(const kn_job *j, const kn_vae *vae, kn_vae_side side, const kn_geometry *g,
+                                       size_t budget_bytes);
+/* Counts what a stream would take on vae's device, a measure device. */
+KN_CHECKED kn_status kn_job_vae_measure(const kn_vae *vae, kn_vae_side side, const kn_vae_stream_params *p);
+/* The folder's VAE on dev; KN_ERR_MODEL when its latents are not the transformer's. */
+KN_CHECKED kn_status kn_job_vae_open(const kn_job *j, kn_dev *dev, bool encode, kn_vae **out);
 
 /* A float tensor of known shape from a safetensors file, converted to f32; caller frees with kn_free. */
 KN_CHECKED kn_status kn_job_read_tensor(const char *path, const char *name, int rank, const int64_t *dims, float **out);

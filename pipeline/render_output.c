@@ -31,12 +31,12 @@ static void rational_fps(double fps, int *num, int *den)
     }
 }
 
-void kn_output_video_params(const kn_options *o, kn_video_writer_params *p)
+void kn_output_video_params(const kn_options *o, const kn_geometry *g, kn_video_writer_params *p)
 {
     p->path = o->output;
     p->codec = o->codec;
-    p->width_px = (int)o->width_px;
-    p->height_px = (int)o->height_px;
+    p->width_px = (int)g->out_width_px;
+    p->height_px = (int)g->out_height_px;
     rational_fps(o->fps, &p->fps_num, &p->fps_den);
     p->quality = o->crf < 0 ? KN_VIDEO_QUALITY_DEFAULT : o->crf;
     p->preset = o->encoder_preset;
@@ -60,7 +60,7 @@ static kn_status open_video(const kn_job *j, kn_output *x)
 {
     if (!j->o->output) return KN_OK;
     kn_video_writer_params p = kn_video_writer_defaults();
-    kn_output_video_params(j->o, &p);
+    kn_output_video_params(j->o, &j->geo, &p);
     const char *metadata[] = {"title", j->o->prompt ? j->o->prompt : "", "comment", x->settings, NULL};
     p.metadata = metadata;
     return kn_video_writer_open(&p, &x->video);
@@ -69,7 +69,7 @@ static kn_status open_video(const kn_job *j, kn_output *x)
 kn_status kn_output_open(const kn_job *j, kn_output *out)
 {
     const kn_options *o = j->o;
-    int width = (int)o->width_px, height = (int)o->height_px;
+    int width = (int)j->geo.out_width_px, height = (int)j->geo.out_height_px;
     *out = (kn_output){.job = j};
     kn_status st = KN_OK;
     KN_TRY_GOTO(settings_text(j, &out->settings));
@@ -89,8 +89,8 @@ static kn_status put_frame(kn_output *x)
     if (x->video) KN_TRY(kn_video_writer_put(x->video, x->frame));
     if (x->sheet) KN_TRY(kn_contact_sheet_add(x->sheet, x->frame));
     if (o->frames_dir)
-        KN_TRY(kn_frames_write(o->frames_dir, x->count, x->frame, (int)o->width_px, (int)o->height_px,
-                               (int)o->frames_depth, text));
+        KN_TRY(kn_frames_write(o->frames_dir, x->count, x->frame, (int)x->job->geo.out_width_px,
+                               (int)x->job->geo.out_height_px, (int)o->frames_depth, text));
     x->count++;
     return KN_OK;
 }
@@ -110,6 +110,16 @@ kn_status kn_output_frames(kn_output *x, const float *frames, int64_t count)
     return KN_OK;
 }
 
+static json_t *pass_json(const kn_job *j, int i)
+{
+    const kn_pass *p = &j->pass[i];
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:b, s:[i, i], s:f, s:b, s:i, s:f}", "name", p->name, "width_px",
+                     (json_int_t)p->geo.width_px, "height_px", (json_int_t)p->geo.height_px, "tokens",
+                     (json_int_t)p->geo.tokens, "steps", (json_int_t)p->steps, "strength", p->strength, "shift", p->shift,
+                     "guidance", p->guidance, "windowed", p->windowed, "window_tok", p->window[1], p->window[0],
+                     "temperature", p->temperature, "override", p->dual, "refresh", p->refresh, "seconds", j->pass_sec[i]);
+}
+
 /* Everything about the run, for people and scripts; unlike the settings inside the video it may hold
  * times and paths. */
 static kn_status write_sidecar(const kn_output *x)
@@ -117,13 +127,15 @@ static kn_status write_sidecar(const kn_output *x)
     const kn_job *j = x->job;
     char *path;
     KN_TRY(kn_asprintf(&path, "%s.json", j->o->output));
-    json_t *o = json_pack("{s:s, s:s, s:o*, s:{s:s, s:s}, s:{s:I, s:I, s:I, s:I}, s:{s:f, s:f, s:f}}", "kinora",
+    json_t *passes = json_array();
+    for (int i = 0; i < j->passes; i++) json_array_append_new(passes, pass_json(j, i));
+    json_t *o = json_pack("{s:s, s:s, s:o*, s:{s:s, s:s}, s:{s:I, s:I, s:I, s:I}, s:o*, s:{s:f, s:f, s:f}}", "kinora",
                           KN_VERSION, "job", j->id.fingerprint, "options", kn_options_json(j->o, 0), "made_with", "device",
                           kn_dev_describe(j->dev), "encoder", kn_video_writer_text(x->video), "geometry",
                           "rendered_width_px", (json_int_t)j->geo.width_px, "rendered_height_px",
                           (json_int_t)j->geo.height_px, "latent_frames", (json_int_t)j->geo.frames_lat, "tokens",
-                          (json_int_t)j->geo.tokens, "seconds", "text", j->sec[0], "denoise", j->sec[1], "decode",
-                          j->sec[2]);
+                          (json_int_t)j->geo.tokens, "passes", passes, "seconds", "text", j->sec[0], "denoise", j->sec[1],
+                          "decode", j->sec[2]);
     kn_status st = o ? kn_json_write(path, o) : kn_fail(KN_ERR_NOMEM, "out of memory: sidecar");
     json_decref(o);
     kn_free(path);

@@ -22,7 +22,7 @@ typedef struct kn_output {
 } kn_output;
 
 /* Writer parameters that follow from options: path, codec, quality, rate, size. Strings are borrowed. */
-void kn_output_video_params(const kn_options *o, kn_video_writer_params *p);
+void kn_output_video_params(const kn_options *o, const kn_geometry *g, kn_video_writer_params *p);
 
 KN_CHECKED kn_status kn_output_open(const kn_job *j, kn_output *out);
 KN_CHECKED kn_status kn_output_frames(kn_output *x, const float *frames, int64_t count);

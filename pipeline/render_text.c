@@ -120,8 +120,9 @@ done:
 }
 
 /* The longest prompt is the largest. */
-kn_status kn_job_text_measure(kn_job *j, kn_dev *measure)
+kn_status kn_job_text_measure(kn_job *j, int pass, kn_dev *measure)
 {
+    (void)pass;
     encoder e = {.job = j, .dev = measure};
     kn_tensor embeds;
     kn_status st = open_encoder(&e);

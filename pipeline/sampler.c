@@ -1,13 +1,79 @@
 #include "pipeline/sampler.h"
 
-static kn_status network(const kn_sampler *s, const kn_dit_context *context, double timestep, kn_tensor velocity)
+enum { PROMPT, NEGATIVE };
+
+static bool overridden(const kn_sampler *s, int which)
 {
-    kn_dit_args args = {.context = context,
+    return s->dual && (which == PROMPT || s->dual->negative_too);
+}
+
+static kn_dit_args args_of(const kn_sampler *s, int which)
+{
+    kn_dit_args args = {.context = which == PROMPT ? s->prompt : s->negative,
                         .rope = s->rope,
                         .latents = s->latents,
-                        .timestep = timestep,
-                        .velocity = velocity,
-                        .scratch = s->scratch};
+                        .velocity = which == PROMPT ? s->velocity : s->velocity_negative,
+                        .scratch = s->scratch,
+                        .plan = s->plan,
+                        .softmax_scale = s->softmax_scale};
+    if (overridden(s, which)) {
+        args.cross = KN_DIT_CROSS_USE;
+        args.contexts = s->dual->contexts[which];
+    }
+    return args;
+}
+
+static kn_dit_args full_args_of(const kn_sampler *s, int which)
+{
+    kn_dit_args args = args_of(s, which);
+    args.plan = NULL;
+    args.cross = KN_DIT_CROSS_STORE;
+    args.contexts_only = true;
+    return args;
+}
+
+kn_dit_args kn_sampler_args(const kn_sampler *s)
+{
+    /* a pass whose negative prompt keeps its own contexts needs the larger scratch of the two */
+    kn_dit_args args = args_of(s, PROMPT);
+    if (s->dual && !s->dual->negative_too) args.cross = KN_DIT_CROSS_OWN;
+    return args;
+}
+
+kn_dit_args kn_sampler_full_args(const kn_sampler *s)
+{
+    return full_args_of(s, PROMPT);
+}
+
+/* ---- one step ---------------------------------------------------------------------------------*/
+
+/* Steps since the full branch last ran. */
+static int age(const kn_sampler *s, int i)
+{
+    return (i - s->schedule->begin) % s->dual->refresh;
+}
+
+static kn_status refresh_contexts(const kn_sampler *s, int which, const kn_tensor *latents, int i)
+{
+    kn_dit_args args = full_args_of(s, which);
+    args.latents = *latents;
+    args.timestep = s->schedule->timestep[i];
+    return kn_dit_forward(s->dit, &args);
+}
+
+/* The contexts of a run that goes on between two refreshes. */
+static kn_status restore_contexts(const kn_sampler *s, int i)
+{
+    int refreshed = i - age(s, i);
+    KN_TRY(refresh_contexts(s, PROMPT, &s->dual->latents, refreshed));
+    return s->negative && s->dual->negative_too ? refresh_contexts(s, NEGATIVE, &s->dual->latents, refreshed) : KN_OK;
+}
+
+static kn_status network(const kn_sampler *s, int which, int i)
+{
+    if (overridden(s, which) && age(s, i) == 0) KN_TRY(refresh_contexts(s, which, &s->latents, i));
+    kn_dit_args args = args_of(s, which);
+    args.timestep = s->schedule->timestep[i];
     return kn_dit_forward(s->dit, &args);
 }
 
@@ -17,22 +83,23 @@ static kn_status check_finite(const kn_sampler *s, int done)
     kn_dev *d = kn_arena_dev(s->scratch);
     KN_TRY(kn_stats(d, &s->latents, &stats));
     if (stats.nonfinite == 0) return KN_OK;
-    return kn_fail(KN_ERR_NUMERIC, "denoise step %d of %d: %lld of %lld latent values are NaN or infinite", done,
+    return kn_fail(KN_ERR_NUMERIC, "%s step %d of %d: %lld of %lld latent values are NaN or infinite", s->name, done,
                    s->schedule->steps, (long long)stats.nonfinite, (long long)kn_tensor_count(&s->latents));
 }
 
 kn_status kn_sampler_run(const kn_sampler *s, kn_event_fn *fn, void *user)
 {
     kn_dev *d = kn_arena_dev(s->scratch);
-    int steps = s->schedule->steps, begin = s->schedule->begin;
+    int steps = s->schedule->steps, begin = s->schedule->begin, first = kn_solver_index(s->solver);
     float g = (float)s->guidance;
     kn_stage stage;
-    kn_stage_begin(&stage, fn, user, "denoise", "steps", kn_solver_index(s->solver) - begin, steps - begin);
-    for (int i = kn_solver_index(s->solver); i < steps; i = kn_solver_index(s->solver)) {
-        double t = s->schedule->timestep[i];
-        KN_TRY(network(s, s->prompt, t, s->velocity));
+    kn_stage_begin(&stage, fn, user, s->name, "steps", first - begin, steps - begin);
+    if (s->dual && first < steps && age(s, first) > 0) KN_TRY(restore_contexts(s, first));
+    for (int i = first; i < steps; i = kn_solver_index(s->solver)) {
+        if (s->dual && s->dual->refresh > 1 && age(s, i) == 0) KN_TRY(kn_copy(d, &s->latents, &s->dual->latents));
+        KN_TRY(network(s, PROMPT, i));
         if (s->negative) {
-            KN_TRY(network(s, s->negative, t, s->velocity_negative));
+            KN_TRY(network(s, NEGATIVE, i));
             KN_TRY(kn_axpby(d, g, &s->velocity, 1 - g, &s->velocity_negative, &s->velocity));
         }
         KN_TRY(kn_solver_step(s->solver, &s->velocity, &s->latents));

@@ -1,0 +1,59 @@
+/* pipeline/highres.h - the passes of a render: one at the model's own size, then any number above it.
+ *
+ * Purpose   A model repeats objects and loses the composition when it is asked for more than it was
+ *           trained on. So a first pass makes the clip at --size; each refine stage enlarges the result,
+ *           adds noise again up to a part of the schedule, and denoises with self-attention that sees no
+ *           more tokens than the base pass has ("inward sliding window"), at a matching softmax
+ *           temperature; a second branch with dense self-attention can supply the cross-attention
+ *           (pipeline/sampler.h). No weights change. This file turns the options into a list of passes;
+ *           every pass runs through the same code.
+ * Formulas  window     2 floor(n / 2) + 1 tokens on an axis where the base pass has n
+ *           scale      sqrt(log(2 n) / log(n)) / sqrt(D), n tokens in a frame of the base pass
+ *           noise      x = (1 - s) z + s noise, s = sigma of the first step that is run; the noise goes
+ *                      on in the stream of the seed where the pass before ended, as one
+ *                      torch.Generator handed from pipeline to pipeline does
+ * Errors    KN_ERR_ARG names the option.
+ * Source    FreeSwim (github.com/WillWu111/FreeSwim) inference.py, nocache/attention_processor_.py: all of
+ *           the above with 832x480 written into the code; diffusers pipeline_wan_video2video.py.
+ */
+#ifndef KN_PIPELINE_HIGHRES_H
+#define KN_PIPELINE_HIGHRES_H
+
+#include "attention/plan.h"
+#include "dit/dit.h"
+#include "pipeline/geometry.h"
+#include "pipeline/options.h"
+#include "pipeline/schedule.h"
+
+enum { KN_PASSES_MAX = 5 };
+
+typedef struct kn_pass {
+    char name[24];    /* in events and messages: "denoise", "refine 1", ... */
+    char upscale[24]; /* what comes before it: "", "upscale 1", ... */
+    kn_geometry geo;
+    int64_t steps;    /* of the whole schedule */
+    double strength, shift, guidance;
+    bool windowed;
+    int window[2];      /* h, w in tokens */
+    double temperature; /* factor on 1/sqrt(D) */
+    bool dual;          /* the second branch supplies the cross-attention */
+    bool dual_negative; /* of the negative prompt's evaluation too */
+    int refresh;
+} kn_pass;
+
+/* o: resolved. passes[0] is the base pass. */
+KN_CHECKED kn_status kn_passes_build(const kn_options *o, const kn_dit_config *dit, kn_pass passes[KN_PASSES_MAX],
+                                     int *count);
+KN_CHECKED kn_status kn_pass_schedule(const kn_options *o, const kn_pass *pass, kn_schedule *out);
+
+/* Self-attention of one pass. Dense: all zero. */
+typedef struct kn_pass_attention {
+    kn_attn_plan *plan;
+    int32_t *order; /* token order of the plan, for kn_dit_rope_open */
+    int tile[3];    /* t, h, w: chosen by counted work */
+} kn_pass_attention;
+
+KN_CHECKED kn_status kn_pass_attention_build(const kn_pass *pass, const kn_dit_config *dit, kn_pass_attention *out);
+void kn_pass_attention_free(kn_pass_attention *a);
+
+#endif

@@ -1,0 +1,116 @@
+#include "pipeline/resize.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "io/memory.h"
+
+static const double PI = 3.14159265358979323846;
+
+enum { MAX_TAPS = 6 };
+
+/* What one output coordinate takes of the input. */
+typedef struct taps {
+    int64_t first;
+    int count;
+    float weight[MAX_TAPS];
+} taps;
+
+struct kn_resize {
+    kn_resize_params params;
+    taps *x, *y;
+    float *rows; /* input rows, resized across: [from_height, to_width, channels] */
+};
+
+static double sinc(double x)
+{
+    return x == 0 ? 1 : sin(PI * x) / (PI * x);
+}
+
+static double weight_of(kn_resize_filter filter, double distance)
+{
+    double x = fabs(distance);
+    if (filter == KN_RESIZE_BILINEAR) return x < 1 ? 1 - x : 0;
+    return x < 3 ? sinc(x) * sinc(x / 3) : 0;
+}
+
+static taps taps_of(kn_resize_filter filter, double at, int64_t length)
+{
+    int64_t radius = filter == KN_RESIZE_BILINEAR ? 1 : 3;
+    at = fmin(fmax(at, filter == KN_RESIZE_BILINEAR ? 0 : -0.5), (double)length - (filter == KN_RESIZE_BILINEAR ? 1 : 0.5));
+    int64_t lo = (int64_t)floor(at) - radius + 1, hi = lo + 2 * radius;
+    taps t = {.first = lo < 0 ? 0 : lo};
+    double sum = 0, weight[MAX_TAPS];
+    for (int64_t i = t.first; i < hi && i < length; i++) sum += weight[t.count++] = weight_of(filter, at - (double)i);
+    for (int i = 0; i < t.count; i++) t.weight[i] = (float)(weight[i] / sum);
+    return t;
+}
+
+static kn_status build_axis(const kn_resize_params *p, double step, int64_t from, int64_t to, taps **out)
+{
+    KN_TRY(kn_alloc_array((size_t)to, sizeof **out, (void **)out));
+    for (int64_t i = 0; i < to; i++) (*out)[i] = taps_of(p->filter, ((double)i + 0.5) * step - 0.5, from);
+    return KN_OK;
+}
+
+kn_status kn_resize_build(const kn_resize_params *params, kn_resize **out)
+{
+    *out = NULL;
+    const kn_resize_params *p = params;
+    if (!(p->step_x > 0 && p->step_x <= 1 && p->step_y > 0 && p->step_y <= 1) || p->from_width < 1 ||
+        p->from_height < 1 || p->to_width < 1 || p->to_height < 1 || p->channels < 1)
+        return kn_fail(KN_ERR_ARG, "resize %lld x %lld to %lld x %lld: expected a size at least as large",
+                       (long long)p->from_width, (long long)p->from_height, (long long)p->to_width, (long long)p->to_height);
+    kn_status st = KN_OK;
+    kn_resize *r = NULL;
+    KN_TRY_GOTO(kn_alloc_zero(sizeof *r, (void **)&r));
+    r->params = *p;
+    KN_TRY_GOTO(build_axis(p, p->step_x, p->from_width, p->to_width, &r->x));
+    KN_TRY_GOTO(build_axis(p, p->step_y, p->from_height, p->to_height, &r->y));
+    KN_TRY_GOTO(kn_alloc_array((size_t)(p->from_height * p->to_width * p->channels), sizeof *r->rows, (void **)&r->rows));
+    *out = r;
+    r = NULL;
+done:
+    kn_resize_free(&r);
+    return st;
+}
+
+void kn_resize_free(kn_resize **r)
+{
+    if (!*r) return;
+    kn_free((*r)->x);
+    kn_free((*r)->y);
+    kn_free((*r)->rows);
+    kn_free(*r);
+    *r = NULL;
+}
+
+/* One input row across. */
+static void run_row(const kn_resize *r, const float *from, float *to)
+{
+    int channels = r->params.channels;
+    for (int64_t x = 0; x < r->params.to_width; x++) {
+        const taps *t = &r->x[x];
+        for (int c = 0; c < channels; c++) {
+            float sum = 0;
+            for (int i = 0; i < t->count; i++) sum += t->weight[i] * from[(t->first + i) * channels + c];
+            to[x * channels + c] = sum;
+        }
+    }
+}
+
+void kn_resize_run(kn_resize *r, const float *from, float *to)
+{
+    const kn_resize_params *p = &r->params;
+    int64_t row = p->to_width * p->channels;
+    for (int64_t y = 0; y < p->from_height; y++) run_row(r, from + y * p->from_width * p->channels, r->rows + y * row);
+    for (int64_t y = 0; y < p->to_height; y++) {
+        const taps *t = &r->y[y];
+        float *out = to + y * row;
+        memset(out, 0, (size_t)row * sizeof *out);
+        for (int i = 0; i < t->count; i++) {
+            const float *in = r->rows + (t->first + i) * row;
+            for (int64_t k = 0; k < row; k++) out[k] += t->weight[i] * in[k];
+        }
+    }
+}

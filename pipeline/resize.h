@@ -1,0 +1,36 @@
+/* pipeline/resize.h - enlarging pictures.
+ *
+ * Purpose   Separable resampling of one picture: between the stages of a high-resolution render, frames
+ *           (three channels) or latent planes (one).
+ * Filters   bilinear  two taps; cv2.resize INTER_LINEAR, torch interpolate(align_corners=False)
+ *           lanczos   windowed sinc of radius 3, taps outside the picture dropped and the rest brought
+ *                     back to sum 1; Pillow's LANCZOS when enlarging
+ * Units     Output pixel x takes the input at (x + 0.5) step - 0.5; positions beyond the input's edge
+ *           take the edge (frames are padded to the latent grid at the right and bottom).
+ * Shapes    [height, width, channels] f32, host memory, rows dense.
+ * Errors    KN_ERR_ARG (a step over 1: this does not make pictures smaller), KN_ERR_NOMEM.
+ * Threads   A built resizer is used by one thread at a time.
+ */
+#ifndef KN_PIPELINE_RESIZE_H
+#define KN_PIPELINE_RESIZE_H
+
+#include <stdint.h>
+
+#include "io/status.h"
+
+typedef enum kn_resize_filter { KN_RESIZE_BILINEAR, KN_RESIZE_LANCZOS } kn_resize_filter;
+
+typedef struct kn_resize_params {
+    kn_resize_filter filter;
+    int64_t from_width, from_height, to_width, to_height;
+    double step_x, step_y; /* input pixels per output pixel, in (0, 1] */
+    int channels;
+} kn_resize_params;
+
+typedef struct kn_resize kn_resize;
+
+KN_CHECKED kn_status kn_resize_build(const kn_resize_params *params, kn_resize **out);
+void kn_resize_free(kn_resize **r);
+void kn_resize_run(kn_resize *r, const float *from, float *to);
+
+#endif
