@@ -107,8 +107,8 @@ static kn_status check_params(const kn_vae_config *c, const kn_vae_stream_params
     if (t->rows < 1 || t->cols < 1 || t->rows > p->height_lat || t->cols > p->width_lat)
         return kn_fail(KN_ERR_ARG, "VAE: %d x %d tiles of %" PRId64 " x %" PRId64 " latents",
                        t->rows, t->cols, p->height_lat, p->width_lat);
-    if (tiled(t) && (t->split < 1 || t->split >= c->levels))
-        return kn_fail(KN_ERR_ARG, "VAE: tiles from level %d: expected 1 to %d", t->split,
+    if (tiled(t) && (t->split < 0 || t->split >= c->levels))
+        return kn_fail(KN_ERR_ARG, "VAE: tiles from level %d: expected 0 to %d", t->split,
                        c->levels - 1);
     return KN_OK;
 }
@@ -461,7 +461,8 @@ static kn_status plan(const kn_vae *m, kn_vae_side side, const kn_vae_stream_par
     const kn_vae_config *c = kn_vae_get_config(m);
     KN_TRY(check_params(c, params));
     if (params->tiling.rows) {
-        KN_TRY(measure(m, side, params, &params->tiling, z, &out->overlap_lat));
+        if (out->tiling.split == 0) out->tiling.split = side == KN_VAE_DECODE ? c->levels - 1 : 1;
+        KN_TRY(measure(m, side, params, &out->tiling, z, &out->overlap_lat));
     } else {
         choice best;
         KN_TRY(choose(m, side, params, &best));

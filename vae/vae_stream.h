@@ -24,7 +24,8 @@
 /* How frames are cut. rows = cols = 1: not at all. */
 typedef struct kn_vae_tiling {
     int rows, cols;
-    int split; /* decode: first level in tiles; encode: number of levels in tiles */
+    int split; /* decode: first level in tiles; encode: number of levels in tiles. 0: only the one at
+                  the pixel end, whose tiles overlap least */
 } kn_vae_tiling;
 
 typedef struct kn_vae_stream_params {

@@ -167,7 +167,7 @@ static void check_tiles(kn_dev_kind kind, const char *model, int64_t F, int64_t 
     for (int side = 0; side < KN_VAE_SIDES; side++) {
         kn_vae_stream_params p = params_of(&c, 1);
         float *whole = run(&c, side, &p, NULL);
-        for (int split = 1; split < levels; split++)
+        for (int split = 0; split < levels; split++)
             for (int host = 0; host < 2; host++) {
                 kn_vae_stream_plan plan;
                 p.tiling = (kn_vae_tiling){rows, cols, split};
@@ -307,7 +307,7 @@ static void wrong_calls_are_refused(void **state)
     expect_fail(kn_vae_stream_open(c.m, KN_VAE_DECODE, &bad, &s), KN_ERR_ARG, "decoder", "0 x 3");
     bad = p;
     bad.tiling = (kn_vae_tiling){2, 2, 3};
-    expect_fail(kn_vae_stream_open(c.m, KN_VAE_ENCODE, &bad, &s), KN_ERR_ARG, "level 3", "1 to 2");
+    expect_fail(kn_vae_stream_open(c.m, KN_VAE_ENCODE, &bad, &s), KN_ERR_ARG, "level 3", "0 to 2");
     bad.tiling = (kn_vae_tiling){4, 1, 1};
     expect_fail(kn_vae_stream_open(c.m, KN_VAE_ENCODE, &bad, &s), KN_ERR_ARG, "4 x 1 tiles");
     expect_ok(kn_vae_stream_open(c.m, KN_VAE_DECODE, &p, &s));
