@@ -113,7 +113,8 @@ kn_status kn_cpu_open_sizes(kn_dev *d, const kn_dev_params *params)
     cpu->kernels = kernels_of(d->isa);
     /* A device that is held to an instruction set runs own kernels only: oneDNN would use the best. */
     if (params->isa_mask == 0 || d->isa == 3)
-        KN_TRY(kn_dnnl_open(d->threads, KN_CPU_SCRATCH_FLOATS * sizeof(float), &cpu->dnnl));
+        KN_TRY(kn_dnnl_open(d->threads, KN_CPU_SCRATCH_FLOATS / 2 * sizeof(float) - 64,
+                            &cpu->dnnl));
     return KN_OK;
 }
 

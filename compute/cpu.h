@@ -77,8 +77,8 @@ typedef struct kn_cpu {
 
 /* What kn_weight.impl points to, for linear and conv. */
 typedef struct kn_cpu_weight {
-    float *data;        /* packed: own panels, or for linear by oneDNN blocks of KN_CPU_COLUMNS columns */
-    size_t block_bytes; /* oneDNN: of one full block of columns */
+    float *data;        /* own panels, or for linear by oneDNN blocks of KN_CPU_COLUMNS columns */
+    size_t block_bytes; /* oneDNN: from block to block; 0: own panels */
 } kn_cpu_weight;
 
 enum { KN_CPU_COLUMNS = 512 };

@@ -78,8 +78,8 @@ static kn_status describe(kn_dnnl *d, const kn_dnnl_shape *s, kn_md_ref packed, 
     KN_DNNL(dnnl_primitive_attr_create(&attr), "attributes");
     /* The library's own scratch memory belongs to the thread that made the primitive. */
     KN_DNNL(dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user), "scratchpad mode");
-    KN_DNNL(kn_md_strided(&md[X], 2, (dnnl_dims_t){s->rows, s->K}, (dnnl_dims_t){s->x_pitch, 1}), "x");
-    KN_DNNL(kn_md_strided(&md[OUT], 2, (dnnl_dims_t){s->rows, s->N}, (dnnl_dims_t){s->out_pitch, 1}),
+    KN_DNNL(kn_md_strided(&md[X], 2, (dnnl_dims_t){s->rows, s->K}, (dnnl_dims_t){s->K, 1}), "x");
+    KN_DNNL(kn_md_strided(&md[OUT], 2, (dnnl_dims_t){s->rows, s->N}, (dnnl_dims_t){s->N, 1}),
             "out");
     if (packed) KN_DNNL(kn_md_copy(&md[W], packed), "weight");
     else KN_DNNL(kn_md_any(&md[W], 2, (dnnl_dims_t){s->K, s->N}), "weight");
@@ -106,16 +106,18 @@ static bool block_product(dnnl_primitive_desc_t pd)
     return strncmp(name, "brg", 3) == 0;
 }
 
-/* Layout of a packed weight: what a block of common size likes. */
-static kn_status packed_layout(kn_dnnl *d, int64_t K, int64_t N, kn_md *out)
+/* Layout of a packed weight: what a block of common size likes. (In 2.6.3 it depends on N only.) */
+static kn_status packed_layout(kn_dnnl *d, int64_t K, int64_t N, kn_md *out, bool *usable)
 {
+    *usable = false;
     kn_md md[ARGS];
     dnnl_primitive_desc_t pd = NULL;
-    kn_dnnl_shape s = {.rows = 64, .K = K, .N = N, .x_pitch = K, .out_pitch = N};
+    kn_dnnl_shape s = {.rows = 64, .K = K, .N = N};
     kn_status st = describe(d, &s, NULL, md, &pd);
     if (st == KN_OK)
         st = check_dnnl(kn_md_copy(out, dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0)),
                         "weight layout");
+    if (st == KN_OK) *usable = block_product(pd);
     free_descs(md, pd);
     return st;
 }
@@ -152,7 +154,7 @@ kn_status kn_dnnl_open(int threads, size_t scratch_bytes, kn_dnnl **out)
     if (st == KN_OK) {
         find_runtime(d);
         int before = enter_one_thread(d);
-        kn_dnnl_shape s = {.rows = 64, .K = 256, .N = 256, .x_pitch = 256, .out_pitch = 256};
+        kn_dnnl_shape s = {.rows = 64, .K = 256, .N = 256};
         st = describe(d, &s, NULL, md, &pd);
         usable = st == KN_OK && block_product(pd);
         free_descs(md, pd);
@@ -196,9 +198,10 @@ kn_status kn_dnnl_weight_bytes(kn_dnnl *d, int64_t K, int64_t N, size_t *bytes)
     kn_md layout;
     memset(&layout, 0, sizeof layout);
     int before = enter_one_thread(d);
-    kn_status st = packed_layout(d, K, N, &layout);
+    bool usable;
+    kn_status st = packed_layout(d, K, N, &layout, &usable);
     leave_one_thread(d, before);
-    *bytes = st == KN_OK ? dnnl_memory_desc_get_size(kn_md_of(&layout)) : 0;
+    *bytes = usable ? dnnl_memory_desc_get_size(kn_md_of(&layout)) : 0;
     kn_md_free(&layout);
     return st;
 }
@@ -213,7 +216,8 @@ kn_status kn_dnnl_pack(kn_dnnl *d, int64_t K, int64_t N, const float *w, void *p
     dnnl_primitive_t reorder = NULL;
     dnnl_memory_t from = NULL, to = NULL;
     int before = enter_one_thread(d);
-    KN_TRY_GOTO(packed_layout(d, K, N, &layout));
+    bool usable;
+    KN_TRY_GOTO(packed_layout(d, K, N, &layout, &usable));
     KN_DNNL(kn_md_strided(&plain, 2, (dnnl_dims_t){K, N}, (dnnl_dims_t){1, K}), "plain weight");
     KN_DNNL(dnnl_reorder_primitive_desc_create(&pd, kn_md_of(&plain), d->engine, kn_md_of(&layout),
                                                d->engine, NULL), "reorder");
@@ -244,9 +248,10 @@ static kn_status make_product(kn_dnnl *d, const kn_dnnl_shape *shape, kn_dnnl_pr
     dnnl_primitive_desc_t pd = NULL;
     void *memory;
     int before = enter_one_thread(d);
+    bool usable;
     p->owner = d;
     p->shape = *shape;
-    KN_TRY_GOTO(packed_layout(d, shape->K, shape->N, &layout));
+    KN_TRY_GOTO(packed_layout(d, shape->K, shape->N, &layout, &usable));
     KN_TRY_GOTO(describe(d, shape, kn_md_of(&layout), p->md, &pd));
     KN_DNNL(kn_md_copy(&p->md[SCRATCH], dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0)),
             "scratchpad");

@@ -19,20 +19,22 @@
 typedef struct kn_dnnl kn_dnnl;
 typedef struct kn_dnnl_product kn_dnnl_product;
 
-/* scratch_bytes: per thread, what kn_dnnl_run will be given. *out stays NULL, with KN_OK, where oneDNN
+/* scratch_bytes: per thread, what kn_dnnl_run will be given at least. *out stays NULL, with KN_OK, where oneDNN
  * has no block product. */
 KN_CHECKED kn_status kn_dnnl_open(int threads, size_t scratch_bytes, kn_dnnl **out);
 void kn_dnnl_close(kn_dnnl **d);
 /* "oneDNN 2.6.3" */
 const char *kn_dnnl_version(const kn_dnnl *d);
 
-/* Bytes of a packed weight [K, N], and the packing from plain w[N, K] (any alignment of rows). */
+/* Bytes of a packed weight [K, N] (0: there is no block product for it), and the packing from plain
+ * w[N, K]. */
 KN_CHECKED kn_status kn_dnnl_weight_bytes(kn_dnnl *d, int64_t K, int64_t N, size_t *bytes);
 KN_CHECKED kn_status kn_dnnl_pack(kn_dnnl *d, int64_t K, int64_t N, const float *w, void *packed);
 
+/* x and out are dense: with rows further apart version 2 has no block product. */
 typedef struct kn_dnnl_shape {
-    int64_t rows, K, N, x_pitch, out_pitch; /* pitches in floats */
-    int64_t bias;                           /* 0 or 1 */
+    int64_t rows, K, N;
+    int64_t bias; /* 0 or 1 */
 } kn_dnnl_shape;
 
 /* The product for a shape, made on first use and kept with the last ones used; valid until

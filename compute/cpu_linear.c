@@ -24,14 +24,10 @@ typedef struct linear_job {
 } linear_job;
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
-static void run_dnnl(linear_job *j, int64_t begin, int64_t end, int64_t first, int64_t last)
+static void keep_error(linear_job *j, kn_status st)
 {
-    kn_dnnl_product *p = j->product[end - begin < j->rows_per_piece][last - first < j->columns_per_piece];
-    const char *w = (const char *)j->w->data + (size_t)(first / KN_CPU_COLUMNS) * j->w->block_bytes;
-    kn_status st = kn_dnnl_run(p, kn_workers_index(), kn_row(&j->x, begin), w,
-                               j->bias ? j->bias + first : NULL, (float *)kn_row(&j->out, begin) + first,
-                               kn_cpu_scratch(j->dev));
     if (st == KN_OK) return;
     pthread_mutex_lock(&j->lock);
     if (j->st == KN_OK) {
@@ -39,6 +35,36 @@ static void run_dnnl(linear_job *j, int64_t begin, int64_t end, int64_t first, i
         kn_error_copy(j->error, sizeof j->error); /* the record belongs to this thread */
     }
     pthread_mutex_unlock(&j->lock);
+}
+
+static bool dense(const kn_rows *r) { return r->pitch[0] == r->width * (int64_t)sizeof(float) || r->count == 1; }
+
+/* oneDNN reads and writes dense blocks: rows of x that lie apart are brought together first, and
+ * columns of a wider out are made in scratch. */
+static void run_dnnl(linear_job *j, int64_t begin, int64_t end, int64_t first, int64_t last)
+{
+    kn_dnnl_product *p = j->product[end - begin < j->rows_per_piece][last - first < j->columns_per_piece];
+    const char *w = (const char *)j->w->data + (size_t)(first / KN_CPU_COLUMNS) * j->w->block_bytes;
+    int64_t rows = end - begin, n = last - first, K = j->x.width;
+    float *scratch = kn_cpu_scratch(j->dev), *out = (float *)kn_row(&j->out, begin) + first;
+    const float *x = kn_row(&j->x, begin);
+    kn_row_run run = {.x = out, .out = out, .x_pitch = n, .rows = rows, .n = n,
+                      .out_pitch = j->out.pitch[j->out.axes - 1] / (int64_t)sizeof(float)};
+    if (!dense(&j->x) && rows > 1) {
+        for (int64_t r = 0; r < rows; r++)
+            memcpy(scratch + r * K, kn_row(&j->x, begin + r), (size_t)K * sizeof(float));
+        x = scratch;
+        scratch += rows * K;
+    }
+    bool apart = (n < j->out.width || !dense(&j->out)) && rows > 1;
+    if (apart) {
+        run.x = scratch;
+        scratch += rows * n;
+    }
+    scratch = (float *)(((uintptr_t)scratch + 63) & ~(uintptr_t)63);
+    keep_error(j, kn_dnnl_run(p, kn_workers_index(), x, w, j->bias ? j->bias + first : NULL,
+                              (float *)(uintptr_t)run.x, scratch));
+    if (apart || j->act != KN_ACT_NONE) kn_cpu_of(j->dev)->act(&run, j->act);
 }
 
 static void run_own(const linear_job *j, int64_t begin, int64_t end, int64_t first, int64_t last)
@@ -53,19 +79,10 @@ static void run_own(const linear_job *j, int64_t begin, int64_t end, int64_t fir
         .scratch = kn_cpu_scratch(j->dev),
     };
     kn_cpu_piece_run(&p);
-}
-
-/* Rows [begin, end), evenly spaced; columns [first, last). */
-static void run_piece(linear_job *j, int64_t begin, int64_t end, int64_t first, int64_t last)
-{
-    if (j->product[0][0]) run_dnnl(j, begin, end, first, last);
-    else run_own(j, begin, end, first, last);
     if (j->act == KN_ACT_NONE) return;
-    float *out = (float *)kn_row(&j->out, begin) + first;
-    int64_t pitch = j->out.pitch[j->out.axes - 1] / (int64_t)sizeof(float);
-    kn_row_run run = {.x = out, .out = out, .x_pitch = pitch, .out_pitch = pitch, .rows = end - begin,
-                      .n = last - first};
-    kn_cpu_of(j->dev)->act(&run, j->act);
+    kn_row_run run = {.x = p.out + first, .out = p.out + first, .x_pitch = p.out_pitch,
+                      .out_pitch = p.out_pitch, .rows = p.rows, .n = last - first};
+    p.kernels->act(&run, j->act);
 }
 
 static void linear_pieces(void *user, int64_t begin, int64_t end)
@@ -74,8 +91,10 @@ static void linear_pieces(void *user, int64_t begin, int64_t end)
     for (int64_t i = begin; i < end; i++) {
         int64_t row = i / j->column_pieces * j->rows_per_piece;
         int64_t first = i % j->column_pieces * j->columns_per_piece;
-        run_piece(j, row, least(row + j->rows_per_piece, j->out.count), first,
-                  least(first + j->columns_per_piece, j->out.width));
+        int64_t last_row = least(row + j->rows_per_piece, j->out.count);
+        int64_t last = least(first + j->columns_per_piece, j->out.width);
+        if (j->w->block_bytes) run_dnnl(j, row, last_row, first, last);
+        else run_own(j, row, last_row, first, last);
     }
 }
 
@@ -93,8 +112,6 @@ static kn_status get_products(linear_job *j, kn_dnnl *dnnl)
             s.rows = rows[r];
             s.N = columns[c];
             if (s.rows == 0 || s.N == 0) continue;
-            s.x_pitch = s.rows > 1 ? j->x.pitch[0] / (int64_t)sizeof(float) : s.K;
-            s.out_pitch = s.rows > 1 ? j->out.pitch[0] / (int64_t)sizeof(float) : s.N;
             KN_TRY(kn_dnnl_get(dnnl, &s, &j->product[r][c]));
         }
     /* fewer rows or columns than a full piece: they are the "last" kind */
@@ -108,15 +125,19 @@ static kn_status get_products(linear_job *j, kn_dnnl *dnnl)
 kn_status kn_cpu_linear(kn_dev *d, const kn_tensor *x, const kn_weight *w, const kn_tensor *bias,
                         kn_activation act, const kn_tensor *out)
 {
-    kn_dnnl *dnnl = ((kn_cpu *)d->impl)->dnnl;
-    linear_job j = {.dev = d, .lock = PTHREAD_MUTEX_INITIALIZER, .x = kn_rows_of(x), .out = kn_rows_of(out), .w = w->impl,
-                    .bias = bias ? bias->data : NULL, .act = act};
-    bool many = j.out.count > MANY_ROWS, even = j.x.axes == 1 && j.out.axes == 1;
-    j.rows_per_piece = !even ? 1 : many ? ROWS_OF_MANY : ROWS_OF_FEW;
+    linear_job j = {.dev = d, .lock = PTHREAD_MUTEX_INITIALIZER, .x = kn_rows_of(x),
+                    .out = kn_rows_of(out), .w = w->impl, .bias = bias ? bias->data : NULL, .act = act};
+    bool many = j.out.count > MANY_ROWS, dnnl = j.w->block_bytes > 0;
+    j.rows_per_piece = many ? ROWS_OF_MANY : ROWS_OF_FEW;
     j.columns_per_piece = dnnl || many ? KN_CPU_COLUMNS : COLUMNS_OF_FEW;
+    if (j.x.axes > 1 || j.out.axes > 1) /* unevenly spaced rows go one by one */
+        j.rows_per_piece = 1;
+    else if (dnnl && !dense(&j.x)) /* they and their results go through scratch: half of it */
+        j.rows_per_piece = most(1, least(j.rows_per_piece,
+                                         KN_CPU_SCRATCH_FLOATS / 2 / (j.x.width + KN_CPU_COLUMNS)));
     j.column_pieces = (j.out.width + j.columns_per_piece - 1) / j.columns_per_piece;
     int64_t row_pieces = (j.out.count + j.rows_per_piece - 1) / j.rows_per_piece;
-    if (dnnl) KN_TRY(get_products(&j, dnnl));
+    if (dnnl) KN_TRY(get_products(&j, ((kn_cpu *)d->impl)->dnnl));
     kn_parallel_for(d, row_pieces * j.column_pieces, 1, linear_pieces, &j);
     return j.st == KN_OK ? KN_OK : kn_fail(j.st, "linear: %s", j.error);
 }

@@ -15,27 +15,29 @@ static int64_t padded_columns(int64_t columns, int lanes)
     return n < columns ? n + kn_cpu_panel_width(columns, n, lanes) : n;
 }
 
-/* Bytes of a full block of columns and of the last, shorter one (0: there is none). */
-static kn_status block_bytes(kn_dnnl *dnnl, const kn_weight *w, size_t *full, size_t *last)
+/* Bytes of a full block of columns (of the only block, when there is no full one) and of all. 0 when
+ * own kernels are to run this weight. */
+static kn_status block_bytes(kn_dnnl *dnnl, const kn_weight *w, size_t *block, size_t *all)
 {
+    *block = *all = 0;
+    if (dnnl == NULL || w->kind != KN_WEIGHT_LINEAR) return KN_OK;
     int64_t columns = w->t.dim[0], rest = columns % KN_CPU_COLUMNS;
-    *full = *last = 0;
+    size_t full = 0, last = 0;
     if (columns >= KN_CPU_COLUMNS)
-        KN_TRY(kn_dnnl_weight_bytes(dnnl, w->t.dim[1], KN_CPU_COLUMNS, full));
-    if (rest) KN_TRY(kn_dnnl_weight_bytes(dnnl, w->t.dim[1], rest, last));
+        KN_TRY(kn_dnnl_weight_bytes(dnnl, w->t.dim[1], KN_CPU_COLUMNS, &full));
+    if (rest) KN_TRY(kn_dnnl_weight_bytes(dnnl, w->t.dim[1], rest, &last));
+    if ((columns >= KN_CPU_COLUMNS && full == 0) || (rest && last == 0)) return KN_OK;
+    *block = full ? full : last;
+    *all = (size_t)(columns / KN_CPU_COLUMNS) * full + last;
     return KN_OK;
 }
 
 kn_status kn_cpu_packed_bytes(const kn_cpu_kernels *k, kn_dnnl *dnnl, const kn_weight *w, size_t *bytes)
 {
-    int64_t columns = w->t.dim[0];
-    if (dnnl && w->kind == KN_WEIGHT_LINEAR) {
-        size_t full, last;
-        KN_TRY(block_bytes(dnnl, w, &full, &last));
-        *bytes = (size_t)(columns / KN_CPU_COLUMNS) * full + last;
-        return KN_OK;
-    }
-    int64_t depth = kn_tensor_count(&w->t) / columns;
+    size_t block;
+    KN_TRY(block_bytes(dnnl, w, &block, bytes));
+    if (block) return KN_OK;
+    int64_t columns = w->t.dim[0], depth = kn_tensor_count(&w->t) / columns;
     *bytes = (size_t)(padded_columns(columns, k->lanes) * depth) * sizeof(float);
     return KN_OK;
 }
@@ -70,9 +72,7 @@ static kn_status pack_blocks(const kn_cpu_kernels *k, kn_dnnl *dnnl, const kn_we
                              const kn_tensor *host, kn_cpu_weight *packed)
 {
     int64_t columns = w->t.dim[0], K = w->t.dim[1];
-    size_t last;
     void *memory = NULL;
-    KN_TRY(block_bytes(dnnl, w, &packed->block_bytes, &last));
     if (host->dtype != KN_F32) {
         int64_t rows = columns < KN_CPU_COLUMNS ? columns : KN_CPU_COLUMNS;
         KN_TRY(kn_alloc((size_t)(rows * K) * sizeof(float), &memory));
@@ -94,7 +94,9 @@ static kn_status pack_blocks(const kn_cpu_kernels *k, kn_dnnl *dnnl, const kn_we
 kn_status kn_cpu_pack(const kn_cpu_kernels *k, kn_dnnl *dnnl, const kn_weight *w, const kn_tensor *host,
                       kn_cpu_weight *packed)
 {
-    if (dnnl && w->kind == KN_WEIGHT_LINEAR) return pack_blocks(k, dnnl, w, host, packed);
+    size_t all;
+    KN_TRY(block_bytes(dnnl, w, &packed->block_bytes, &all));
+    if (packed->block_bytes) return pack_blocks(k, dnnl, w, host, packed);
     pack_panels(k, w, host, packed->data);
     return KN_OK;
 }
