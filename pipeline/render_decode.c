@@ -17,16 +17,13 @@ static kn_status on_frames(void *user, const float *frames, int64_t count)
 }
 
 /* 0 leaves the choice to the memory budget. */
-kn_vae_stream_params kn_job_vae_params(const kn_job *j, const kn_vae *vae, kn_vae_side side, const kn_geometry *g,
-                                       size_t budget_bytes)
+kn_vae_stream_params kn_job_vae_params(const kn_job *j, const kn_geometry *g, size_t budget_bytes)
 {
-    const kn_vae_config *c = kn_vae_get_config(vae);
     kn_vae_stream_params p = {.height_lat = g->height_lat, .width_lat = g->width_lat, .memory_bytes = budget_bytes};
     int64_t tile = j->o->vae_tile_px;
     if (tile > 0) {
         p.tiling.rows = (int)((g->height_px + tile - 1) / tile);
         p.tiling.cols = (int)((g->width_px + tile - 1) / tile);
-        p.tiling.split = side == KN_VAE_ENCODE ? c->levels - 1 : c->levels > 1 ? 1 : 0;
     }
     return p;
 }
@@ -46,7 +43,7 @@ static kn_status open_vae(decode *x, kn_dev *dev, kn_vae_stream_params *p)
     KN_TRY(kn_job_vae_open(j, dev, false, &x->vae));
     size_t weights = kn_dev_bytes_now(dev);
     size_t budget = j->budget_bytes > weights ? j->budget_bytes - weights : 0;
-    *p = kn_job_vae_params(j, x->vae, KN_VAE_DECODE, &j->geo, budget);
+    *p = kn_job_vae_params(j, &j->geo, budget);
     return KN_OK;
 }
 

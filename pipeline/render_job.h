@@ -55,8 +55,7 @@ KN_CHECKED kn_status kn_job_denoise_measure(kn_job *j, int pass, kn_dev *measure
 KN_CHECKED kn_status kn_job_decode_measure(kn_job *j, int pass, kn_dev *measure);
 
 /* How the VAE's frames of that size are cut, by --vae-tile or the budget. */
-kn_vae_stream_params kn_job_vae_params(const kn_job *j, const kn_vae *vae, kn_vae_side side, const kn_geometry *g,
-                                       size_t budget_bytes);
+kn_vae_stream_params kn_job_vae_params(const kn_job *j, const kn_geometry *g, size_t budget_bytes);
 /* Counts what a stream would take on vae's device, a measure device. */
 KN_CHECKED kn_status kn_job_vae_measure(const kn_vae *vae, kn_vae_side side, const kn_vae_stream_params *p);
 /* The folder's VAE on dev; KN_ERR_MODEL when its latents are not the transformer's. */

@@ -51,8 +51,8 @@ static kn_status open_vae(upscale *x, kn_dev *dev, kn_vae_stream_params *decode,
     double spare = j->budget_bytes > used ? (double)(j->budget_bytes - used) : 0;
     double small = (double)(x->from->width_px * x->from->height_px), large = (double)(x->to->width_px * x->to->height_px);
     size_t share = (size_t)(spare * small / (small + large));
-    *decode = kn_job_vae_params(j, x->vae, KN_VAE_DECODE, x->from, share);
-    *encode = kn_job_vae_params(j, x->vae, KN_VAE_ENCODE, x->to, (size_t)spare - share);
+    *decode = kn_job_vae_params(j, x->from, share);
+    *encode = kn_job_vae_params(j, x->to, (size_t)spare - share);
     return KN_OK;
 }
 
