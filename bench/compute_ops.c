@@ -15,8 +15,8 @@
 
 static const int linear_shapes[][3] = {
     /* M, K, N */
-    {300, 256, 256},    {300, 256, 768},    {300, 256, 960},     {300, 960, 256},
-    {300, 256, 1536},   {32, 256, 512},     {1, 256, 1536},      {512, 4096, 4096},
+    {300, 256, 256},    {300, 256, 768},    {300, 256, 960},    {300, 960, 256},
+    {300, 256, 1536},   {32, 256, 512},     {1, 256, 1536},     {512, 4096, 4096},
     {4096, 1536, 1536}, {4096, 1536, 8960}, {4096, 8960, 1536},
 };
 
@@ -81,7 +81,8 @@ static buffer make(int rank, const int64_t *dims)
     check(kn_dev_upload(dev, b.host, &b.t));
     return b;
 }
-#define MAKE(...) make((int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]){__VA_ARGS__})
+#define MAKE(...)                                                                                  \
+    make((int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]){__VA_ARGS__})
 
 static void drop(buffer *b)
 {
@@ -89,23 +90,26 @@ static void drop(buffer *b)
     kn_free(b->host);
 }
 
-static int wanted(const char *name) { return filter == NULL || strstr(name, filter) != NULL; }
+static int wanted(const char *name)
+{
+    return filter == NULL || strstr(name, filter) != NULL;
+}
 
 /* Best of at least 3 runs and about 0.7 s. */
-#define BENCH(name, amount, unit, call)                                                     \
-    do {                                                                                    \
-        check(call);                                                                        \
-        check(kn_dev_sync(dev));                                                            \
-        double best_ = 1e30, start_ = now_sec();                                            \
-        for (int n_ = 0; n_ < 3 || (n_ < 2000 && now_sec() - start_ < 0.7); n_++) {         \
-            double t_ = now_sec();                                                          \
-            check(call);                                                                    \
-            check(kn_dev_sync(dev));                                                        \
-            t_ = now_sec() - t_;                                                            \
-            if (t_ < best_) best_ = t_;                                                     \
-        }                                                                                   \
-        printf("%s %.4f ms %.1f %s\n", name, best_ * 1e3, 1e-9 * (double)(amount) / best_, unit); \
-        fflush(stdout);                                                                     \
+#define BENCH(name, amount, unit, call)                                                            \
+    do {                                                                                           \
+        check(call);                                                                               \
+        check(kn_dev_sync(dev));                                                                   \
+        double best_ = 1e30, start_ = now_sec();                                                   \
+        for (int n_ = 0; n_ < 3 || (n_ < 2000 && now_sec() - start_ < 0.7); n_++) {                \
+            double t_ = now_sec();                                                                 \
+            check(call);                                                                           \
+            check(kn_dev_sync(dev));                                                               \
+            t_ = now_sec() - t_;                                                                   \
+            if (t_ < best_) best_ = t_;                                                            \
+        }                                                                                          \
+        printf("%s %.4f ms %.1f %s\n", name, best_ * 1e3, 1e-9 * (double)(amount) / best_, unit);  \
+        fflush(stdout);                                                                            \
     } while (0)
 
 static void bench_linear(int m, int k, int n)
@@ -118,7 +122,8 @@ static void bench_linear(int m, int k, int n)
     kn_tensor host = w.t;
     host.data = w.host;
     check(kn_weight_open(dev, KN_WEIGHT_LINEAR, &host, &weight));
-    BENCH(name, 2.0 * m * k * n, "GFLOP/s", kn_linear(dev, &x.t, &weight, &b.t, KN_ACT_NONE, &out.t));
+    BENCH(name, 2.0 * m * k * n, "GFLOP/s",
+          kn_linear(dev, &x.t, &weight, &b.t, KN_ACT_NONE, &out.t));
     kn_weight_close(dev, &weight);
     drop(&x), drop(&w), drop(&b), drop(&out);
 }
@@ -134,10 +139,11 @@ static void bench_conv(size_t i)
         p.stride[a] = s[a], p.pad_lo[a] = lo[a], p.pad_hi[a] = hi[a];
     }
     char name[96];
-    snprintf(name, sizeof name, "conv_%dx%dx%dx%d_to%d_k%d%d%d_s%d%d%d", in[0], in[1], in[2], in[3], co,
-             k[0], k[1], k[2], s[0], s[1], s[2]);
+    snprintf(name, sizeof name, "conv_%dx%dx%dx%d_to%d_k%d%d%d_s%d%d%d", in[0], in[1], in[2], in[3],
+             co, k[0], k[1], k[2], s[0], s[1], s[2]);
     if (!wanted(name)) return;
-    buffer x = MAKE(in[0], in[1], in[2], in[3]), w = MAKE(co, in[3], k[0], k[1], k[2]), b = MAKE(co);
+    buffer x = MAKE(in[0], in[1], in[2], in[3]), w = MAKE(co, in[3], k[0], k[1], k[2]),
+           b = MAKE(co);
     buffer out = MAKE(o[0], o[1], o[2], co);
     kn_weight weight;
     kn_tensor host = w.t;
@@ -154,10 +160,12 @@ static void bench_rows(int r, int c)
     char name[64];
     buffer x = MAKE(r, c), y = MAKE(r, c), g = MAKE(c), out = MAKE(r, c);
     double bytes = 4.0 * r * c;
-    kn_rmsnorm_params rms = {.eps = 1e-6f}, silu = {.eps = 1e-12f, .l2_clamp = true, .act = KN_ACT_SILU};
+    kn_rmsnorm_params rms = {.eps = 1e-6f},
+                      silu = {.eps = 1e-12f, .l2_clamp = true, .act = KN_ACT_SILU};
     snprintf(name, sizeof name, "layernorm_%dx%d", r, c);
     if (wanted(name))
-        BENCH(name, 2 * bytes, "GB/s", kn_layernorm(dev, &x.t, NULL, NULL, &g.t, &g.t, 1e-6f, &out.t));
+        BENCH(name, 2 * bytes, "GB/s",
+              kn_layernorm(dev, &x.t, NULL, NULL, &g.t, &g.t, 1e-6f, &out.t));
     snprintf(name, sizeof name, "rmsnorm_%dx%d", r, c);
     if (wanted(name)) BENCH(name, 2 * bytes, "GB/s", kn_rmsnorm(dev, &x.t, &g.t, &rms, &out.t));
     snprintf(name, sizeof name, "l2norm_silu_%dx%d", r, c);

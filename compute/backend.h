@@ -36,8 +36,8 @@ struct kn_dev {
     kn_ops ops;
     kn_workers *workers; /* of kn_parallel_for */
     const kn_backend *backend;
-    void *impl;            /* backend's own state */
-    size_t now, peak;      /* bytes held, most ever held */
+    void *impl;             /* backend's own state */
+    size_t now, peak;       /* bytes held, most ever held */
     uintptr_t next_address; /* measure: next unbacked address */
     char describe[160];
 };
@@ -77,7 +77,7 @@ void kn_dev_uncount(kn_dev *d, size_t bytes);
 typedef struct kn_rows {
     char *data;
     int64_t count, width;
-    int axes;                        /* merged outer axes, at least 1 */
+    int axes;                                     /* merged outer axes, at least 1 */
     int64_t dim[KN_MAX_RANK], pitch[KN_MAX_RANK]; /* pitch in bytes; outermost first */
 } kn_rows;
 

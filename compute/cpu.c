@@ -56,7 +56,8 @@ static void free_packed(kn_cpu_weight *packed)
 
 static kn_status weight_open(kn_dev *d, const kn_tensor *host, kn_weight *w)
 {
-    if (w->kind == KN_WEIGHT_VECTOR || w->kind == KN_WEIGHT_TABLE) return kn_host_weight_open(d, host, w);
+    if (w->kind == KN_WEIGHT_VECTOR || w->kind == KN_WEIGHT_TABLE)
+        return kn_host_weight_open(d, host, w);
     const kn_cpu *cpu = d->impl;
     kn_status st = KN_OK;
     void *memory;
@@ -76,8 +77,10 @@ done:
 
 static void weight_close(kn_dev *d, kn_weight *w)
 {
-    if (w->impl) free_packed(w->impl);
-    else kn_host_weight_close(d, w);
+    if (w->impl)
+        free_packed(w->impl);
+    else
+        kn_host_weight_close(d, w);
 }
 
 void kn_cpu_close(kn_dev *d)
@@ -113,8 +116,8 @@ kn_status kn_cpu_open_sizes(kn_dev *d, const kn_dev_params *params)
     cpu->kernels = kernels_of(d->isa);
     /* A device that is held to an instruction set runs own kernels only: oneDNN would use the best. */
     if (params->isa_mask == 0 || d->isa == 3)
-        KN_TRY(kn_dnnl_open(d->threads, KN_CPU_SCRATCH_FLOATS / 2 * sizeof(float) - 64,
-                            &cpu->dnnl));
+        KN_TRY(
+            kn_dnnl_open(d->threads, KN_CPU_SCRATCH_FLOATS / 2 * sizeof(float) - 64, &cpu->dnnl));
     return KN_OK;
 }
 

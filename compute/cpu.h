@@ -19,8 +19,8 @@ typedef struct kn_strip {
     int64_t x_pitch;        /* floats from row to row */
     const int64_t *segment; /* offsets from x, in floats */
     int segments;
-    int64_t length;         /* values of one segment */
-    const float *w;         /* [segments][length][lanes or 2 * lanes] */
+    int64_t length; /* values of one segment */
+    const float *w; /* [segments][length][lanes or 2 * lanes] */
     float *out;
     int64_t out_pitch;
     const float *sum;      /* so far, or NULL; may be out */

@@ -6,27 +6,28 @@
 
 #include "compute/cpu.h"
 
-#define VEC             __m256
-#define LANES           8
-#define STRIP_ROWS      6 /* 12 sums, two vectors of weights, one of x */
-#define vec_load        _mm256_loadu_ps
-#define vec_store       _mm256_storeu_ps
-#define vec_set1        _mm256_set1_ps
-#define vec_zero        _mm256_setzero_ps
-#define vec_add         _mm256_add_ps
-#define vec_sub         _mm256_sub_ps
-#define vec_mul         _mm256_mul_ps
-#define vec_div         _mm256_div_ps
-#define vec_fma         _mm256_fmadd_ps
-#define vec_max         _mm256_max_ps
-#define vec_min         _mm256_min_ps
-#define vec_abs(x)      _mm256_andnot_ps(_mm256_set1_ps(-0.0f), (x))
-#define vec_round(x)    _mm256_round_ps((x), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
-#define vec_if_neg(x, a, b) _mm256_blendv_ps((b), (a), (x))
+#define VEC                     __m256
+#define LANES                   8
+#define STRIP_ROWS              6 /* 12 sums, two vectors of weights, one of x */
+#define vec_load                _mm256_loadu_ps
+#define vec_store               _mm256_storeu_ps
+#define vec_set1                _mm256_set1_ps
+#define vec_zero                _mm256_setzero_ps
+#define vec_add                 _mm256_add_ps
+#define vec_sub                 _mm256_sub_ps
+#define vec_mul                 _mm256_mul_ps
+#define vec_div                 _mm256_div_ps
+#define vec_fma                 _mm256_fmadd_ps
+#define vec_max                 _mm256_max_ps
+#define vec_min                 _mm256_min_ps
+#define vec_abs(x)              _mm256_andnot_ps(_mm256_set1_ps(-0.0f), (x))
+#define vec_round(x)            _mm256_round_ps((x), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#define vec_if_neg(x, a, b)     _mm256_blendv_ps((b), (a), (x))
 #define vec_load_part(p, n)     _mm256_maskload_ps((p), first_lanes(n))
 #define vec_store_part(p, v, n) _mm256_maskstore_ps((p), first_lanes(n), (v))
-#define f16_load(p)     _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p)))
-#define f16_store(p, v) _mm_storeu_si128((__m128i *)(p), _mm256_cvtps_ph((v), _MM_FROUND_TO_NEAREST_INT))
+#define f16_load(p)             _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p)))
+#define f16_store(p, v)                                                                            \
+    _mm_storeu_si128((__m128i *)(p), _mm256_cvtps_ph((v), _MM_FROUND_TO_NEAREST_INT))
 
 static inline __m256i first_lanes(int n)
 {

@@ -20,25 +20,70 @@ static inline VEC vec_load(const float *p)
     return v;
 }
 
-static inline void vec_store(float *p, VEC v) { memcpy(p, &v, sizeof v); }
-static inline VEC vec_set1(float x) { return (VEC){x, x, x, x}; }
-static inline VEC vec_zero(void) { return (VEC){0, 0, 0, 0}; }
-static inline VEC vec_add(VEC a, VEC b) { return a + b; }
-static inline VEC vec_sub(VEC a, VEC b) { return a - b; }
-static inline VEC vec_mul(VEC a, VEC b) { return a * b; }
-static inline VEC vec_div(VEC a, VEC b) { return a / b; }
-static inline VEC vec_fma(VEC a, VEC b, VEC c) { return a * b + c; }
-static inline float vec_sum(VEC v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+static inline void vec_store(float *p, VEC v)
+{
+    memcpy(p, &v, sizeof v);
+}
+static inline VEC vec_set1(float x)
+{
+    return (VEC){x, x, x, x};
+}
+static inline VEC vec_zero(void)
+{
+    return (VEC){0, 0, 0, 0};
+}
+static inline VEC vec_add(VEC a, VEC b)
+{
+    return a + b;
+}
+static inline VEC vec_sub(VEC a, VEC b)
+{
+    return a - b;
+}
+static inline VEC vec_mul(VEC a, VEC b)
+{
+    return a * b;
+}
+static inline VEC vec_div(VEC a, VEC b)
+{
+    return a / b;
+}
+static inline VEC vec_fma(VEC a, VEC b, VEC c)
+{
+    return a * b + c;
+}
+static inline float vec_sum(VEC v)
+{
+    return (v[0] + v[2]) + (v[1] + v[3]);
+}
 
 /* a where the mask is set, else b */
-static inline VEC choose(int4 mask, VEC a, VEC b) { return (VEC)((mask & (int4)a) | (~mask & (int4)b)); }
-static inline VEC vec_max(VEC a, VEC b) { return choose((int4)(a > b), a, b); }
-static inline VEC vec_min(VEC a, VEC b) { return choose((int4)(a < b), a, b); }
-static inline VEC vec_abs(VEC x) { return (VEC)((int4)x & (int4){0x7fffffff, 0x7fffffff, 0x7fffffff, 0x7fffffff}); }
-static inline VEC vec_if_neg(VEC x, VEC a, VEC b) { return choose((int4)x < (int4){0, 0, 0, 0}, a, b); }
+static inline VEC choose(int4 mask, VEC a, VEC b)
+{
+    return (VEC)((mask & (int4)a) | (~mask & (int4)b));
+}
+static inline VEC vec_max(VEC a, VEC b)
+{
+    return choose((int4)(a > b), a, b);
+}
+static inline VEC vec_min(VEC a, VEC b)
+{
+    return choose((int4)(a < b), a, b);
+}
+static inline VEC vec_abs(VEC x)
+{
+    return (VEC)((int4)x & (int4){0x7fffffff, 0x7fffffff, 0x7fffffff, 0x7fffffff});
+}
+static inline VEC vec_if_neg(VEC x, VEC a, VEC b)
+{
+    return choose((int4)x < (int4){0, 0, 0, 0}, a, b);
+}
 
 /* Adding 1.5 * 2^23 leaves no fraction bits, so that the sum is rounded to a whole number. */
-static inline VEC vec_round(VEC x) { return (x + vec_set1(0x1.8p23f)) - vec_set1(0x1.8p23f); }
+static inline VEC vec_round(VEC x)
+{
+    return (x + vec_set1(0x1.8p23f)) - vec_set1(0x1.8p23f);
+}
 
 /* n + 127 in the exponent field; the whole number stands in the low bits of n + 1.5 * 2^23. */
 static inline VEC vec_pow2(VEC n)
@@ -54,11 +99,15 @@ static inline VEC vec_load_part(const float *p, int n)
     return v;
 }
 
-static inline void vec_store_part(float *p, VEC v, int n) { memcpy(p, &v, (size_t)n * sizeof(float)); }
+static inline void vec_store_part(float *p, VEC v, int n)
+{
+    memcpy(p, &v, (size_t)n * sizeof(float));
+}
 
 static inline VEC f16_load(const uint16_t *p)
 {
-    return (VEC){kn_f16_to_f32(p[0]), kn_f16_to_f32(p[1]), kn_f16_to_f32(p[2]), kn_f16_to_f32(p[3])};
+    return (VEC){kn_f16_to_f32(p[0]), kn_f16_to_f32(p[1]), kn_f16_to_f32(p[2]),
+                 kn_f16_to_f32(p[3])};
 }
 
 static inline void f16_store(uint16_t *p, VEC v)

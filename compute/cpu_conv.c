@@ -9,8 +9,14 @@
 
 #include <string.h>
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
 
 typedef struct conv_job {
     kn_dev *dev;
@@ -19,8 +25,8 @@ typedef struct conv_job {
     const float *bias;
     const kn_conv_params *p;
     int kernel[3];
-    bool direct;             /* no taps, padding or stride in h and w: x is read where it is */
-    int64_t tile_h, tile_w;  /* output pixels of a piece */
+    bool direct;            /* no taps, padding or stride in h and w: x is read where it is */
+    int64_t tile_h, tile_w; /* output pixels of a piece */
     int64_t tiles_h, tiles_w;
 } conv_job;
 
@@ -91,11 +97,18 @@ static void conv_tile(const conv_job *j, int64_t t, int64_t h0, int64_t w0)
     const int *stride = j->p->stride, *kernel = j->kernel;
     int64_t C = x->dim[3], length = kernel[2] * C;
     kn_cpu_piece p = {
-        .kernels = kn_cpu_of(j->dev), .length = length, .w = ((const kn_cpu_weight *)j->w->impl)->data, .bias = j->bias,
-        .lines = least(j->tile_h, out->dim[1] - h0), .rows = least(j->tile_w, out->dim[2] - w0),
-        .depth = kernel[0] * kernel[1] * length, .columns = out->dim[3], .last_column = out->dim[3],
+        .kernels = kn_cpu_of(j->dev),
+        .length = length,
+        .w = ((const kn_cpu_weight *)j->w->impl)->data,
+        .bias = j->bias,
+        .lines = least(j->tile_h, out->dim[1] - h0),
+        .rows = least(j->tile_w, out->dim[2] - w0),
+        .depth = kernel[0] * kernel[1] * length,
+        .columns = out->dim[3],
+        .last_column = out->dim[3],
         .out = (float *)out->data + t * out->stride[0] + h0 * out->stride[1] + w0 * out->stride[2],
-        .out_pitch = out->stride[2], .out_line = out->stride[1],
+        .out_pitch = out->stride[2],
+        .out_line = out->stride[1],
     };
     if (residual) {
         p.residual = (const float *)residual->data + t * residual->stride[0] +
@@ -114,8 +127,8 @@ static void conv_tile(const conv_job *j, int64_t t, int64_t h0, int64_t w0)
             continue;
         }
         int64_t frame = (i - first) * lines * columns * C;
-        copy_padded(j, t0 + i, h0 * stride[1] - j->p->pad_lo[1], w0 * stride[2] - j->p->pad_lo[2], lines,
-                    columns, scratch + frame);
+        copy_padded(j, t0 + i, h0 * stride[1] - j->p->pad_lo[1], w0 * stride[2] - j->p->pad_lo[2],
+                    lines, columns, scratch + frame);
         for (int k = 0; k < kernel[1]; k++) p.segment[p.segments++] = frame + k * columns * C;
     }
     p.x = scratch;
@@ -143,8 +156,13 @@ static void conv_pieces(void *user, int64_t begin, int64_t end)
 kn_status kn_cpu_conv(kn_dev *d, const kn_tensor *x, const kn_weight *w, const kn_tensor *bias,
                       const kn_tensor *residual, const kn_conv_params *p, const kn_tensor *out)
 {
-    conv_job j = {.dev = d, .x = x, .residual = residual, .out = out, .w = w,
-                  .bias = bias ? bias->data : NULL, .p = p};
+    conv_job j = {.dev = d,
+                  .x = x,
+                  .residual = residual,
+                  .out = out,
+                  .w = w,
+                  .bias = bias ? bias->data : NULL,
+                  .p = p};
     kn_conv_kernel(w, j.kernel);
     j.direct = true;
     for (int a = 1; a < 3; a++)

@@ -14,7 +14,8 @@
 static kn_status check_dnnl(dnnl_status_t status, const char *what)
 {
     if (status == dnnl_success) return KN_OK;
-    if (status == dnnl_out_of_memory) return kn_fail(KN_ERR_NOMEM, "oneDNN: %s: out of memory", what);
+    if (status == dnnl_out_of_memory)
+        return kn_fail(KN_ERR_NOMEM, "oneDNN: %s: out of memory", what);
     return kn_fail(KN_ERR_DEVICE, "oneDNN: %s failed with status %d", what, (int)status);
 }
 
@@ -46,7 +47,8 @@ struct kn_dnnl {
  * no sum among threads and starts none. Its runtime is asked by name: this program does not link it. */
 static void find_runtime(kn_dnnl *d)
 {
-    void *get = dlsym(RTLD_DEFAULT, "omp_get_max_threads"), *set = dlsym(RTLD_DEFAULT, "omp_set_num_threads");
+    void *get = dlsym(RTLD_DEFAULT, "omp_get_max_threads"),
+         *set = dlsym(RTLD_DEFAULT, "omp_set_num_threads");
     if (get == NULL || set == NULL) return;
     memcpy(&d->get_threads, &get, sizeof get); /* C has no conversion from void * to a function */
     memcpy(&d->set_threads, &set, sizeof set);
@@ -77,16 +79,21 @@ static kn_status describe(kn_dnnl *d, const kn_dnnl_shape *s, kn_md_ref packed, 
     memset(md, 0, ARGS * sizeof *md);
     KN_DNNL(dnnl_primitive_attr_create(&attr), "attributes");
     /* The library's own scratch memory belongs to the thread that made the primitive. */
-    KN_DNNL(dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user), "scratchpad mode");
+    KN_DNNL(dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user),
+            "scratchpad mode");
     KN_DNNL(kn_md_strided(&md[X], 2, (dnnl_dims_t){s->rows, s->K}, (dnnl_dims_t){s->K, 1}), "x");
     KN_DNNL(kn_md_strided(&md[OUT], 2, (dnnl_dims_t){s->rows, s->N}, (dnnl_dims_t){s->N, 1}),
             "out");
-    if (packed) KN_DNNL(kn_md_copy(&md[W], packed), "weight");
-    else KN_DNNL(kn_md_any(&md[W], 2, (dnnl_dims_t){s->K, s->N}), "weight");
+    if (packed)
+        KN_DNNL(kn_md_copy(&md[W], packed), "weight");
+    else
+        KN_DNNL(kn_md_any(&md[W], 2, (dnnl_dims_t){s->K, s->N}), "weight");
     if (s->bias)
-        KN_DNNL(kn_md_strided(&md[BIAS], 2, (dnnl_dims_t){1, s->N}, (dnnl_dims_t){s->N, 1}), "bias");
+        KN_DNNL(kn_md_strided(&md[BIAS], 2, (dnnl_dims_t){1, s->N}, (dnnl_dims_t){s->N, 1}),
+                "bias");
     KN_DNNL(kn_matmul_desc(pd, d->engine, kn_md_of(&md[X]), kn_md_of(&md[W]),
-                           s->bias ? kn_md_of(&md[BIAS]) : NULL, kn_md_of(&md[OUT]), attr), "matmul");
+                           s->bias ? kn_md_of(&md[BIAS]) : NULL, kn_md_of(&md[OUT]), attr),
+            "matmul");
 done:
     if (attr) dnnl_primitive_attr_destroy(attr);
     return st;
@@ -189,7 +196,10 @@ void kn_dnnl_close(kn_dnnl **out)
     *out = NULL;
 }
 
-const char *kn_dnnl_version(const kn_dnnl *d) { return d->version; }
+const char *kn_dnnl_version(const kn_dnnl *d)
+{
+    return d->version;
+}
 
 /* ---- weights ----------------------------------------------------------------------------------- */
 
@@ -220,7 +230,8 @@ kn_status kn_dnnl_pack(kn_dnnl *d, int64_t K, int64_t N, const float *w, void *p
     KN_TRY_GOTO(packed_layout(d, K, N, &layout, &usable));
     KN_DNNL(kn_md_strided(&plain, 2, (dnnl_dims_t){K, N}, (dnnl_dims_t){1, K}), "plain weight");
     KN_DNNL(dnnl_reorder_primitive_desc_create(&pd, kn_md_of(&plain), d->engine, kn_md_of(&layout),
-                                               d->engine, NULL), "reorder");
+                                               d->engine, NULL),
+            "reorder");
     KN_DNNL(dnnl_primitive_create(&reorder, pd), "reorder");
     KN_DNNL(dnnl_memory_create(&from, kn_md_of(&plain), d->engine, (void *)(uintptr_t)w), "weight");
     KN_DNNL(dnnl_memory_create(&to, kn_md_of(&layout), d->engine, packed), "packed weight");
@@ -253,11 +264,13 @@ static kn_status make_product(kn_dnnl *d, const kn_dnnl_shape *shape, kn_dnnl_pr
     p->shape = *shape;
     KN_TRY_GOTO(packed_layout(d, shape->K, shape->N, &layout, &usable));
     KN_TRY_GOTO(describe(d, shape, kn_md_of(&layout), p->md, &pd));
-    KN_DNNL(kn_md_copy(&p->md[SCRATCH], dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0)),
-            "scratchpad");
+    KN_DNNL(
+        kn_md_copy(&p->md[SCRATCH], dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0)),
+        "scratchpad");
     size_t scratch = dnnl_memory_desc_get_size(kn_md_of(&p->md[SCRATCH]));
     if (scratch > d->scratch_bytes) {
-        st = kn_fail(KN_ERR_UNSUPPORTED, "oneDNN: a product of %lldx%lldx%lld needs %zu bytes of scratch",
+        st = kn_fail(KN_ERR_UNSUPPORTED,
+                     "oneDNN: a product of %lldx%lldx%lld needs %zu bytes of scratch",
                      (long long)shape->rows, (long long)shape->K, (long long)shape->N, scratch);
         goto done;
     }
@@ -267,7 +280,8 @@ static kn_status make_product(kn_dnnl *d, const kn_dnnl_shape *shape, kn_dnnl_pr
     for (int i = 0; i < d->threads * ARGS; i++)
         if (i % ARGS != BIAS || shape->bias)
             KN_DNNL(dnnl_memory_create(&p->memory[i], kn_md_of(&p->md[i % ARGS]), d->engine,
-                                       DNNL_MEMORY_NONE), "memory");
+                                       DNNL_MEMORY_NONE),
+                    "memory");
 done:
     leave_one_thread(d, before);
     kn_md_free(&layout);
@@ -301,8 +315,8 @@ kn_status kn_dnnl_get(kn_dnnl *d, const kn_dnnl_shape *shape, kn_dnnl_product **
     return KN_OK;
 }
 
-kn_status kn_dnnl_run(kn_dnnl_product *p, int thread, const float *x, const void *w, const float *bias,
-                      float *out, void *scratch)
+kn_status kn_dnnl_run(kn_dnnl_product *p, int thread, const float *x, const void *w,
+                      const float *bias, float *out, void *scratch)
 {
     static const int ids[ARGS] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_BIAS, DNNL_ARG_DST,
                                   DNNL_ARG_SCRATCHPAD};

@@ -14,7 +14,10 @@
 typedef dnnl_memory_desc_t kn_md; /* zero until made; free with kn_md_free */
 typedef const_dnnl_memory_desc_t kn_md_ref;
 
-static inline kn_md_ref kn_md_of(const kn_md *m) { return *m; }
+static inline kn_md_ref kn_md_of(const kn_md *m)
+{
+    return *m;
+}
 static inline void kn_md_free(kn_md *m)
 {
     if (*m) dnnl_memory_desc_destroy(*m);
@@ -38,8 +41,8 @@ static inline dnnl_status_t kn_md_copy(kn_md *m, kn_md_ref from)
     return dnnl_memory_desc_clone(m, from);
 }
 
-static inline dnnl_status_t kn_matmul_desc(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, kn_md_ref x,
-                                           kn_md_ref w, kn_md_ref bias, kn_md_ref out,
+static inline dnnl_status_t kn_matmul_desc(dnnl_primitive_desc_t *pd, dnnl_engine_t engine,
+                                           kn_md_ref x, kn_md_ref w, kn_md_ref bias, kn_md_ref out,
                                            const_dnnl_primitive_attr_t attr)
 {
     return dnnl_matmul_primitive_desc_create(pd, engine, x, w, bias, out, attr);
@@ -50,8 +53,14 @@ static inline dnnl_status_t kn_matmul_desc(dnnl_primitive_desc_t *pd, dnnl_engin
 typedef dnnl_memory_desc_t kn_md;
 typedef const dnnl_memory_desc_t *kn_md_ref;
 
-static inline kn_md_ref kn_md_of(const kn_md *m) { return m; }
-static inline void kn_md_free(kn_md *m) { (void)m; }
+static inline kn_md_ref kn_md_of(const kn_md *m)
+{
+    return m;
+}
+static inline void kn_md_free(kn_md *m)
+{
+    (void)m;
+}
 
 static inline dnnl_status_t kn_md_strided(kn_md *m, int rank, const dnnl_dims_t dims,
                                           const dnnl_dims_t strides)
@@ -70,8 +79,8 @@ static inline dnnl_status_t kn_md_copy(kn_md *m, kn_md_ref from)
     return dnnl_success;
 }
 
-static inline dnnl_status_t kn_matmul_desc(dnnl_primitive_desc_t *pd, dnnl_engine_t engine, kn_md_ref x,
-                                           kn_md_ref w, kn_md_ref bias, kn_md_ref out,
+static inline dnnl_status_t kn_matmul_desc(dnnl_primitive_desc_t *pd, dnnl_engine_t engine,
+                                           kn_md_ref x, kn_md_ref w, kn_md_ref bias, kn_md_ref out,
                                            const_dnnl_primitive_attr_t attr)
 {
     dnnl_matmul_desc_t d;

@@ -6,7 +6,10 @@
 
 enum { PIECE_VALUES = 16 * 1024 };
 
-static int64_t grain_of(int64_t width) { return width >= PIECE_VALUES ? 1 : PIECE_VALUES / (width ? width : 1); }
+static int64_t grain_of(int64_t width)
+{
+    return width >= PIECE_VALUES ? 1 : PIECE_VALUES / (width ? width : 1);
+}
 
 /* ---- copy -------------------------------------------------------------------------------------- */
 
@@ -19,11 +22,16 @@ typedef struct copy_job {
 static void convert(const kn_cpu_kernels *k, const void *src, kn_dtype from, void *dst, kn_dtype to,
                     int64_t n)
 {
-    if (from == to) memcpy(dst, src, (size_t)n * kn_dtype_size(to));
-    else if (from == KN_BF16 && to == KN_F32) k->load_bf16(src, dst, n);
-    else if (from == KN_F16 && to == KN_F32) k->load_f16(src, dst, n);
-    else if (from == KN_F32 && to == KN_BF16) k->store_bf16(src, dst, n);
-    else if (from == KN_F32 && to == KN_F16) k->store_f16(src, dst, n);
+    if (from == to)
+        memcpy(dst, src, (size_t)n * kn_dtype_size(to));
+    else if (from == KN_BF16 && to == KN_F32)
+        k->load_bf16(src, dst, n);
+    else if (from == KN_F16 && to == KN_F32)
+        k->load_f16(src, dst, n);
+    else if (from == KN_F32 && to == KN_BF16)
+        k->store_bf16(src, dst, n);
+    else if (from == KN_F32 && to == KN_F16)
+        k->store_f16(src, dst, n);
     else { /* f64, and between the 16-bit forms */
         double part[64];
         for (int64_t i = 0; i < n; i += 64) {
@@ -46,7 +54,8 @@ static void convert_strided(const copy_job *j, const char *src, int64_t src_step
     } else {
         int64_t from_size = (int64_t)kn_dtype_size(from), to_size = (int64_t)kn_dtype_size(to);
         for (int64_t i = 0; i < n; i++)
-            convert(j->kernels, src + i * src_step * from_size, from, dst + i * dst_step * to_size, to, 1);
+            convert(j->kernels, src + i * src_step * from_size, from, dst + i * dst_step * to_size,
+                    to, 1);
     }
 }
 
@@ -74,7 +83,8 @@ static void sort_axes(copy_job *j)
     int order[KN_MAX_RANK];
     for (int a = 0; a < j->out.rank; a++) {
         int b = a;
-        for (; b > 0 && j->out.stride[order[b - 1]] < j->out.stride[a]; b--) order[b] = order[b - 1];
+        for (; b > 0 && j->out.stride[order[b - 1]] < j->out.stride[a]; b--)
+            order[b] = order[b - 1];
         order[b] = a;
     }
     j->x = kn_tensor_permute(&j->x, order);
@@ -95,7 +105,8 @@ static kn_status copy(kn_dev *d, const kn_tensor *x, const kn_tensor *out)
         }
         int64_t done = count > width ? count / width * width : 0;
         convert(j.kernels, (const char *)x->data + (size_t)done * kn_dtype_size(x->dtype), x->dtype,
-                (char *)out->data + (size_t)done * kn_dtype_size(out->dtype), out->dtype, count - done);
+                (char *)out->data + (size_t)done * kn_dtype_size(out->dtype), out->dtype,
+                count - done);
         return KN_OK;
     }
     sort_axes(&j);
@@ -129,7 +140,8 @@ static void gather_rows(void *user, int64_t begin, int64_t end)
 {
     const move_job *j = user;
     for (int64_t i = begin; i < end; i++) {
-        kn_tensor from = kn_tensor_slice(j->x, 0, j->index[i], 1), to = kn_tensor_slice(j->out, 0, i, 1);
+        kn_tensor from = kn_tensor_slice(j->x, 0, j->index[i], 1),
+                  to = kn_tensor_slice(j->out, 0, i, 1);
         kn_rows a = kn_rows_of(&from), b = kn_rows_of(&to);
         for (int64_t r = 0; r < a.count; r++)
             memcpy(kn_row(&b, r), kn_row(&a, r), (size_t)a.width * sizeof(float));
@@ -157,14 +169,16 @@ static void upsample_lines(void *user, int64_t begin, int64_t end)
         float *dst = (float *)out->data + t * out->stride[0] + 2 * h * out->stride[1];
         for (int64_t w = 0; w < x->dim[2]; w++, src += x->stride[2])
             for (int k = 0; k < 4; k++)
-                memcpy(dst + (k / 2) * out->stride[1] + (2 * w + k % 2) * out->stride[2], src, bytes);
+                memcpy(dst + (k / 2) * out->stride[1] + (2 * w + k % 2) * out->stride[2], src,
+                       bytes);
     }
 }
 
 static kn_status upsample2(kn_dev *d, const kn_tensor *x, const kn_tensor *out)
 {
     move_job j = {.x = x, .out = out};
-    kn_parallel_for(d, x->dim[0] * x->dim[1], grain_of(4 * x->dim[2] * x->dim[3]), upsample_lines, &j);
+    kn_parallel_for(d, x->dim[0] * x->dim[1], grain_of(4 * x->dim[2] * x->dim[3]), upsample_lines,
+                    &j);
     return KN_OK;
 }
 
@@ -173,22 +187,26 @@ static void move_patches(const move_job *j, const kn_tensor *volume, const kn_te
                          bool to_tokens, int64_t begin, int64_t end)
 {
     const int *patch = j->patch;
-    int64_t C = volume->dim[0], grid_h = volume->dim[2] / patch[1], grid_w = volume->dim[3] / patch[2];
+    int64_t C = volume->dim[0], grid_h = volume->dim[2] / patch[1],
+            grid_w = volume->dim[3] / patch[2];
     int64_t inner = (int64_t)patch[0] * patch[1] * patch[2];
     int64_t c_step = j->channel_first ? inner : 1, p_step = j->channel_first ? 1 : C;
     for (int64_t l = begin; l < end; l++) {
         int64_t cell = j->index ? j->index[l] : l;
         float *row = (float *)tokens->data + l * tokens->stride[0];
-        float *corner = (float *)volume->data + cell / (grid_h * grid_w) * patch[0] * volume->stride[1] +
+        float *corner = (float *)volume->data +
+                        cell / (grid_h * grid_w) * patch[0] * volume->stride[1] +
                         cell / grid_w % grid_h * patch[1] * volume->stride[2] +
                         cell % grid_w * patch[2] * volume->stride[3];
         for (int64_t c = 0; c < C; c++)
             for (int64_t p = 0; p < inner; p++) {
-                float *at = corner + c * volume->stride[0] +
-                            p / (patch[1] * patch[2]) * volume->stride[1] +
-                            p / patch[2] % patch[1] * volume->stride[2] + p % patch[2] * volume->stride[3];
-                if (to_tokens) row[c * c_step + p * p_step] = *at;
-                else *at = row[c * c_step + p * p_step];
+                float *at =
+                    corner + c * volume->stride[0] + p / (patch[1] * patch[2]) * volume->stride[1] +
+                    p / patch[2] % patch[1] * volume->stride[2] + p % patch[2] * volume->stride[3];
+                if (to_tokens)
+                    row[c * c_step + p * p_step] = *at;
+                else
+                    *at = row[c * c_step + p * p_step];
             }
     }
 }

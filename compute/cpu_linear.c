@@ -23,8 +23,14 @@ typedef struct linear_job {
     char error[256];
 } linear_job;
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
 
 static void keep_error(linear_job *j, kn_status st)
 {
@@ -37,18 +43,26 @@ static void keep_error(linear_job *j, kn_status st)
     pthread_mutex_unlock(&j->lock);
 }
 
-static bool dense(const kn_rows *r) { return r->pitch[0] == r->width * (int64_t)sizeof(float) || r->count == 1; }
+static bool dense(const kn_rows *r)
+{
+    return r->pitch[0] == r->width * (int64_t)sizeof(float) || r->count == 1;
+}
 
 /* oneDNN reads and writes dense blocks: rows of x that lie apart are brought together first, and
  * columns of a wider out are made in scratch. */
 static void run_dnnl(linear_job *j, int64_t begin, int64_t end, int64_t first, int64_t last)
 {
-    kn_dnnl_product *p = j->product[end - begin < j->rows_per_piece][last - first < j->columns_per_piece];
+    kn_dnnl_product *p =
+        j->product[end - begin < j->rows_per_piece][last - first < j->columns_per_piece];
     const char *w = (const char *)j->w->data + (size_t)(first / KN_CPU_COLUMNS) * j->w->block_bytes;
     int64_t rows = end - begin, n = last - first, K = j->x.width;
     float *scratch = kn_cpu_scratch(j->dev), *out = (float *)kn_row(&j->out, begin) + first;
     const float *x = kn_row(&j->x, begin);
-    kn_row_run run = {.x = out, .out = out, .x_pitch = n, .rows = rows, .n = n,
+    kn_row_run run = {.x = out,
+                      .out = out,
+                      .x_pitch = n,
+                      .rows = rows,
+                      .n = n,
                       .out_pitch = j->out.pitch[j->out.axes - 1] / (int64_t)sizeof(float)};
     if (!dense(&j->x) && rows > 1) {
         for (int64_t r = 0; r < rows; r++)
@@ -71,17 +85,31 @@ static void run_own(const linear_job *j, int64_t begin, int64_t end, int64_t fir
 {
     int64_t size = sizeof(float);
     kn_cpu_piece p = {
-        .kernels = kn_cpu_of(j->dev), .lines = 1, .rows = end - begin, .segments = 1,
-        .length = j->x.width, .x = kn_row(&j->x, begin), .x_pitch = j->x.pitch[j->x.axes - 1] / size,
-        .w = j->w->data, .depth = j->x.width, .columns = j->out.width,
-        .first_column = first, .last_column = last, .bias = j->bias,
-        .out = kn_row(&j->out, begin), .out_pitch = j->out.pitch[j->out.axes - 1] / size,
+        .kernels = kn_cpu_of(j->dev),
+        .lines = 1,
+        .rows = end - begin,
+        .segments = 1,
+        .length = j->x.width,
+        .x = kn_row(&j->x, begin),
+        .x_pitch = j->x.pitch[j->x.axes - 1] / size,
+        .w = j->w->data,
+        .depth = j->x.width,
+        .columns = j->out.width,
+        .first_column = first,
+        .last_column = last,
+        .bias = j->bias,
+        .out = kn_row(&j->out, begin),
+        .out_pitch = j->out.pitch[j->out.axes - 1] / size,
         .scratch = kn_cpu_scratch(j->dev),
     };
     kn_cpu_piece_run(&p);
     if (j->act == KN_ACT_NONE) return;
-    kn_row_run run = {.x = p.out + first, .out = p.out + first, .x_pitch = p.out_pitch,
-                      .out_pitch = p.out_pitch, .rows = p.rows, .n = last - first};
+    kn_row_run run = {.x = p.out + first,
+                      .out = p.out + first,
+                      .x_pitch = p.out_pitch,
+                      .out_pitch = p.out_pitch,
+                      .rows = p.rows,
+                      .n = last - first};
     p.kernels->act(&run, j->act);
 }
 
@@ -93,8 +121,10 @@ static void linear_pieces(void *user, int64_t begin, int64_t end)
         int64_t first = i % j->column_pieces * j->columns_per_piece;
         int64_t last_row = least(row + j->rows_per_piece, j->out.count);
         int64_t last = least(first + j->columns_per_piece, j->out.width);
-        if (j->w->block_bytes) run_dnnl(j, row, last_row, first, last);
-        else run_own(j, row, last_row, first, last);
+        if (j->w->block_bytes)
+            run_dnnl(j, row, last_row, first, last);
+        else
+            run_own(j, row, last_row, first, last);
     }
 }
 
@@ -106,7 +136,8 @@ static kn_status get_products(linear_job *j, kn_dnnl *dnnl)
     s.K = j->x.width;
     s.bias = j->bias != NULL;
     int64_t rows[2] = {least(j->rows_per_piece, j->out.count), j->out.count % j->rows_per_piece};
-    int64_t columns[2] = {least(j->columns_per_piece, j->out.width), j->out.width % j->columns_per_piece};
+    int64_t columns[2] = {least(j->columns_per_piece, j->out.width),
+                          j->out.width % j->columns_per_piece};
     for (int r = 0; r < 2; r++)
         for (int c = 0; c < 2; c++) {
             s.rows = rows[r];
@@ -125,16 +156,21 @@ static kn_status get_products(linear_job *j, kn_dnnl *dnnl)
 kn_status kn_cpu_linear(kn_dev *d, const kn_tensor *x, const kn_weight *w, const kn_tensor *bias,
                         kn_activation act, const kn_tensor *out)
 {
-    linear_job j = {.dev = d, .lock = PTHREAD_MUTEX_INITIALIZER, .x = kn_rows_of(x),
-                    .out = kn_rows_of(out), .w = w->impl, .bias = bias ? bias->data : NULL, .act = act};
+    linear_job j = {.dev = d,
+                    .lock = PTHREAD_MUTEX_INITIALIZER,
+                    .x = kn_rows_of(x),
+                    .out = kn_rows_of(out),
+                    .w = w->impl,
+                    .bias = bias ? bias->data : NULL,
+                    .act = act};
     bool many = j.out.count > MANY_ROWS, dnnl = j.w->block_bytes > 0;
     j.rows_per_piece = many ? ROWS_OF_MANY : ROWS_OF_FEW;
     j.columns_per_piece = dnnl || many ? KN_CPU_COLUMNS : COLUMNS_OF_FEW;
     if (j.x.axes > 1 || j.out.axes > 1) /* unevenly spaced rows go one by one */
         j.rows_per_piece = 1;
     else if (dnnl && !dense(&j.x)) /* they and their results go through scratch: half of it */
-        j.rows_per_piece = most(1, least(j.rows_per_piece,
-                                         KN_CPU_SCRATCH_FLOATS / 2 / (j.x.width + KN_CPU_COLUMNS)));
+        j.rows_per_piece = most(
+            1, least(j.rows_per_piece, KN_CPU_SCRATCH_FLOATS / 2 / (j.x.width + KN_CPU_COLUMNS)));
     j.column_pieces = (j.out.width + j.columns_per_piece - 1) / j.columns_per_piece;
     int64_t row_pieces = (j.out.count + j.rows_per_piece - 1) / j.rows_per_piece;
     if (dnnl) KN_TRY(get_products(&j, ((kn_cpu *)d->impl)->dnnl));

@@ -32,7 +32,8 @@ static kn_status block_bytes(kn_dnnl *dnnl, const kn_weight *w, size_t *block, s
     return KN_OK;
 }
 
-kn_status kn_cpu_packed_bytes(const kn_cpu_kernels *k, kn_dnnl *dnnl, const kn_weight *w, size_t *bytes)
+kn_status kn_cpu_packed_bytes(const kn_cpu_kernels *k, kn_dnnl *dnnl, const kn_weight *w,
+                              size_t *bytes)
 {
     size_t block;
     KN_TRY(block_bytes(dnnl, w, &block, bytes));
@@ -52,7 +53,8 @@ static float stored_value(const kn_tensor *t, int64_t i)
 }
 
 /* host [columns][channels][taps]; linear has one tap. */
-static void pack_panels(const kn_cpu_kernels *k, const kn_weight *w, const kn_tensor *host, float *dst)
+static void pack_panels(const kn_cpu_kernels *k, const kn_weight *w, const kn_tensor *host,
+                        float *dst)
 {
     int64_t columns = w->t.dim[0], channels = w->t.dim[1];
     int64_t taps = kn_tensor_count(&w->t) / (columns * channels);
@@ -79,20 +81,24 @@ static kn_status pack_blocks(const kn_cpu_kernels *k, kn_dnnl *dnnl, const kn_we
     }
     kn_status st = KN_OK;
     char *dst = (char *)packed->data;
-    for (int64_t n = 0; n < columns && st == KN_OK; n += KN_CPU_COLUMNS, dst += packed->block_bytes) {
+    for (int64_t n = 0; n < columns && st == KN_OK;
+         n += KN_CPU_COLUMNS, dst += packed->block_bytes) {
         int64_t rows = columns - n < KN_CPU_COLUMNS ? columns - n : KN_CPU_COLUMNS;
         const float *src = memory;
-        if (host->dtype == KN_F32) src = (const float *)host->data + n * K;
-        else if (host->dtype == KN_BF16) k->load_bf16((const uint16_t *)host->data + n * K, memory, rows * K);
-        else k->load_f16((const uint16_t *)host->data + n * K, memory, rows * K);
+        if (host->dtype == KN_F32)
+            src = (const float *)host->data + n * K;
+        else if (host->dtype == KN_BF16)
+            k->load_bf16((const uint16_t *)host->data + n * K, memory, rows * K);
+        else
+            k->load_f16((const uint16_t *)host->data + n * K, memory, rows * K);
         st = kn_dnnl_pack(dnnl, K, rows, src, dst);
     }
     kn_free(memory);
     return st;
 }
 
-kn_status kn_cpu_pack(const kn_cpu_kernels *k, kn_dnnl *dnnl, const kn_weight *w, const kn_tensor *host,
-                      kn_cpu_weight *packed)
+kn_status kn_cpu_pack(const kn_cpu_kernels *k, kn_dnnl *dnnl, const kn_weight *w,
+                      const kn_tensor *host, kn_cpu_weight *packed)
 {
     size_t all;
     KN_TRY(block_bytes(dnnl, w, &packed->block_bytes, &all));

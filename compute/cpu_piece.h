@@ -20,13 +20,13 @@ typedef struct kn_cpu_piece {
     int64_t lines, rows; /* rows of each line */
     int segments;        /* of `length` values at x + segment[s]; none: bias and residual only */
     int64_t segment[KN_CPU_MAX_SEGMENTS], length;
-    const float *w;                          /* packed in panels */
-    int64_t w_first, depth;                  /* place of segment 0 in K, and all of K */
-    int64_t columns;                         /* of the weight */
-    int64_t first_column, last_column;       /* of this piece; the first is a multiple of a panel */
-    float *out;                              /* row 0 of line 0, column 0 */
+    const float *w;                    /* packed in panels */
+    int64_t w_first, depth;            /* place of segment 0 in K, and all of K */
+    int64_t columns;                   /* of the weight */
+    int64_t first_column, last_column; /* of this piece; the first is a multiple of a panel */
+    float *out;                        /* row 0 of line 0, column 0 */
     int64_t out_pitch, out_line;
-    const float *residual, *bias;            /* or NULL; as out, may be out; [columns] */
+    const float *residual, *bias; /* or NULL; as out, may be out; [columns] */
     int64_t residual_pitch, residual_line;
     float *scratch; /* linear: room for the rows' part of x and their sums; else NULL */
 } kn_cpu_piece;

@@ -19,7 +19,10 @@ typedef struct row_job {
     float a, b;
 } row_job;
 
-static int64_t grain_of(int64_t width) { return width >= PIECE_FLOATS ? 1 : PIECE_FLOATS / (width ? width : 1); }
+static int64_t grain_of(int64_t width)
+{
+    return width >= PIECE_FLOATS ? 1 : PIECE_FLOATS / (width ? width : 1);
+}
 
 static void row_pieces(void *user, int64_t begin, int64_t end)
 {
@@ -39,7 +42,10 @@ static void row_pieces(void *user, int64_t begin, int64_t end)
     }
 }
 
-static const float *data_of(const kn_tensor *t) { return t ? t->data : NULL; }
+static const float *data_of(const kn_tensor *t)
+{
+    return t ? t->data : NULL;
+}
 
 static kn_status run_rows(kn_dev *d, row_job *j, const kn_tensor *x, const kn_tensor *y,
                           const kn_tensor *out)
@@ -73,11 +79,13 @@ static void run_layernorm(const void *job, const kn_row_run *run)
     j->kernels->layernorm(run, j->vector[0], j->a, j->vector[1], j->b);
 }
 
-static kn_status layernorm(kn_dev *d, const kn_tensor *x, const kn_tensor *weight, const kn_tensor *bias,
-                           const kn_tensor *scale, const kn_tensor *shift, float eps,
-                           const kn_tensor *out)
+static kn_status layernorm(kn_dev *d, const kn_tensor *x, const kn_tensor *weight,
+                           const kn_tensor *bias, const kn_tensor *scale, const kn_tensor *shift,
+                           float eps, const kn_tensor *out)
 {
-    row_job j = {.run = run_layernorm, .a = scale ? 1.0f : 0.0f, .b = eps,
+    row_job j = {.run = run_layernorm,
+                 .a = scale ? 1.0f : 0.0f,
+                 .b = eps,
                  .vector = {data_of(scale ? scale : weight), data_of(shift ? shift : bias)}};
     return run_rows(d, &j, x, NULL, out);
 }
@@ -139,8 +147,8 @@ static void rope_tokens(void *user, int64_t begin, int64_t end)
 {
     const rope_job *j = user;
     const kn_tensor *x = j->x, *out = j->out;
-    kn_row_run run = {.rows = x->dim[1], .n = x->dim[2], .x_pitch = x->stride[1],
-                      .out_pitch = out->stride[1]};
+    kn_row_run run = {
+        .rows = x->dim[1], .n = x->dim[2], .x_pitch = x->stride[1], .out_pitch = out->stride[1]};
     for (int64_t l = begin; l < end; l++) {
         run.x = (const float *)x->data + l * x->stride[0];
         run.out = (float *)out->data + l * out->stride[0];

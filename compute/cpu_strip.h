@@ -12,7 +12,7 @@
 
 /* Row r of the strip from three bases and two pitches: x86 addresses base + {1,2,4} * index, so 15
  * rows need five registers instead of fifteen. */
-#define ROW_STEP(q) ((q) == 3 ? pitch3 : (size_t)(q) * pitch)
+#define ROW_STEP(q) ((q) == 3 ? pitch3 : (size_t)(q)*pitch)
 #define ROW_AT(r)   (*(const float *)(((r) < 5 ? p0 : (r) < 10 ? p1 : p2) + ROW_STEP((r) % 5)))
 
 /* Constant `rows` and `vectors` make this straight-line code with all sums in registers. */
@@ -56,10 +56,12 @@ static inline __attribute__((always_inline)) void strip_sized(const kn_strip *s,
         }
 }
 
-#define STRIP_CASE(r)                                \
-    case r:                                          \
-        if (s->cols > LANES) strip_sized(s, r, 2);   \
-        else strip_sized(s, r, 1);                   \
+#define STRIP_CASE(r)                                                                              \
+    case r:                                                                                        \
+        if (s->cols > LANES)                                                                       \
+            strip_sized(s, r, 2);                                                                  \
+        else                                                                                       \
+            strip_sized(s, r, 1);                                                                  \
         break;
 
 static void strip(const kn_strip *s)

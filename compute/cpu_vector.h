@@ -14,17 +14,22 @@
  * Accuracy  exp: 1 ulp of the polynomial and about 1 of the reduction. erfc: 1.7e-7 relative.
  */
 
-static inline VEC load_n(const float *p, int n) { return n == LANES ? vec_load(p) : vec_load_part(p, n); }
+static inline VEC load_n(const float *p, int n)
+{
+    return n == LANES ? vec_load(p) : vec_load_part(p, n);
+}
 
 static inline void store_n(float *p, VEC v, int n)
 {
-    if (n == LANES) vec_store(p, v);
-    else vec_store_part(p, v, n);
+    if (n == LANES)
+        vec_store(p, v);
+    else
+        vec_store_part(p, v, n);
 }
 
-#define FOR_VECTORS(i, part, n)                                                        \
-    for (int64_t i = 0; i < (n); i += LANES)                                           \
-        for (int part = (n) - i < LANES ? (int)((n) - i) : LANES, once_ = 1; once_; once_ = 0)
+#define FOR_VECTORS(i, part, n)                                                                    \
+    for (int64_t i = 0; i < (n); i += LANES)                                                       \
+        for (int part = (n)-i < LANES ? (int)((n)-i) : LANES, once_ = 1; once_; once_ = 0)
 
 /* ---- elementary functions ---------------------------------------------------------------------- */
 
@@ -60,7 +65,8 @@ static inline VEC vec_silu(VEC x)
 static inline VEC vec_gelu_tanh(VEC x)
 {
     VEC cube = vec_mul(vec_mul(x, x), x);
-    VEC u = vec_mul(vec_set1(-1.59576912f), vec_fma(vec_set1(0.044715f), cube, x)); /* -2 sqrt(2/pi) */
+    VEC u =
+        vec_mul(vec_set1(-1.59576912f), vec_fma(vec_set1(0.044715f), cube, x)); /* -2 sqrt(2/pi) */
     return vec_div(x, vec_add(vec_set1(1.0f), vec_exp(u)));
 }
 
@@ -69,8 +75,9 @@ static inline VEC vec_gelu_tanh(VEC x)
  * relative error 3.4e-8 before rounding); for z < 0, erfc(z) = 2 - erfc(-z). */
 static inline VEC vec_gelu_erf(VEC x)
 {
-    static const float R[9] = {0.282110214f,    0.28198275f, 0.245816439f, 0.192403972f, -0.00317783817f,
-                               0.24503991f, -0.459058285f, 0.271276683f, -0.0563938841f};
+    static const float R[9] = {0.282110214f,  0.28198275f,     0.245816439f,
+                               0.192403972f,  -0.00317783817f, 0.24503991f,
+                               -0.459058285f, 0.271276683f,    -0.0563938841f};
     VEC z = vec_mul(vec_abs(x), vec_set1(0.707106781f));
     VEC t = vec_div(vec_set1(1.0f), vec_fma(z, vec_set1(0.5f), vec_set1(1.0f)));
     VEC y = vec_set1(R[8]);
@@ -125,7 +132,8 @@ static inline float sum_of(const float *x, int64_t n)
     return vec_sum(vec_add(vec_add(sum[0], sum[1]), vec_add(sum[2], sum[3]))) + rest;
 }
 
-static inline __attribute__((always_inline)) void rmsnorm_act(const kn_row_run *r, const float *weight,
+static inline __attribute__((always_inline)) void rmsnorm_act(const kn_row_run *r,
+                                                              const float *weight,
                                                               const kn_rmsnorm_params *p,
                                                               const kn_activation act)
 {
@@ -137,7 +145,8 @@ static inline __attribute__((always_inline)) void rmsnorm_act(const kn_row_run *
         float factor = (float)(p->l2_clamp ? sqrt(n) / (norm > p->eps ? norm : p->eps)
                                            : 1 / sqrt(squares / n + p->eps));
         VEC f = vec_set1(factor);
-        FOR_VECTORS(c, part, r->n) {
+        FOR_VECTORS(c, part, r->n)
+        {
             VEC y = vec_mul(load_n(x + c, part), f);
             if (weight) y = vec_mul(y, load_n(weight + c, part));
             store_n(out + c, vec_act(act, y), part);
@@ -165,7 +174,8 @@ static void layernorm(const kn_row_run *r, const float *factor, float plus_one, 
         double variance = (double)sum_of_squares(x, r->n, mean) / (double)r->n;
         VEC m = vec_set1(mean), f = vec_set1((float)(1 / sqrt(variance + eps)));
         VEC one = vec_set1(plus_one);
-        FOR_VECTORS(c, part, r->n) {
+        FOR_VECTORS(c, part, r->n)
+        {
             VEC y = vec_mul(vec_sub(load_n(x + c, part), m), f);
             if (factor) y = vec_mul(y, vec_add(load_n(factor + c, part), one));
             if (add) y = vec_add(y, load_n(add + c, part));
@@ -181,19 +191,22 @@ static void gate_add(const kn_row_run *r, const float *gate)
     for (int64_t i = 0; i < r->rows; i++) {
         const float *x = r->x + i * r->x_pitch, *y = r->y + i * r->y_pitch;
         float *out = r->out + i * r->out_pitch;
-        FOR_VECTORS(c, part, r->n) {
+        FOR_VECTORS(c, part, r->n)
+        {
             VEC g = gate ? load_n(gate + c, part) : vec_set1(1.0f);
             store_n(out + c, vec_fma(load_n(y + c, part), g, load_n(x + c, part)), part);
         }
     }
 }
 
-static inline __attribute__((always_inline)) void act_rows(const kn_row_run *r, const kn_activation a)
+static inline __attribute__((always_inline)) void act_rows(const kn_row_run *r,
+                                                           const kn_activation a)
 {
     for (int64_t i = 0; i < r->rows; i++) {
         const float *x = r->x + i * r->x_pitch, *y = r->y ? r->y + i * r->y_pitch : NULL;
         float *out = r->out + i * r->out_pitch;
-        FOR_VECTORS(c, part, r->n) {
+        FOR_VECTORS(c, part, r->n)
+        {
             VEC v = vec_act(a, load_n(x + c, part));
             store_n(out + c, y ? vec_mul(v, load_n(y + c, part)) : v, part);
         }
@@ -216,7 +229,8 @@ static void axpby(const kn_row_run *r, float a, float b)
     for (int64_t i = 0; i < r->rows; i++) {
         const float *x = r->x + i * r->x_pitch, *y = r->y + i * r->y_pitch;
         float *out = r->out + i * r->out_pitch;
-        FOR_VECTORS(c, part, r->n) {
+        FOR_VECTORS(c, part, r->n)
+        {
             VEC by = vec_mul(vb, load_n(y + c, part));
             store_n(out + c, vec_fma(va, load_n(x + c, part), by), part);
         }
@@ -274,10 +288,10 @@ static void store_f16(const float *src, uint16_t *dst, int64_t n)
     for (; i < n; i++) dst[i] = kn_f32_to_f16(src[i]);
 }
 
-#define CPU_KERNELS                                                                             \
-    {                                                                                           \
-        .lanes = LANES, .strip_rows = STRIP_ROWS, .strip = strip, .rmsnorm = rmsnorm,           \
-        .layernorm = layernorm, .gate_add = gate_add, .act = act, .axpby = axpby, .rope = rope, \
-        .load_bf16 = load_bf16, .load_f16 = load_f16, .store_bf16 = store_bf16,                 \
-        .store_f16 = store_f16,                                                                 \
+#define CPU_KERNELS                                                                                \
+    {                                                                                              \
+        .lanes = LANES, .strip_rows = STRIP_ROWS, .strip = strip, .rmsnorm = rmsnorm,              \
+        .layernorm = layernorm, .gate_add = gate_add, .act = act, .axpby = axpby, .rope = rope,    \
+        .load_bf16 = load_bf16, .load_f16 = load_f16, .store_bf16 = store_bf16,                    \
+        .store_f16 = store_f16,                                                                    \
     }

@@ -75,8 +75,7 @@ kn_status kn_dev_open(const kn_dev_params *params, kn_dev **out)
     bool host = d->kind == KN_DEV_REF || d->kind == KN_DEV_CPU;
     kn_status st = kn_workers_open(host ? d->threads : 1, &d->workers);
     if (st == KN_OK) st = open_kind(d, params);
-    if (st != KN_OK)
-        kn_dev_close(&d);
+    if (st != KN_OK) kn_dev_close(&d);
     *out = d;
     return st;
 }
@@ -90,15 +89,30 @@ void kn_dev_close(kn_dev **d)
     *d = NULL;
 }
 
-kn_dev_kind kn_dev_get_kind(const kn_dev *d) { return d->kind; }
-kn_dev_kind kn_dev_measured(const kn_dev *d) { return d->measured; }
+kn_dev_kind kn_dev_get_kind(const kn_dev *d)
+{
+    return d->kind;
+}
+kn_dev_kind kn_dev_measured(const kn_dev *d)
+{
+    return d->measured;
+}
 kn_dtype kn_dev_activation_dtype(const kn_dev *d)
 {
     return d->measured == KN_DEV_CUDA ? KN_BF16 : KN_F32;
 }
-const char *kn_dev_describe(const kn_dev *d) { return d->describe; }
-int kn_dev_threads(const kn_dev *d) { return d->threads; }
-int kn_dev_isa(const kn_dev *d) { return d->isa; }
+const char *kn_dev_describe(const kn_dev *d)
+{
+    return d->describe;
+}
+int kn_dev_threads(const kn_dev *d)
+{
+    return d->threads;
+}
+int kn_dev_isa(const kn_dev *d)
+{
+    return d->isa;
+}
 
 /* ---- memory ------------------------------------------------------------------------------------ */
 
@@ -108,7 +122,10 @@ void kn_dev_count(kn_dev *d, size_t bytes)
     if (d->now > d->peak) d->peak = d->now;
 }
 
-void kn_dev_uncount(kn_dev *d, size_t bytes) { d->now -= bytes; }
+void kn_dev_uncount(kn_dev *d, size_t bytes)
+{
+    d->now -= bytes;
+}
 
 kn_status kn_dev_alloc(kn_dev *d, size_t bytes, void **out)
 {
@@ -127,9 +144,18 @@ void kn_dev_free(kn_dev *d, void *p, size_t bytes)
     kn_dev_uncount(d, bytes);
 }
 
-size_t kn_dev_bytes_now(const kn_dev *d) { return d->now; }
-size_t kn_dev_bytes_peak(const kn_dev *d) { return d->peak; }
-void kn_dev_reset_peak(kn_dev *d) { d->peak = d->now; }
+size_t kn_dev_bytes_now(const kn_dev *d)
+{
+    return d->now;
+}
+size_t kn_dev_bytes_peak(const kn_dev *d)
+{
+    return d->peak;
+}
+void kn_dev_reset_peak(kn_dev *d)
+{
+    d->peak = d->now;
+}
 
 static kn_status check_transfer(const char *what, const kn_tensor *t)
 {
@@ -151,13 +177,19 @@ kn_status kn_dev_download(kn_dev *d, const kn_tensor *src, void *host)
     return d->backend->download(d, src->data, host, kn_tensor_bytes(src));
 }
 
-kn_status kn_dev_sync(kn_dev *d) { return d->backend->sync(d); }
+kn_status kn_dev_sync(kn_dev *d)
+{
+    return d->backend->sync(d);
+}
 
 /* ---- measure: addresses without memory --------------------------------------------------------- */
 
 enum { ALIGN = 256 }; /* of every arena tensor on every device, so that measured sizes hold */
 
-static size_t align_up(size_t n) { return (n + ALIGN - 1) / ALIGN * ALIGN; }
+static size_t align_up(size_t n)
+{
+    return (n + ALIGN - 1) / ALIGN * ALIGN;
+}
 
 static kn_status measure_alloc(kn_dev *d, size_t bytes, void **out)
 {
@@ -166,8 +198,14 @@ static kn_status measure_alloc(kn_dev *d, size_t bytes, void **out)
     return KN_OK;
 }
 
-static void measure_release(kn_dev *d, void *p) { (void)d, (void)p; }
-static void measure_poison(kn_dev *d, void *p, size_t bytes) { (void)d, (void)p, (void)bytes; }
+static void measure_release(kn_dev *d, void *p)
+{
+    (void)d, (void)p;
+}
+static void measure_poison(kn_dev *d, void *p, size_t bytes)
+{
+    (void)d, (void)p, (void)bytes;
+}
 
 static kn_status measure_upload(kn_dev *d, const void *host, void *dst, size_t bytes)
 {
@@ -205,7 +243,10 @@ static void measure_close(kn_dev *d)
     if (d->measured == KN_DEV_CPU) kn_cpu_close(d);
 }
 
-static void measure_weight_close(kn_dev *d, kn_weight *w) { (void)d, (void)w; }
+static void measure_weight_close(kn_dev *d, kn_weight *w)
+{
+    (void)d, (void)w;
+}
 
 static const kn_backend measure_backend = {
     .alloc = measure_alloc,
@@ -259,7 +300,8 @@ void kn_arena_close(kn_arena **a)
     *a = NULL;
 }
 
-kn_status kn_arena_tensor(kn_arena *a, kn_dtype dtype, int rank, const int64_t *dims, kn_tensor *out)
+kn_status kn_arena_tensor(kn_arena *a, kn_dtype dtype, int rank, const int64_t *dims,
+                          kn_tensor *out)
 {
     *out = (kn_tensor){0};
     size_t bytes = kn_dtype_size(dtype);
@@ -286,10 +328,22 @@ kn_status kn_arena_tensor(kn_arena *a, kn_dtype dtype, int rank, const int64_t *
     return KN_OK;
 }
 
-kn_arena_mark kn_arena_get_mark(const kn_arena *a) { return a->fill; }
-void kn_arena_reset(kn_arena *a, kn_arena_mark mark) { a->fill = mark; }
-size_t kn_arena_peak(const kn_arena *a) { return a->peak; }
-kn_dev *kn_arena_dev(const kn_arena *a) { return a->dev; }
+kn_arena_mark kn_arena_get_mark(const kn_arena *a)
+{
+    return a->fill;
+}
+void kn_arena_reset(kn_arena *a, kn_arena_mark mark)
+{
+    a->fill = mark;
+}
+size_t kn_arena_peak(const kn_arena *a)
+{
+    return a->peak;
+}
+kn_dev *kn_arena_dev(const kn_arena *a)
+{
+    return a->dev;
+}
 
 /* ---- parallel loop ----------------------------------------------------------------------------- */
 

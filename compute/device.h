@@ -21,9 +21,9 @@ typedef struct kn_dev kn_dev;
 
 typedef struct kn_dev_params {
     kn_dev_kind kind;
-    int threads;       /* ref, cpu: OpenMP threads; 0 = one per core that this process may use */
-    int ordinal;       /* cuda: device number */
-    int isa_mask;      /* cpu: highest instruction set to use: 0 best, 1 base, 2 AVX2, 3 AVX-512;
+    int threads;          /* ref, cpu: OpenMP threads; 0 = one per core that this process may use */
+    int ordinal;          /* cuda: device number */
+    int isa_mask;         /* cpu: highest instruction set to use: 0 best, 1 base, 2 AVX2, 3 AVX-512;
                           for tests (environment KN_CPU_MASK is read by the program, not here) */
     kn_dev_kind measured; /* measure: whose sizes (dtypes, packing) to report */
 } kn_dev_params;
@@ -74,7 +74,7 @@ void kn_arena_close(kn_arena **a);
 /* A contiguous tensor from the arena; KN_ERR_NOMEM names the shortfall. */
 KN_CHECKED kn_status kn_arena_tensor(kn_arena *a, kn_dtype dtype, int rank, const int64_t *dims,
                                      kn_tensor *out);
-#define kn_arena_take(a, out, dtype, ...)                                                        \
+#define kn_arena_take(a, out, dtype, ...)                                                          \
     kn_arena_tensor((a), (dtype), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),       \
                     (int64_t[]){__VA_ARGS__}, (out))
 kn_arena_mark kn_arena_get_mark(const kn_arena *a);

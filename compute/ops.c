@@ -15,10 +15,16 @@ bool kn_dtype_is_float(kn_dtype t)
     return t == KN_F32 || t == KN_BF16 || t == KN_F16 || t == KN_F64;
 }
 
-static bool present(const kn_tensor *t) { return t != NULL && t->rank > 0; }
+static bool present(const kn_tensor *t)
+{
+    return t != NULL && t->rank > 0;
+}
 
 /* Backends get NULL for an absent tensor. */
-static const kn_tensor *optional(const kn_tensor *t) { return present(t) ? t : NULL; }
+static const kn_tensor *optional(const kn_tensor *t)
+{
+    return present(t) ? t : NULL;
+}
 
 static bool activation_dtype(const kn_dev *d, kn_dtype t)
 {
@@ -63,8 +69,8 @@ static kn_status check_same(const char *op, const char *an, const kn_tensor *a, 
 {
     char at[KN_SHAPE_TEXT], bt[KN_SHAPE_TEXT];
     if (kn_tensor_same_shape(a, b)) return KN_OK;
-    return kn_fail(KN_ERR_ARG, "%s: %s %s and %s %s differ in shape", op, an, kn_tensor_text(a, at), bn,
-                   kn_tensor_text(b, bt));
+    return kn_fail(KN_ERR_ARG, "%s: %s %s and %s %s differ in shape", op, an, kn_tensor_text(a, at),
+                   bn, kn_tensor_text(b, bt));
 }
 
 /* A vector of `count` values, f32 (the reference device takes any float dtype). Absent is fine. */
@@ -129,7 +135,8 @@ static bool disjoint_columns(const kn_tensor *a, const kn_tensor *b)
         kn_rows r = kn_rows_of(both[k]);
         width[k] = (size_t)r.width * kn_dtype_size(both[k]->dtype);
         for (int i = 0; i < r.axes; i++)
-            if (r.dim[i] > 1 && (pitch == 0 || (size_t)r.pitch[i] < pitch)) pitch = (size_t)r.pitch[i];
+            if (r.dim[i] > 1 && (pitch == 0 || (size_t)r.pitch[i] < pitch))
+                pitch = (size_t)r.pitch[i];
     }
     if (pitch == 0) return false;
     for (int k = 0; k < 2; k++) {
@@ -144,7 +151,8 @@ static bool disjoint_columns(const kn_tensor *a, const kn_tensor *b)
 
 static bool overlap(const kn_tensor *a, const kn_tensor *b)
 {
-    if (!present(a) || !present(b) || kn_tensor_count(a) == 0 || kn_tensor_count(b) == 0) return false;
+    if (!present(a) || !present(b) || kn_tensor_count(a) == 0 || kn_tensor_count(b) == 0)
+        return false;
     uintptr_t pa = (uintptr_t)a->data, pb = (uintptr_t)b->data;
     if (pa >= pb + extent(b) || pb >= pa + extent(a)) return false;
     bool dense = (a->stride[a->rank - 1] == 1 || a->dim[a->rank - 1] == 1) &&
@@ -190,7 +198,10 @@ static kn_status check_act(const char *op, kn_activation act)
     return kn_fail(KN_ERR_ARG, "%s: unknown activation %d", op, (int)act);
 }
 
-static int64_t width_of(const kn_tensor *t) { return t->dim[t->rank - 1]; }
+static int64_t width_of(const kn_tensor *t)
+{
+    return t->dim[t->rank - 1];
+}
 
 /* ---- rows -------------------------------------------------------------------------------------- */
 
@@ -262,8 +273,8 @@ void kn_weight_close(kn_dev *d, kn_weight *w)
 
 /* ---- matrix products and convolutions ----------------------------------------------------------- */
 
-kn_status kn_linear(kn_dev *d, const kn_tensor *x, const kn_weight *w, const kn_tensor *bias, kn_activation act,
-                    const kn_tensor *out)
+kn_status kn_linear(kn_dev *d, const kn_tensor *x, const kn_weight *w, const kn_tensor *bias,
+                    kn_activation act, const kn_tensor *out)
 {
     KN_TRY(check_rows(d, "linear", "x", x));
     KN_TRY(check_rows(d, "linear", "out", out));
@@ -287,12 +298,14 @@ static kn_status conv_out_dims(const kn_tensor *x, const kn_weight *w, const kn_
     kn_conv_kernel(w, k);
     for (int i = 0; i < 3; i++) {
         if (p->stride[i] < 1 || p->pad_lo[i] < 0 || p->pad_hi[i] < 0)
-            return kn_fail(KN_ERR_ARG, "conv: axis %d: stride %d, padding %d and %d", i, p->stride[i],
-                           p->pad_lo[i], p->pad_hi[i]);
+            return kn_fail(KN_ERR_ARG, "conv: axis %d: stride %d, padding %d and %d", i,
+                           p->stride[i], p->pad_lo[i], p->pad_hi[i]);
         int64_t room = x->dim[i] + p->pad_lo[i] + p->pad_hi[i] - k[i];
         if (room < 0)
-            return kn_fail(KN_ERR_ARG, "conv: axis %d: %lld entries and padding %d + %d are less than "
-                           "the kernel's %d", i, (long long)x->dim[i], p->pad_lo[i], p->pad_hi[i], k[i]);
+            return kn_fail(KN_ERR_ARG,
+                           "conv: axis %d: %lld entries and padding %d + %d are less than "
+                           "the kernel's %d",
+                           i, (long long)x->dim[i], p->pad_lo[i], p->pad_hi[i], k[i]);
         dims[i] = room / p->stride[i] + 1;
     }
     dims[3] = w->t.dim[0];
@@ -338,7 +351,8 @@ kn_status kn_embed(kn_dev *d, const kn_weight *table, const int32_t *ids, int64_
 /* ---- norms and per-element work ------------------------------------------------------------------ */
 
 /* x and out: rows of one shape; out may be x. */
-static kn_status check_map(const kn_dev *d, const char *op, const kn_tensor *x, const kn_tensor *out)
+static kn_status check_map(const kn_dev *d, const char *op, const kn_tensor *x,
+                           const kn_tensor *out)
 {
     KN_TRY(check_rows(d, op, "x", x));
     KN_TRY(check_rows(d, op, "out", out));
@@ -346,8 +360,8 @@ static kn_status check_map(const kn_dev *d, const char *op, const kn_tensor *x, 
     return MAY_BE(op, x, out);
 }
 
-kn_status kn_rmsnorm(kn_dev *d, const kn_tensor *x, const kn_tensor *weight, const kn_rmsnorm_params *p,
-                     const kn_tensor *out)
+kn_status kn_rmsnorm(kn_dev *d, const kn_tensor *x, const kn_tensor *weight,
+                     const kn_rmsnorm_params *p, const kn_tensor *out)
 {
     KN_TRY(check_map(d, "rmsnorm", x, out));
     KN_TRY(check_vector(d, "rmsnorm", "weight", weight, width_of(x)));
@@ -355,8 +369,9 @@ kn_status kn_rmsnorm(kn_dev *d, const kn_tensor *x, const kn_tensor *weight, con
     return nothing(d, out) ? KN_OK : d->ops.rmsnorm(d, x, optional(weight), p, out);
 }
 
-kn_status kn_layernorm(kn_dev *d, const kn_tensor *x, const kn_tensor *weight, const kn_tensor *bias,
-                       const kn_tensor *scale, const kn_tensor *shift, float eps, const kn_tensor *out)
+kn_status kn_layernorm(kn_dev *d, const kn_tensor *x, const kn_tensor *weight,
+                       const kn_tensor *bias, const kn_tensor *scale, const kn_tensor *shift,
+                       float eps, const kn_tensor *out)
 {
     KN_TRY(check_map(d, "layernorm", x, out));
     const kn_tensor *vectors[4] = {weight, bias, scale, shift};
@@ -368,8 +383,8 @@ kn_status kn_layernorm(kn_dev *d, const kn_tensor *x, const kn_tensor *weight, c
     if ((present(weight) || present(bias)) && (present(scale) || present(shift)))
         return kn_fail(KN_ERR_ARG, "layernorm: weight and bias exclude scale and shift");
     return nothing(d, out) ? KN_OK
-                           : d->ops.layernorm(d, x, optional(weight), optional(bias), optional(scale),
-                                              optional(shift), eps, out);
+                           : d->ops.layernorm(d, x, optional(weight), optional(bias),
+                                              optional(scale), optional(shift), eps, out);
 }
 
 kn_status kn_gate_add(kn_dev *d, const kn_tensor *x, const kn_tensor *y, const kn_tensor *gate,
@@ -416,7 +431,8 @@ static kn_status check_pair(const kn_dev *d, const char *op, const kn_tensor *x,
     return MAY_BE(op, y, out);
 }
 
-kn_status kn_mul(kn_dev *d, const kn_tensor *x, kn_activation act, const kn_tensor *y, const kn_tensor *out)
+kn_status kn_mul(kn_dev *d, const kn_tensor *x, kn_activation act, const kn_tensor *y,
+                 const kn_tensor *out)
 {
     KN_TRY(check_pair(d, "mul", x, y, out));
     KN_TRY(check_act("mul", act));
@@ -497,7 +513,8 @@ kn_status kn_gather(kn_dev *d, const kn_tensor *x, const int32_t *index, const k
 {
     KN_TRY(check_rows(d, "gather", "x", x));
     KN_TRY(check_rows(d, "gather", "out", out));
-    if (x->rank < 2 || out->rank != x->rank) return bad("gather", "x", x, "rank 2 or more expected");
+    if (x->rank < 2 || out->rank != x->rank)
+        return bad("gather", "x", x, "rank 2 or more expected");
     kn_tensor want = *x;
     want.dim[0] = out->dim[0];
     KN_TRY(check_same("gather", "rows of x", &want, "out", out));

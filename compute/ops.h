@@ -36,17 +36,18 @@ typedef enum kn_weight_kind {
 } kn_weight_kind;
 
 typedef struct kn_weight {
-    kn_tensor t;    /* logical shape; data is plain only for VECTOR and TABLE */
+    kn_tensor t; /* logical shape; data is plain only for VECTOR and TABLE */
     kn_weight_kind kind;
-    void *impl;     /* backend's packed form */
-    size_t bytes;   /* device bytes held */
+    void *impl;   /* backend's packed form */
+    size_t bytes; /* device bytes held */
 } kn_weight;
 
 /* host: contiguous view of f32, bf16 or f16 in host memory (may be a memory-mapped file); not kept.
  * LINEAR takes any rank >= 2 as [dim 0, product of the others], so that a 1x1 convolution or a patch
  * embedding can be run by linear. On the measure device data may be NULL. Close with
  * kn_weight_close. */
-KN_CHECKED kn_status kn_weight_open(kn_dev *d, kn_weight_kind kind, const kn_tensor *host, kn_weight *out);
+KN_CHECKED kn_status kn_weight_open(kn_dev *d, kn_weight_kind kind, const kn_tensor *host,
+                                    kn_weight *out);
 /* NULL-safe on a zeroed weight; zeroes it. */
 void kn_weight_close(kn_dev *d, kn_weight *w);
 
@@ -54,19 +55,19 @@ void kn_weight_close(kn_dev *d, kn_weight *w);
 /* Row normalisations; absent tensors (rank 0) are left out of the formula. */
 typedef struct kn_rmsnorm_params {
     float eps;
-    bool l2_clamp; /* false: x * rsqrt(mean(x^2) + eps)        (T5, Wan q/k norms)
+    bool l2_clamp;     /* false: x * rsqrt(mean(x^2) + eps)        (T5, Wan q/k norms)
                       true:  x / max(|x|_2, eps) * sqrt(C)     (Wan VAE; torch F.normalize) */
     kn_activation act; /* applied after the weight */
 } kn_rmsnorm_params;
 
 typedef struct kn_conv_params {
-    int stride[3];  /* t, h, w */
-    int pad_lo[3];  /* zeros before, on each axis */
-    int pad_hi[3];  /* zeros after */
+    int stride[3]; /* t, h, w */
+    int pad_lo[3]; /* zeros before, on each axis */
+    int pad_hi[3]; /* zeros after */
 } kn_conv_params;
 
 typedef struct kn_tensor_stats {
-    int64_t nonfinite;        /* NaN and infinities; the others are not counted below */
+    int64_t nonfinite; /* NaN and infinities; the others are not counted below */
     double min, max, mean, rms;
 } kn_tensor_stats;
 
@@ -93,21 +94,22 @@ typedef struct kn_tensor_stats {
  * gather     out[i,:] = x[index[i],:] rows; index i32 host pointer.
  * stats      finite check and moments of x.
  */
-typedef kn_status kn_linear_fn(kn_dev *, const kn_tensor *x, const kn_weight *w, const kn_tensor *bias,
-                               kn_activation act, const kn_tensor *out);
-typedef kn_status kn_conv_fn(kn_dev *, const kn_tensor *x, const kn_weight *w, const kn_tensor *bias,
-                             const kn_tensor *residual, const kn_conv_params *p, const kn_tensor *out);
+typedef kn_status kn_linear_fn(kn_dev *, const kn_tensor *x, const kn_weight *w,
+                               const kn_tensor *bias, kn_activation act, const kn_tensor *out);
+typedef kn_status kn_conv_fn(kn_dev *, const kn_tensor *x, const kn_weight *w,
+                             const kn_tensor *bias, const kn_tensor *residual,
+                             const kn_conv_params *p, const kn_tensor *out);
 typedef kn_status kn_embed_fn(kn_dev *, const kn_weight *table, const int32_t *ids, int64_t count,
                               const kn_tensor *out);
 typedef kn_status kn_rmsnorm_fn(kn_dev *, const kn_tensor *x, const kn_tensor *weight,
                                 const kn_rmsnorm_params *p, const kn_tensor *out);
 typedef kn_status kn_layernorm_fn(kn_dev *, const kn_tensor *x, const kn_tensor *weight,
-                                  const kn_tensor *bias, const kn_tensor *scale, const kn_tensor *shift,
-                                  float eps, const kn_tensor *out);
-typedef kn_status kn_gate_add_fn(kn_dev *, const kn_tensor *x, const kn_tensor *y, const kn_tensor *gate,
-                                 const kn_tensor *out);
-typedef kn_status kn_rope_fn(kn_dev *, const kn_tensor *x, const kn_tensor *cos, const kn_tensor *sin,
-                             const kn_tensor *out);
+                                  const kn_tensor *bias, const kn_tensor *scale,
+                                  const kn_tensor *shift, float eps, const kn_tensor *out);
+typedef kn_status kn_gate_add_fn(kn_dev *, const kn_tensor *x, const kn_tensor *y,
+                                 const kn_tensor *gate, const kn_tensor *out);
+typedef kn_status kn_rope_fn(kn_dev *, const kn_tensor *x, const kn_tensor *cos,
+                             const kn_tensor *sin, const kn_tensor *out);
 typedef kn_status kn_act_fn(kn_dev *, const kn_tensor *x, kn_activation act, const kn_tensor *out);
 typedef kn_status kn_mul_fn(kn_dev *, const kn_tensor *x, kn_activation act, const kn_tensor *y,
                             const kn_tensor *out);
@@ -115,16 +117,18 @@ typedef kn_status kn_axpby_fn(kn_dev *, float a, const kn_tensor *x, float b, co
                               const kn_tensor *out);
 typedef kn_status kn_copy_fn(kn_dev *, const kn_tensor *x, const kn_tensor *out);
 typedef kn_status kn_upsample2_fn(kn_dev *, const kn_tensor *x, const kn_tensor *out);
-typedef kn_status kn_patchify_fn(kn_dev *, const kn_tensor *x, const int patch[3], const int32_t *order,
-                                 const kn_tensor *out);
+typedef kn_status kn_patchify_fn(kn_dev *, const kn_tensor *x, const int patch[3],
+                                 const int32_t *order, const kn_tensor *out);
 typedef kn_status kn_unpatchify_fn(kn_dev *, const kn_tensor *x, const int patch[3],
                                    const int32_t *order, const kn_tensor *out);
-typedef kn_status kn_gather_fn(kn_dev *, const kn_tensor *x, const int32_t *index, const kn_tensor *out);
+typedef kn_status kn_gather_fn(kn_dev *, const kn_tensor *x, const int32_t *index,
+                               const kn_tensor *out);
 typedef kn_status kn_stats_fn(kn_dev *, const kn_tensor *x, kn_tensor_stats *out);
 
-#define KN_OPS(X)                                                                                   \
-    X(linear) X(conv) X(embed) X(rmsnorm) X(layernorm) X(gate_add) X(rope) X(act) X(mul) X(axpby)   \
-    X(copy) X(upsample2) X(patchify) X(unpatchify) X(gather) X(stats)
+#define KN_OPS(X)                                                                                  \
+    X(linear)                                                                                      \
+    X(conv) X(embed) X(rmsnorm) X(layernorm) X(gate_add) X(rope) X(act) X(mul) X(axpby) X(copy)    \
+        X(upsample2) X(patchify) X(unpatchify) X(gather) X(stats)
 
 typedef struct kn_ops {
 #define X(op) kn_##op##_fn *op;

@@ -65,8 +65,14 @@ static int64_t row_offset(const kn_tensor *t, int64_t i)
     return offset * (int64_t)kn_dtype_size(t->dtype);
 }
 
-static int64_t row_width(const kn_tensor *t) { return t->dim[t->rank - 1]; }
-static int64_t row_count(const kn_tensor *t) { return kn_tensor_count(t) / row_width(t); }
+static int64_t row_width(const kn_tensor *t)
+{
+    return t->dim[t->rank - 1];
+}
+static int64_t row_count(const kn_tensor *t)
+{
+    return kn_tensor_count(t) / row_width(t);
+}
 
 /* A new row-major copy in double of a tensor with any strides; NULL for an absent one. */
 static kn_status to_double(const kn_tensor *t, double **out)
@@ -78,8 +84,8 @@ static kn_status to_double(const kn_tensor *t, double **out)
     *out = memory;
     int64_t width = row_width(t), rows = row_count(t);
     for (int64_t i = 0; i < rows; i++)
-        kn_load_f64((const char *)t->data + row_offset(t, i), t->dtype, width, t->stride[t->rank - 1],
-                    *out + i * width);
+        kn_load_f64((const char *)t->data + row_offset(t, i), t->dtype, width,
+                    t->stride[t->rank - 1], *out + i * width);
     return KN_OK;
 }
 
@@ -149,8 +155,13 @@ static kn_status linear(kn_dev *d, const kn_tensor *x, const kn_weight *w, const
     KN_TRY_GOTO(to_double(&wt, &wd));
     KN_TRY_GOTO(to_double(bias, &bd));
     KN_TRY_GOTO(kn_alloc((size_t)kn_tensor_count(out) * sizeof(double), &result));
-    job j = {.x = xd, .w = wd, .bias = bd, .result = result, .act = act,
-             .width = w->t.dim[0], .in_width = w->t.dim[1]};
+    job j = {.x = xd,
+             .w = wd,
+             .bias = bd,
+             .result = result,
+             .act = act,
+             .width = w->t.dim[0],
+             .in_width = w->t.dim[1]};
     kn_parallel_for(d, row_count(out), 4, linear_rows, &j);
     put(out, result);
 done:
@@ -287,17 +298,23 @@ done:
     return st;
 }
 
-static kn_status layernorm(kn_dev *d, const kn_tensor *x, const kn_tensor *weight, const kn_tensor *bias,
-                           const kn_tensor *scale, const kn_tensor *shift, float eps,
-                           const kn_tensor *out)
+static kn_status layernorm(kn_dev *d, const kn_tensor *x, const kn_tensor *weight,
+                           const kn_tensor *bias, const kn_tensor *scale, const kn_tensor *shift,
+                           float eps, const kn_tensor *out)
 {
     kn_status st = KN_OK;
     double *xd = NULL, *v[4] = {0};
     const kn_tensor *vectors[4] = {weight, bias, scale, shift};
     KN_TRY_GOTO(to_double(x, &xd));
     for (int i = 0; i < 4; i++) KN_TRY_GOTO(to_double(vectors[i], &v[i]));
-    job j = {.x = xd, .w = v[0], .bias = v[1], .scale = v[2], .shift = v[3], .result = xd,
-             .width = row_width(x), .eps = eps};
+    job j = {.x = xd,
+             .w = v[0],
+             .bias = v[1],
+             .scale = v[2],
+             .shift = v[3],
+             .result = xd,
+             .width = row_width(x),
+             .eps = eps};
     kn_parallel_for(d, row_count(x), 16, layernorm_rows, &j);
     put(out, xd);
 done:
@@ -412,8 +429,10 @@ static kn_status copy(kn_dev *d, const kn_tensor *x, const kn_tensor *out)
     int64_t width = row_width(x);
     for (int64_t i = 0; i < row_count(x); i++)
         for (int64_t c = 0; c < width; c++)
-            memcpy((char *)out->data + row_offset(out, i) + (size_t)(c * out->stride[out->rank - 1]) * size,
-                   (const char *)x->data + row_offset(x, i) + (size_t)(c * x->stride[x->rank - 1]) * size,
+            memcpy((char *)out->data + row_offset(out, i) +
+                       (size_t)(c * out->stride[out->rank - 1]) * size,
+                   (const char *)x->data + row_offset(x, i) +
+                       (size_t)(c * x->stride[x->rank - 1]) * size,
                    size);
     return KN_OK;
 }
@@ -426,8 +445,8 @@ static kn_status embed(kn_dev *d, const kn_weight *table, const int32_t *ids, in
     int64_t width = table->t.dim[1];
     KN_TRY(kn_alloc((size_t)width * sizeof(double), &row));
     for (int64_t i = 0; i < count; i++) {
-        kn_load_f64((const char *)table->t.data + row_offset(&table->t, ids[i]), table->t.dtype, width,
-                    1, row);
+        kn_load_f64((const char *)table->t.data + row_offset(&table->t, ids[i]), table->t.dtype,
+                    width, 1, row);
         put_row(out, i, row);
     }
     kn_free(row);
@@ -550,9 +569,21 @@ static kn_status stats(kn_dev *d, const kn_tensor *x, kn_tensor_stats *out)
 void kn_ref_fill(kn_ops *ops)
 {
     *ops = (kn_ops){
-        .linear = linear, .conv = conv, .embed = embed, .rmsnorm = rmsnorm, .layernorm = layernorm,
-        .gate_add = gate_add, .rope = rope, .act = act_op, .mul = mul, .axpby = axpby, .copy = copy,
-        .upsample2 = upsample2, .patchify = patchify, .unpatchify = unpatchify, .gather = gather,
+        .linear = linear,
+        .conv = conv,
+        .embed = embed,
+        .rmsnorm = rmsnorm,
+        .layernorm = layernorm,
+        .gate_add = gate_add,
+        .rope = rope,
+        .act = act_op,
+        .mul = mul,
+        .axpby = axpby,
+        .copy = copy,
+        .upsample2 = upsample2,
+        .patchify = patchify,
+        .unpatchify = unpatchify,
+        .gather = gather,
         .stats = stats,
     };
 }

@@ -14,7 +14,10 @@ static const struct {
     [KN_I32] = {"i32", 4}, [KN_I64] = {"i64", 8},   [KN_U8] = {"u8", 1},
 };
 
-size_t kn_dtype_size(kn_dtype t) { return (unsigned)t < KN_DTYPE_COUNT ? dtypes[t].size : 0; }
+size_t kn_dtype_size(kn_dtype t)
+{
+    return (unsigned)t < KN_DTYPE_COUNT ? dtypes[t].size : 0;
+}
 
 const char *kn_dtype_name(kn_dtype t)
 {
@@ -121,7 +124,10 @@ static float float_of(uint32_t u)
     return v;
 }
 
-float kn_bf16_to_f32(uint16_t v) { return float_of((uint32_t)v << 16); }
+float kn_bf16_to_f32(uint16_t v)
+{
+    return float_of((uint32_t)v << 16);
+}
 
 uint16_t kn_f32_to_bf16(float v)
 {
@@ -134,7 +140,8 @@ uint16_t kn_f32_to_bf16(float v)
 float kn_f16_to_f32(uint16_t v)
 {
     uint32_t sign = (uint32_t)(v & 0x8000u) << 16, exponent = v >> 10 & 31u, fraction = v & 0x3ffu;
-    if (exponent == 31) return float_of(sign | 0x7f800000u | fraction << 13 | (fraction ? 0x400000u : 0));
+    if (exponent == 31)
+        return float_of(sign | 0x7f800000u | fraction << 13 | (fraction ? 0x400000u : 0));
     if (exponent) return float_of(sign | (exponent + 112) << 23 | fraction << 13);
     float small = (float)fraction * 0x1p-24f; /* zero and subnormals: exact in binary32 */
     return sign ? -small : small;

@@ -37,9 +37,9 @@ typedef enum kn_dtype {
 typedef struct kn_tensor {
     void *data; /* of the device that the tensor is used on; NULL only when measuring or absent */
     kn_dtype dtype;
-    int rank;                      /* 0 means "absent" where an operation takes an optional tensor */
-    int64_t dim[KN_MAX_RANK];      /* outermost first; dims are >= 0 */
-    int64_t stride[KN_MAX_RANK];   /* in elements */
+    int rank;                    /* 0 means "absent" where an operation takes an optional tensor */
+    int64_t dim[KN_MAX_RANK];    /* outermost first; dims are >= 0 */
+    int64_t stride[KN_MAX_RANK]; /* in elements */
 } kn_tensor;
 
 /* Bytes of one element; and "f32", "bf16", ... */
@@ -48,9 +48,9 @@ const char *kn_dtype_name(kn_dtype t);
 
 /* Row-major view of data. dims: rank values. */
 kn_tensor kn_tensor_make(void *data, kn_dtype dtype, int rank, const int64_t *dims);
-#define kn_tensor_of(data, dtype, ...)                                                    \
-    kn_tensor_make((data), (dtype),                                                       \
-                   (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]){__VA_ARGS__})
+#define kn_tensor_of(data, dtype, ...)                                                             \
+    kn_tensor_make((data), (dtype), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),     \
+                   (int64_t[]){__VA_ARGS__})
 
 /* Number of elements, and bytes when packed. */
 int64_t kn_tensor_count(const kn_tensor *t);
@@ -63,8 +63,9 @@ kn_tensor kn_tensor_slice(const kn_tensor *t, int axis, int64_t start, int64_t c
 kn_tensor kn_tensor_permute(const kn_tensor *t, const int *order);
 /* Another shape over the same elements; t must be contiguous and counts must match (asserted). */
 kn_tensor kn_tensor_reshape(const kn_tensor *t, int rank, const int64_t *dims);
-#define kn_tensor_view(t, ...)                                                             \
-    kn_tensor_reshape((t), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]){__VA_ARGS__})
+#define kn_tensor_view(t, ...)                                                                     \
+    kn_tensor_reshape((t), (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),              \
+                      (int64_t[]){__VA_ARGS__})
 
 /* Writes "f32[3, 4]" into buf; returns buf. For messages. */
 enum { KN_SHAPE_TEXT = 128 };

@@ -89,7 +89,8 @@ static kn_status stored_dtype(const kn_binder *b, const kn_st_tensor *t, kn_dtyp
     }
 }
 
-static kn_status check_shape(const kn_binder *b, const kn_st_tensor *t, int rank, const int64_t *dims)
+static kn_status check_shape(const kn_binder *b, const kn_st_tensor *t, int rank,
+                             const int64_t *dims)
 {
     if (rank == 0) return KN_OK;
     bool same = t->rank == rank;
@@ -102,8 +103,8 @@ static kn_status check_shape(const kn_binder *b, const kn_st_tensor *t, int rank
 }
 
 /* Opens a tensor of the file; data that is not aligned for its dtype is copied first. */
-static kn_status open_stored(kn_binder *b, const kn_st_tensor *t, kn_dtype dtype, kn_weight_kind kind,
-                             kn_weight *w)
+static kn_status open_stored(kn_binder *b, const kn_st_tensor *t, kn_dtype dtype,
+                             kn_weight_kind kind, kn_weight *w)
 {
     void *aligned = NULL;
     int64_t scalar = 1; /* rank 0 in the file: one value */
@@ -135,8 +136,8 @@ kn_status kn_bind(kn_binder *b, kn_weight *w, kn_weight_kind kind, int rank, con
     const kn_st_tensor *t = kn_safetensors_find(b->file, name, &index);
     if (t == NULL) {
         const char *near = nearest_name(b, name);
-        return kn_fail(KN_ERR_MODEL, "%s: tensor %s is missing%s%s", kn_safetensors_path(b->file), name,
-                       near ? "; the nearest name in the file is " : "", near ? near : "");
+        return kn_fail(KN_ERR_MODEL, "%s: tensor %s is missing%s%s", kn_safetensors_path(b->file),
+                       name, near ? "; the nearest name in the file is " : "", near ? near : "");
     }
     kn_dtype dtype = KN_F32;
     KN_TRY(stored_dtype(b, t, &dtype));

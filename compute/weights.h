@@ -24,8 +24,8 @@ void kn_binder_close(kn_binder *b);
 
 /* Open tensor `name` (printf form) of the given shape into *w. rank 0 in dims = any shape.
  * KN_ERR_MODEL when it is missing or differs. */
-KN_CHECKED kn_status kn_bind(kn_binder *b, kn_weight *w, kn_weight_kind kind, int rank, const int64_t *dims,
-                             const char *name, ...) KN_PRINTF(6, 7);
+KN_CHECKED kn_status kn_bind(kn_binder *b, kn_weight *w, kn_weight_kind kind, int rank,
+                             const int64_t *dims, const char *name, ...) KN_PRINTF(6, 7);
 /* After all binds: KN_ERR_MODEL naming the first tensors that nothing asked for. */
 KN_CHECKED kn_status kn_binder_finish(kn_binder *b);
 

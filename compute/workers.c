@@ -36,7 +36,10 @@ struct kn_workers {
 static _Thread_local int thread_index;
 static _Thread_local bool in_piece;
 
-int kn_workers_index(void) { return thread_index; }
+int kn_workers_index(void)
+{
+    return thread_index;
+}
 
 static inline void pause_turn(void)
 {

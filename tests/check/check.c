@@ -20,11 +20,11 @@ typedef struct slot {
     int rank;
     int64_t dim[KN_MAX_RANK], pitch; /* pitch: elements from row to row of the last axis */
     bool output;
-    int in_place; /* index of the input that is this output, or -1 */
-    size_t bytes; /* of the buffer with guards */
+    int in_place;                   /* index of the input that is this output, or -1 */
+    size_t bytes;                   /* of the buffer with guards */
     unsigned char *initial, *after; /* host copies of the buffer */
-    double *value; /* inputs: packed values, for ref */
-    void *device;  /* buffer on the device of the current run */
+    double *value;                  /* inputs: packed values, for ref */
+    void *device;                   /* buffer on the device of the current run */
 } slot;
 
 typedef struct stored_weight {
@@ -113,7 +113,10 @@ bool check_activation(const check *c, int i, kn_dtype *out)
     return true;
 }
 
-kn_dev_kind check_kind(const check *c) { return c->kind; }
+kn_dev_kind check_kind(const check *c)
+{
+    return c->kind;
+}
 
 static void put_value(void *dst, kn_dtype dtype, int64_t i, double v)
 {
@@ -281,14 +284,15 @@ static void close_weights(check *c, kn_dev *d, check_args *a)
 
 /* The function on ref with f64 tensors; absolute: of the absolute values. Fills *a, whose tensors are
  * freed by free_ref. */
-static kn_status run_ref(check *c, check_fn *fn, const void *params, const int32_t *index, bool absolute,
-                         check_args *a)
+static kn_status run_ref(check *c, check_fn *fn, const void *params, const int32_t *index,
+                         bool absolute, check_args *a)
 {
     *a = (check_args){.params = params, .index = index, .magnitude = absolute};
     for (int i = 0; i < c->slots; i++) {
         slot *s = &c->slot[i];
         int64_t count = count_of(s->rank, s->dim);
-        kn_dtype dtype = s->dtype == KN_I32 || s->dtype == KN_I64 || s->dtype == KN_U8 ? s->dtype : KN_F64;
+        kn_dtype dtype =
+            s->dtype == KN_I32 || s->dtype == KN_I64 || s->dtype == KN_U8 ? s->dtype : KN_F64;
         if (s->in_place >= 0) {
             a->t[i] = a->t[s->in_place];
             continue;
@@ -296,7 +300,9 @@ static kn_status run_ref(check *c, check_fn *fn, const void *params, const int32
         a->t[i] = kn_tensor_make(grab((size_t)count * 8), dtype, s->rank, s->dim);
         for (int64_t k = 0; k < count; k++)
             put_value(a->t[i].data, dtype, k,
-                      s->output ? (double)NAN : absolute ? fabs(s->value[k]) : s->value[k]);
+                      s->output  ? (double)NAN
+                      : absolute ? fabs(s->value[k])
+                                 : s->value[k]);
     }
     open_weights(c, c->ref, absolute, a);
     kn_status st = fn(c->ref, a);
@@ -368,7 +374,8 @@ static bool fail(check *c, const char *format, ...)
     vprintf(format, args);
     va_end(args);
     printf("\n     repeat: kn_check --device %s%s%s --seed %" PRIu64 " --op '^%s$'\n",
-           kn_dev_kind_name(c->kind), c->isa ? " --isa " : "", c->isa ? c->isa : "", c->seed, c->name);
+           kn_dev_kind_name(c->kind), c->isa ? " --isa " : "", c->isa ? c->isa : "", c->seed,
+           c->name);
     return false;
 }
 
@@ -416,9 +423,11 @@ static bool compare(check *c, int index, const check_args *ref, const double *ma
     int64_t at = worst / width * s->pitch + worst % width;
     double got = get_value(held->after + GUARD, s->dtype, at);
     double want = get_value(ref->t[index].data, ref->t[index].dtype, worst);
-    return fail(c, "tensor %d, element %lld: got %.9g, expected %.9g; error %.3g of magnitude (bound %.3g); "
-                "normalised square error %.3g (bound %.3g)", index, (long long)worst, got, want, excess,
-                b->tol, errors / magnitudes, b->nmse);
+    return fail(
+        c,
+        "tensor %d, element %lld: got %.9g, expected %.9g; error %.3g of magnitude (bound %.3g); "
+        "normalised square error %.3g (bound %.3g)",
+        index, (long long)worst, got, want, excess, b->tol, errors / magnitudes, b->nmse);
 }
 
 /* One run on d; `first`: keep its output bytes in *kept, else compare with them. */
@@ -454,7 +463,10 @@ static bool run_once(check *c, kn_dev *d, check_fn *fn, const check_args *proto,
             kept[i] = grab(s->bytes);
             memcpy(kept[i], s->after, s->bytes);
         } else if (memcmp(kept[i], s->after, s->bytes) != 0) {
-            return fail(c, "tensor %d: another run, or one with another number of threads, gave other bytes", i);
+            return fail(
+                c,
+                "tensor %d: another run, or one with another number of threads, gave other bytes",
+                i);
         }
     }
     return true;
@@ -498,7 +510,8 @@ static bool run_case(check *c, check_fn *fn, const void *params, const int32_t *
     return good;
 }
 
-void check_run(check *c, check_fn *fn, const void *params, const int32_t *index, const check_bound *b)
+void check_run(check *c, check_fn *fn, const void *params, const int32_t *index,
+               const check_bound *b)
 {
     c->cases++;
     if (!run_case(c, fn, params, index, b)) c->failures++;
@@ -548,16 +561,25 @@ static int parse(check *c, int argc, char **argv, int *isa)
 {
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i], *v = i + 1 < argc ? argv[i + 1] : "";
-        if (strcmp(a, "--bench") == 0) c->bench = true;
-        else if (strcmp(a, "--list") == 0) c->list = true;
+        if (strcmp(a, "--bench") == 0)
+            c->bench = true;
+        else if (strcmp(a, "--list") == 0)
+            c->list = true;
         else if (strcmp(a, "--device") == 0) {
-            if (strcmp(v, "cpu") == 0) c->kind = KN_DEV_CPU;
-            else if (strcmp(v, "ref") == 0) c->kind = KN_DEV_REF;
-            else if (strcmp(v, "cuda") == 0) c->kind = KN_DEV_CUDA;
-            else return usage();
+            if (strcmp(v, "cpu") == 0)
+                c->kind = KN_DEV_CPU;
+            else if (strcmp(v, "ref") == 0)
+                c->kind = KN_DEV_REF;
+            else if (strcmp(v, "cuda") == 0)
+                c->kind = KN_DEV_CUDA;
+            else
+                return usage();
             i++;
         } else if (strcmp(a, "--isa") == 0) {
-            *isa = strcmp(v, "base") == 0 ? 1 : strcmp(v, "avx2") == 0 ? 2 : strcmp(v, "avx512") == 0 ? 3 : -1;
+            *isa = strcmp(v, "base") == 0     ? 1
+                   : strcmp(v, "avx2") == 0   ? 2
+                   : strcmp(v, "avx512") == 0 ? 3
+                                              : -1;
             if (*isa < 0) return usage();
             i++;
         } else if (strcmp(a, "--seed") == 0) {
@@ -567,7 +589,8 @@ static int parse(check *c, int argc, char **argv, int *isa)
             if (regcomp(&c->filter, v, REG_EXTENDED | REG_NOSUB) != 0) return usage();
             c->filtered = true;
             i++;
-        } else return usage();
+        } else
+            return usage();
     }
     return 0;
 }
@@ -578,8 +601,10 @@ int main(int argc, char **argv)
     int isa = 0;
     if (parse(&c, argc, argv, &isa) != 0) return 2;
     need(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_REF, .threads = 2}, &c.ref));
-    if (c.kind != KN_DEV_CPU || c.list) run_device(&c, isa);
-    else if (isa) run_device(&c, isa);
+    if (c.kind != KN_DEV_CPU || c.list)
+        run_device(&c, isa);
+    else if (isa)
+        run_device(&c, isa);
     else
         for (isa = 1; isa <= 3; isa++) run_device(&c, isa);
     kn_dev_close(&c.ref);

@@ -57,9 +57,9 @@ typedef void check_magnitude_fn(const check_args *ref, double *m);
 typedef struct check_bound {
     double tol, nmse;
     check_magnitude_fn *magnitude; /* NULL: |ref| + tiny */
-    bool abs_magnitude;            /* m = the function on absolute inputs and weights (sums of products) */
-    double tiny;                   /* smallest magnitude; 0: 1e-30 */
-    double flops;                  /* of one run, for --bench; 0: bytes are printed */
+    bool abs_magnitude; /* m = the function on absolute inputs and weights (sums of products) */
+    double tiny;        /* smallest magnitude; 0: 1e-30 */
+    double flops;       /* of one run, for --bench; 0: bytes are printed */
 } check_bound;
 
 /* Whether to run this case; with --list prints its name and returns false. */
@@ -76,7 +76,8 @@ void check_out_in_place(check *c, int i);
 /* The next weight, stored as dtype (KN_F32, KN_BF16, KN_F16). */
 void check_weight(check *c, kn_weight_kind kind, check_fill fill, kn_dtype dtype, int rank,
                   const int64_t *dims);
-void check_run(check *c, check_fn *fn, const void *params, const int32_t *index, const check_bound *b);
+void check_run(check *c, check_fn *fn, const void *params, const int32_t *index,
+               const check_bound *b);
 
 /* 2^-24 for f32, 2^-9 for bf16: half a unit in the last place of 1. */
 double check_eps(kn_dtype t);

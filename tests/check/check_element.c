@@ -26,24 +26,32 @@ static kn_status run_element(kn_dev *d, const check_args *a)
     case AXPBY:
         return a->magnitude ? kn_axpby(d, fabsf(e->a), &a->t[0], fabsf(e->b), &a->t[1], &a->t[2])
                             : kn_axpby(d, e->a, &a->t[0], e->b, &a->t[1], &a->t[2]);
-    default: return kn_gate_add(d, &a->t[0], &a->t[1], e->gate ? &a->t[2] : KN_ABSENT, &a->t[e->gate ? 3 : 2]);
+    default:
+        return kn_gate_add(d, &a->t[0], &a->t[1], e->gate ? &a->t[2] : KN_ABSENT,
+                           &a->t[e->gate ? 3 : 2]);
     }
 }
 
-static void element(check *c, int rows, int width, check_fill fill, element_case e, int extra, int in_place)
+static void element(check *c, int rows, int width, check_fill fill, element_case e, int extra,
+                    int in_place)
 {
     kn_dtype t;
     for (int i = 0; check_activation(c, i, &t); i++) {
-        if (!check_begin(c, "%s_%dx%d_%s_%s_act%d%s%s%s", names[e.op], rows, width, kn_dtype_name(t),
-                         check_fill_name(fill), e.act, e.gate ? "_gate" : "", extra ? "_strided" : "",
-                         in_place == 0 ? "_inplace" : in_place == 1 ? "_inplace_y" : ""))
+        if (!check_begin(c, "%s_%dx%d_%s_%s_act%d%s%s%s", names[e.op], rows, width,
+                         kn_dtype_name(t), check_fill_name(fill), e.act, e.gate ? "_gate" : "",
+                         extra ? "_strided" : "",
+                         in_place == 0   ? "_inplace"
+                         : in_place == 1 ? "_inplace_y"
+                                         : ""))
             continue;
         int64_t dims[2] = {rows, width};
         check_in_strided(c, fill, t, 2, dims, extra);
         if (e.op != ACT) check_in_strided(c, CHECK_NORMAL, t, 2, dims, extra);
         if (e.gate) check_in(c, CHECK_NORMAL, KN_F32, 1, &dims[1]);
-        if (in_place >= 0) check_out_in_place(c, in_place);
-        else check_out_strided(c, t, 2, dims, extra);
+        if (in_place >= 0)
+            check_out_in_place(c, in_place);
+        else
+            check_out_strided(c, t, 2, dims, extra);
         /* axpby and gate_add: two roundings of |ax| + |by|. Activations against |x| |y|: exp with its
          * argument's rounding (gelu: up to 10 in the exponent where the result is small beside x),
          * division, products: 12 eps. */
@@ -73,8 +81,8 @@ static void rope_case(check *c, int L, int N, int D, check_fill fill, int extra)
 {
     kn_dtype t;
     for (int i = 0; check_activation(c, i, &t); i++) {
-        if (!check_begin(c, "rope_%dx%dx%d_%s_%s%s", L, N, D, kn_dtype_name(t), check_fill_name(fill),
-                         extra ? "_strided" : ""))
+        if (!check_begin(c, "rope_%dx%dx%d_%s_%s%s", L, N, D, kn_dtype_name(t),
+                         check_fill_name(fill), extra ? "_strided" : ""))
             continue;
         check_in_strided(c, fill, t, 3, (int64_t[]){L, N, D}, extra);
         check_in(c, CHECK_NORMAL, KN_F32, 2, (int64_t[]){L, D / 2});
@@ -97,8 +105,10 @@ void check_element(check *c)
     }
     for (int f = 0; f < CHECK_FILLS; f++) {
         for (int act = 0; act <= KN_ACT_GELU_ERF; act++) {
-            element(c, 61, 77, (check_fill)f, (element_case){.op = ACT, .act = (kn_activation)act}, 0, -1);
-            element(c, 61, 77, (check_fill)f, (element_case){.op = MUL, .act = (kn_activation)act}, 3, -1);
+            element(c, 61, 77, (check_fill)f, (element_case){.op = ACT, .act = (kn_activation)act},
+                    0, -1);
+            element(c, 61, 77, (check_fill)f, (element_case){.op = MUL, .act = (kn_activation)act},
+                    3, -1);
         }
         element(c, 21, 45, (check_fill)f, (element_case){.op = AXPBY, .a = 2.5f, .b = 1}, 3, -1);
         element(c, 21, 45, (check_fill)f, (element_case){.op = GATE, .gate = true}, 3, -1);
@@ -106,9 +116,11 @@ void check_element(check *c)
     element(c, 21, 45, CHECK_NORMAL, (element_case){.op = ACT, .act = KN_ACT_SILU}, 3, 0);
     element(c, 21, 45, CHECK_NORMAL, (element_case){.op = AXPBY, .a = 1, .b = -1}, 0, 0);
     element(c, 21, 45, CHECK_NORMAL, (element_case){.op = AXPBY, .a = 1, .b = -1}, 0, 1);
-    static const int rope_shapes[][3] = {{300, 4, 64}, {40, 12, 128}, {3, 1, 2}, {5, 3, 6}, {7, 2, 18}, {9, 5, 44}};
+    static const int rope_shapes[][3] = {{300, 4, 64}, {40, 12, 128}, {3, 1, 2},
+                                         {5, 3, 6},    {7, 2, 18},    {9, 5, 44}};
     for (int i = 0; i < (int)(sizeof rope_shapes / sizeof *rope_shapes); i++)
         for (int extra = 0; extra < 8; extra += 5)
-            rope_case(c, rope_shapes[i][0], rope_shapes[i][1], rope_shapes[i][2], CHECK_NORMAL, extra);
+            rope_case(c, rope_shapes[i][0], rope_shapes[i][1], rope_shapes[i][2], CHECK_NORMAL,
+                      extra);
     for (int f = 0; f < CHECK_FILLS; f++) rope_case(c, 6, 3, 36, (check_fill)f, 0);
 }

@@ -3,8 +3,8 @@
 
 #include "check.h"
 
-static const int shapes[][2] = {{300, 256}, {32, 128}, {3, 5120}, {700, 16}, {40, 3}, {9, 1}, {17, 33},
-                                {5, 63},    {6, 65},   {2, 1000}};
+static const int shapes[][2] = {{300, 256}, {32, 128}, {3, 5120}, {700, 16}, {40, 3},
+                                {9, 1},     {17, 33},  {5, 63},   {6, 65},   {2, 1000}};
 
 typedef struct norm_case {
     kn_rmsnorm_params rms;
@@ -14,7 +14,8 @@ typedef struct norm_case {
 static kn_status run_rmsnorm(kn_dev *d, const check_args *a)
 {
     const norm_case *n = a->params;
-    return kn_rmsnorm(d, &a->t[0], n->weight ? &a->t[1] : KN_ABSENT, &n->rms, &a->t[n->weight ? 2 : 1]);
+    return kn_rmsnorm(d, &a->t[0], n->weight ? &a->t[1] : KN_ABSENT, &n->rms,
+                      &a->t[n->weight ? 2 : 1]);
 }
 
 /* The argument of the activation; silu and gelu change by at most 1.13 of what it changes. */
@@ -33,23 +34,28 @@ static void rms_magnitude(const check_args *ref, double *m)
     }
 }
 
-static void rmsnorm_case(check *c, int rows, int width, check_fill fill, norm_case n, int extra, bool in_place)
+static void rmsnorm_case(check *c, int rows, int width, check_fill fill, norm_case n, int extra,
+                         bool in_place)
 {
     kn_dtype t;
     for (int i = 0; check_activation(c, i, &t); i++) {
         if (!check_begin(c, "rmsnorm_%dx%d_%s_%s_%s%d%s%s%s", rows, width, kn_dtype_name(t),
                          check_fill_name(fill), n.rms.l2_clamp ? "l2_act" : "mean_act", n.rms.act,
-                         n.weight ? "_weight" : "", extra ? "_strided" : "", in_place ? "_inplace" : ""))
+                         n.weight ? "_weight" : "", extra ? "_strided" : "",
+                         in_place ? "_inplace" : ""))
             continue;
         check_in_strided(c, fill, t, 2, (int64_t[]){rows, width}, extra);
         if (n.weight) check_in(c, CHECK_NORMAL, KN_F32, 1, (int64_t[]){width});
-        if (in_place) check_out_in_place(c, 0);
-        else check_out_strided(c, t, 2, (int64_t[]){rows, width}, extra);
+        if (in_place)
+            check_out_in_place(c, 0);
+        else
+            check_out_strided(c, t, 2, (int64_t[]){rows, width}, extra);
         /* The in-place case keeps no input for its magnitude. Sum of squares: all terms positive, so at
          * most about log2(width) roundings of eps, halved by the root; 4 more for factor, weight and
          * activation (8 with exp inside). */
         double eps = (check_eps(KN_F32) * (n.rms.act ? 18 : 10)) + 2 * check_eps(t);
-        check_bound b = {.tol = eps, .nmse = eps * eps, .magnitude = in_place ? NULL : rms_magnitude};
+        check_bound b = {
+            .tol = eps, .nmse = eps * eps, .magnitude = in_place ? NULL : rms_magnitude};
         check_run(c, run_rmsnorm, &n, NULL, &b);
     }
 }
@@ -84,7 +90,8 @@ static void layer_magnitude(const check_args *ref, double *m)
         }
         for (int64_t i = 0; i < width; i++)
             m[i] = largest / sqrt(var + n->rms.eps) *
-                       (factor ? fabs(factor[i]) + (n->scale ? 1 : 0) : 1) + (add ? fabs(add[i]) : 0);
+                       (factor ? fabs(factor[i]) + (n->scale ? 1 : 0) : 1) +
+                   (add ? fabs(add[i]) : 0);
     }
 }
 
@@ -93,8 +100,12 @@ static void layernorm_case(check *c, int rows, int width, check_fill fill, norm_
     kn_dtype t;
     for (int i = 0; check_activation(c, i, &t); i++) {
         if (!check_begin(c, "layernorm_%dx%d_%s_%s%s%s%s", rows, width, kn_dtype_name(t),
-                         check_fill_name(fill), n.weight ? "_affine" : n.scale ? "_modulated" : "",
-                         n.shift != n.scale || n.bias != n.weight ? "_half" : "", extra ? "_strided" : ""))
+                         check_fill_name(fill),
+                         n.weight  ? "_affine"
+                         : n.scale ? "_modulated"
+                                   : "",
+                         n.shift != n.scale || n.bias != n.weight ? "_half" : "",
+                         extra ? "_strided" : ""))
             continue;
         check_in_strided(c, fill, t, 2, (int64_t[]){rows, width}, extra);
         for (int k = 0; k < n.weight + n.bias + n.scale + n.shift; k++)
@@ -123,7 +134,8 @@ void check_norm(check *c)
             rmsnorm_case(c, 37, 70, (check_fill)f, t5, 0, false);
             rmsnorm_case(c, 37, 70, (check_fill)f, vae, 0, false);
         }
-        layernorm_case(c, 37, 70, (check_fill)f, (norm_case){.rms.eps = 1e-6f, .weight = true, .bias = true}, 0);
+        layernorm_case(c, 37, 70, (check_fill)f,
+                       (norm_case){.rms.eps = 1e-6f, .weight = true, .bias = true}, 0);
         layernorm_case(c, 37, 70, (check_fill)f, (norm_case){.rms.eps = 1e-6f}, 0);
     }
     t5.rms.act = KN_ACT_NONE;

@@ -27,11 +27,14 @@ static void opening(void **state)
     kn_dev_close(&d);
     assert_null(d);
     kn_dev_close(&d);
-    assert_int_equal(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_CPU, .threads = -1}, &d), KN_ERR_ARG);
-    assert_null(d);
-    assert_int_equal(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_CPU, .isa_mask = 4}, &d), KN_ERR_ARG);
-    assert_int_equal(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_MEASURE, .measured = KN_DEV_MEASURE}, &d),
+    assert_int_equal(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_CPU, .threads = -1}, &d),
                      KN_ERR_ARG);
+    assert_null(d);
+    assert_int_equal(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_CPU, .isa_mask = 4}, &d),
+                     KN_ERR_ARG);
+    assert_int_equal(
+        kn_dev_open(&(kn_dev_params){.kind = KN_DEV_MEASURE, .measured = KN_DEV_MEASURE}, &d),
+        KN_ERR_ARG);
     assert_int_equal(kn_dev_open(&(kn_dev_params){.kind = (kn_dev_kind)99}, &d), KN_ERR_ARG);
     assert_int_equal(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_CPU, .isa_mask = 1}, &d), KN_OK);
     assert_int_equal(kn_dev_isa(d), 1);

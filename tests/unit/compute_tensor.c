@@ -83,7 +83,8 @@ static double decode(uint32_t v, int exponent_bits, int fraction_bits)
     int exponent = (int)(v >> fraction_bits) & ((1 << exponent_bits) - 1);
     double fraction = v & ((1u << fraction_bits) - 1);
     double scale = ldexp(1, -fraction_bits);
-    double m = exponent ? ldexp(1 + fraction * scale, exponent - bias) : ldexp(fraction * scale, 1 - bias);
+    double m =
+        exponent ? ldexp(1 + fraction * scale, exponent - bias) : ldexp(fraction * scale, 1 - bias);
     return v >> (exponent_bits + fraction_bits) ? -m : m;
 }
 
@@ -93,8 +94,10 @@ static void every_bf16(void **state)
     for (uint32_t v = 0; v < 65536; v++) {
         float f = kn_bf16_to_f32((uint16_t)v);
         assert_int_equal(bits(f), v << 16);
-        if (isnan(f)) assert_true(isnan(kn_bf16_to_f32(kn_f32_to_bf16(f))));
-        else assert_int_equal(kn_f32_to_bf16(f), v);
+        if (isnan(f))
+            assert_true(isnan(kn_bf16_to_f32(kn_f32_to_bf16(f))));
+        else
+            assert_int_equal(kn_f32_to_bf16(f), v);
         if (isnan(f) || (v & 0x7fff) >= 0x7f7f) continue;
         /* between v and the next: nearest, and even in the middle */
         double a = decode(v, 8, 7), b = decode(v + 1, 8, 7);
@@ -116,8 +119,10 @@ static void every_f16(void **state)
             assert_true((double)f == decode(v, 5, 10));
             assert_int_equal(signbit(f) != 0, v >> 15);
         }
-        if (isnan(f)) assert_true(isnan(kn_f16_to_f32(kn_f32_to_f16(f))));
-        else assert_int_equal(kn_f32_to_f16(f), v);
+        if (isnan(f))
+            assert_true(isnan(kn_f16_to_f32(kn_f32_to_f16(f))));
+        else
+            assert_int_equal(kn_f32_to_f16(f), v);
         if (special || (v & 0x7fff) == 0x7bff) continue;
         double a = decode(v, 5, 10), b = decode(v + 1, 5, 10);
         assert_int_equal(kn_f32_to_f16((float)(a + 0.25 * (b - a))), v);
