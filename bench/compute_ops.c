@@ -1,9 +1,10 @@
-/* bench/compute_ops.c - times the operations of a device at the shapes of the demo model and of Wan.
+/* bench/compute_ops.c - times the operations of a device at the shapes of the demo model and of
+ * Wan.
  *
  *     bench_compute_ops [cpu|ref|cuda] [threads] [isa 0..3] [name part]
  *
- * One line per case: name, best time in ms, GFLOP/s or GB/s. tools/bench_torch_ops.py prints the same
- * names for PyTorch.
+ * One line per case: name, best time in ms, GFLOP/s or GB/s. tools/bench_torch_ops.py prints the
+ * same names for PyTorch.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,7 +46,8 @@ static const int row_shapes[][2] = {{300, 256}, {4096, 1536}, {61440, 16}, {1536
 static kn_dev *dev;
 static const char *filter;
 
-/* With one thread the processor time of the process: other programs on the machine then disturb least. */
+/* With one thread the processor time of the process: other programs on the machine then disturb
+ * least. */
 static clockid_t clock_id = CLOCK_MONOTONIC;
 
 static double now_sec(void)

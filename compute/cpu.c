@@ -5,7 +5,7 @@
 
 #include "io/memory.h"
 
-/* ---- instruction set --------------------------------------------------------------------------- */
+/* ---- instruction set ------------------------------------------------------------------------- */
 
 /* 1 base, 2 AVX2, 3 AVX-512: the best that this machine has, at most `mask` when that is not 0. */
 static int choose_isa(int mask)
@@ -31,7 +31,7 @@ static const kn_cpu_kernels *kernels_of(int isa)
     return &kn_cpu_base;
 }
 
-/* ---- memory and weights ------------------------------------------------------------------------ */
+/* ---- memory and weights ---------------------------------------------------------------------- */
 
 float *kn_cpu_scratch(const kn_dev *d)
 {
@@ -114,7 +114,8 @@ kn_status kn_cpu_open_sizes(kn_dev *d, const kn_dev_params *params)
     kn_cpu *cpu = d->impl = memory;
     d->isa = choose_isa(params->isa_mask);
     cpu->kernels = kernels_of(d->isa);
-    /* A device that is held to an instruction set runs own kernels only: oneDNN would use the best. */
+    /* A device that is held to an instruction set runs own kernels only: oneDNN would use the
+     * best. */
     if (params->isa_mask == 0 || d->isa == 3)
         KN_TRY(
             kn_dnnl_open(d->threads, KN_CPU_SCRATCH_FLOATS / 2 * sizeof(float) - 64, &cpu->dnnl));

@@ -11,7 +11,7 @@
 #include "compute/backend.h"
 #include "compute/cpu_dnnl.h"
 
-/* ---- matrix products --------------------------------------------------------------------------- */
+/* ---- matrix products ------------------------------------------------------------------------- */
 
 /* One call of the inner product kernel; see cpu_strip.h for the formula. */
 typedef struct kn_strip {
@@ -30,9 +30,10 @@ typedef struct kn_strip {
     int rows, cols;
 } kn_strip;
 
-/* ---- rows -------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
-/* `rows` rows of n values, evenly spaced; y where an operation has a second input. Pitches in floats. */
+/* `rows` rows of n values, evenly spaced; y where an operation has a second input. Pitches in
+ * floats. */
 typedef struct kn_row_run {
     const float *x, *y;
     float *out;
@@ -65,7 +66,7 @@ extern const kn_cpu_kernels kn_cpu_avx2;
 extern const kn_cpu_kernels kn_cpu_avx512;
 #endif
 
-/* ---- device ------------------------------------------------------------------------------------ */
+/* ---- device ---------------------------------------------------------------------------------- */
 
 enum { KN_CPU_SCRATCH_FLOATS = 256 * 1024 }; /* per thread: half of a common L2 cache */
 

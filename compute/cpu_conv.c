@@ -1,9 +1,9 @@
 /* compute/cpu_conv.c - convolutions over channels-last frames by own kernels.
  *
  * A piece is a tile of one output frame. Its input lines are copied with their padding into the
- * thread's scratch, where every kernel line (t, h) of an output line is one run of kw*Ci values; the
- * copy costs a few values per output pixel, against kt*kh*kw*Ci*Co multiply-adds. Kernels without taps
- * in h and w read the input where it is. No copy of whole frames is made.
+ * thread's scratch, where every kernel line (t, h) of an output line is one run of kw*Ci values;
+ * the copy costs a few values per output pixel, against kt*kh*kw*Ci*Co multiply-adds. Kernels
+ * without taps in h and w read the input where it is. No copy of whole frames is made.
  */
 #include "compute/cpu_piece.h"
 
@@ -43,8 +43,8 @@ static int64_t tile_floats(const conv_job *j, int64_t h, int64_t w)
 }
 
 /* The tile that reads the fewest values (input and weights) per output pixel and fits into scratch,
- * among 1..8 lines of the width cut into equal parts; at most MAX_PIXELS, so that small frames still
- * make several pieces. */
+ * among 1..8 lines of the width cut into equal parts; at most MAX_PIXELS, so that small frames
+ * still make several pieces. */
 static bool choose_tile(conv_job *j)
 {
     enum { MAX_LINES = 8, MIN_PIXELS = 56, MAX_PIXELS = 1280 };

@@ -41,10 +41,11 @@ struct kn_dnnl {
     char version[32];
 };
 
-/* ---- one thread -------------------------------------------------------------------------------- */
+/* ---- one thread ------------------------------------------------------------------------------ */
 
-/* oneDNN decides when a primitive is made how many threads it will run in. With one in view it divides
- * no sum among threads and starts none. Its runtime is asked by name: this program does not link it. */
+/* oneDNN decides when a primitive is made how many threads it will run in. With one in view it
+ * divides no sum among threads and starts none. Its runtime is asked by name: this program does not
+ * link it. */
 static void find_runtime(kn_dnnl *d)
 {
     void *get = dlsym(RTLD_DEFAULT, "omp_get_max_threads"),
@@ -67,7 +68,7 @@ static void leave_one_thread(const kn_dnnl *d, int before)
     if (d->set_threads) d->set_threads(before);
 }
 
-/* ---- primitives -------------------------------------------------------------------------------- */
+/* ---- primitives ------------------------------------------------------------------------------ */
 
 /* Descriptors of a product; `packed` is the weight's layout, or NULL to ask for the best. */
 static kn_status describe(kn_dnnl *d, const kn_dnnl_shape *s, kn_md_ref packed, kn_md md[ARGS],
@@ -129,7 +130,7 @@ static kn_status packed_layout(kn_dnnl *d, int64_t K, int64_t N, kn_md *out, boo
     return st;
 }
 
-/* ---- opening ----------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static kn_status open_streams(kn_dnnl *d)
 {
@@ -201,7 +202,7 @@ const char *kn_dnnl_version(const kn_dnnl *d)
     return d->version;
 }
 
-/* ---- weights ----------------------------------------------------------------------------------- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 kn_status kn_dnnl_weight_bytes(kn_dnnl *d, int64_t K, int64_t N, size_t *bytes)
 {
@@ -249,7 +250,7 @@ done:
     return st;
 }
 
-/* ---- products ---------------------------------------------------------------------------------- */
+/* ---- products -------------------------------------------------------------------------------- */
 
 static kn_status make_product(kn_dnnl *d, const kn_dnnl_shape *shape, kn_dnnl_product *p)
 {

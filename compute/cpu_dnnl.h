@@ -2,11 +2,12 @@
  *
  * Purpose   out[M,N] = x[M,K] w + bias[N] for a fixed block of rows and a block of columns whose
  *           weights were packed once. Used where oneDNN has its block product (brgemm) for this
- *           machine: AVX-512 with version 2, AVX2 also with version 3. Elsewhere own kernels are used.
+ *           machine: AVX-512 with version 2, AVX2 also with version 3. Elsewhere own kernels are
+ *           used.
  * Order     Each call runs in one thread, on blocks whose sizes come from shapes alone, so that
  *           oneDNN's own threading, which may split sums, never takes part.
- * Threads   kn_dnnl_product is called by the thread that drives the device; kn_dnnl_run by any, with
- *           its own index.
+ * Threads   kn_dnnl_get is called by the thread that drives the device; kn_dnnl_run by any,
+ *           with its own index.
  */
 #ifndef KN_COMPUTE_CPU_DNNL_H
 #define KN_COMPUTE_CPU_DNNL_H
@@ -19,8 +20,8 @@
 typedef struct kn_dnnl kn_dnnl;
 typedef struct kn_dnnl_product kn_dnnl_product;
 
-/* scratch_bytes: per thread, what kn_dnnl_run will be given at least. *out stays NULL, with KN_OK, where oneDNN
- * has no block product. */
+/* scratch_bytes: per thread, what kn_dnnl_run will be given at least. *out stays NULL, with KN_OK,
+ * where oneDNN has no block product. */
 KN_CHECKED kn_status kn_dnnl_open(int threads, size_t scratch_bytes, kn_dnnl **out);
 void kn_dnnl_close(kn_dnnl **d);
 /* "oneDNN 2.6.3" */

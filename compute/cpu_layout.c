@@ -1,5 +1,5 @@
-/* compute/cpu_layout.c - operations that move values on the cpu: copy and conversion, embed, gather,
- * upsample2, patchify, unpatchify. */
+/* compute/cpu_layout.c - operations that move values on the cpu: copy and conversion, embed,
+ * gather, upsample2, patchify, unpatchify. */
 #include "compute/cpu.h"
 
 #include <string.h>
@@ -11,7 +11,7 @@ static int64_t grain_of(int64_t width)
     return width >= PIECE_VALUES ? 1 : PIECE_VALUES / (width ? width : 1);
 }
 
-/* ---- copy -------------------------------------------------------------------------------------- */
+/* ---- copy ------------------------------------------------------------------------------------ */
 
 typedef struct copy_job {
     const kn_cpu_kernels *kernels;
@@ -115,7 +115,7 @@ static kn_status copy(kn_dev *d, const kn_tensor *x, const kn_tensor *out)
     return KN_OK;
 }
 
-/* ---- rows by index ----------------------------------------------------------------------------- */
+/* ---- rows by index --------------------------------------------------------------------------- */
 
 static kn_status embed(kn_dev *d, const kn_weight *table, const int32_t *ids, int64_t count,
                        const kn_tensor *out)
@@ -155,7 +155,7 @@ static kn_status gather(kn_dev *d, const kn_tensor *x, const int32_t *index, con
     return KN_OK;
 }
 
-/* ---- volumes ----------------------------------------------------------------------------------- */
+/* ---- volumes --------------------------------------------------------------------------------- */
 
 /* One line of x becomes two lines of out. */
 static void upsample_lines(void *user, int64_t begin, int64_t end)

@@ -1,12 +1,12 @@
-/* compute/cpu_linear.c - linear on the cpu: pieces of rows x columns, each a product by oneDNN or by
- * own kernels, then the activation while the piece is in the cache. */
+/* compute/cpu_linear.c - linear on the cpu: pieces of rows x columns, each a product by oneDNN or
+ * by own kernels, then the activation while the piece is in the cache. */
 #include "compute/cpu_piece.h"
 
 #include <pthread.h>
 #include <string.h>
 
-/* Rows by columns of one piece. Many rows: each block of weights that is read serves many of them. Few:
- * enough pieces for all threads. */
+/* Rows by columns of one piece. Many rows: each block of weights that is read serves many of them.
+ * Few: enough pieces for all threads. */
 enum { MANY_ROWS = 448, ROWS_OF_MANY = 224, ROWS_OF_FEW = 56, COLUMNS_OF_FEW = 128 };
 
 typedef struct linear_job {

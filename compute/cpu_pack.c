@@ -1,8 +1,8 @@
 /* compute/cpu_pack.c - weights of linear and conv in the layouts that the kernels read.
  *
- * Own kernels: panels of two vectors of columns (the last may be one vector), [panels][K][width], K =
- * taps (t, h, w) then input channels, zeros after the last column. oneDNN: blocks of KN_CPU_COLUMNS
- * columns, each in the library's own layout.
+ * Own kernels: panels of two vectors of columns (the last may be one vector), [panels][K][width], K
+ * = taps (t, h, w) then input channels, zeros after the last column. oneDNN: blocks of
+ * KN_CPU_COLUMNS columns, each in the library's own layout.
  */
 #include "compute/cpu_piece.h"
 
@@ -15,8 +15,8 @@ static int64_t padded_columns(int64_t columns, int lanes)
     return n < columns ? n + kn_cpu_panel_width(columns, n, lanes) : n;
 }
 
-/* Bytes of a full block of columns (of the only block, when there is no full one) and of all. 0 when
- * own kernels are to run this weight. */
+/* Bytes of a full block of columns (of the only block, when there is no full one) and of all. 0
+ * when own kernels are to run this weight. */
 static kn_status block_bytes(kn_dnnl *dnnl, const kn_weight *w, size_t *block, size_t *all)
 {
     *block = *all = 0;

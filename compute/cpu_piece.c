@@ -1,7 +1,7 @@
 /* compute/cpu_piece.c - blocks, panels and strips of a piece; see cpu_piece.h.
  *
- * K is cut into blocks of at most K_BLOCK values, so that a block of one weight panel stays in the L1
- * cache while the strips of the piece run over it.
+ * K is cut into blocks of at most K_BLOCK values, so that a block of one weight panel stays in the
+ * L1 cache while the strips of the piece run over it.
  */
 #include "compute/cpu_piece.h"
 
@@ -81,8 +81,8 @@ static void run_split_segments(const kn_cpu_piece *p, kn_strip *s)
         }
 }
 
-/* One long segment and one line: a matrix product. Rows that lie far apart compete for few sets of the
- * caches, so the part of x in use and the sums are kept side by side in scratch. */
+/* One long segment and one line: a matrix product. Rows that lie far apart compete for few sets of
+ * the caches, so the part of x in use and the sums are kept side by side in scratch. */
 static void run_packed(const kn_cpu_piece *p, kn_strip *s)
 {
     int64_t parts = (p->length + K_SPLIT - 1) / K_SPLIT, offset = 0,

@@ -1,9 +1,9 @@
 /* compute/cpu_piece.h - a piece of a matrix product or convolution by own kernels.
  *
- * Purpose   Some lines of rows (tokens, or the pixels of image lines) against a range of columns, cut
- *           into strips, weight panels and blocks of K for the kernel in cpu_strip.h.
- * Order     Blocks of K are added one after another; their sizes depend on the shape only. Pieces are
- *           independent of each other.
+ * Purpose   Some lines of rows (tokens, or the pixels of image lines) against a range of columns,
+ *           cut into strips, weight panels and blocks of K for the kernel in cpu_strip.h.
+ * Order     Blocks of K are added one after another; their sizes depend on the shape only. Pieces
+ *           are independent of each other.
  */
 #ifndef KN_COMPUTE_CPU_PIECE_H
 #define KN_COMPUTE_CPU_PIECE_H

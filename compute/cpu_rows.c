@@ -1,5 +1,5 @@
-/* compute/cpu_rows.c - norms, activations, gates, rope and stats on the cpu: rows are cut into pieces of
- * about PIECE_FLOATS values, and evenly spaced rows go to the kernel in one call. */
+/* compute/cpu_rows.c - norms, activations, gates, rope and stats on the cpu: rows are cut into
+ * pieces of about PIECE_FLOATS values, and evenly spaced rows go to the kernel in one call. */
 #include "compute/cpu.h"
 
 #include <math.h>
@@ -58,7 +58,7 @@ static kn_status run_rows(kn_dev *d, row_job *j, const kn_tensor *x, const kn_te
     return KN_OK;
 }
 
-/* ---- operations -------------------------------------------------------------------------------- */
+/* ---- operations ------------------------------------------------------------------------------ */
 
 static void run_rmsnorm(const void *job, const kn_row_run *run)
 {
@@ -135,7 +135,7 @@ static kn_status axpby(kn_dev *d, float a, const kn_tensor *x, float b, const kn
     return run_rows(d, &j, x, y, out);
 }
 
-/* ---- rope -------------------------------------------------------------------------------------- */
+/* ---- rope ------------------------------------------------------------------------------------ */
 
 typedef struct rope_job {
     const kn_cpu_kernels *kernels;
@@ -164,7 +164,7 @@ static kn_status rope(kn_dev *d, const kn_tensor *x, const kn_tensor *cos, const
     return KN_OK;
 }
 
-/* ---- stats ------------------------------------------------------------------------------------- */
+/* ---- stats ----------------------------------------------------------------------------------- */
 
 enum { STATS_PIECES = 64 };
 

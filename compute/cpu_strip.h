@@ -1,10 +1,11 @@
-/* compute/cpu_strip.h - the inner product kernel of linear and conv, compiled once per instruction set.
+/* compute/cpu_strip.h - the inner product kernel of linear and conv, compiled once per instruction
+ * set.
  *
- * Purpose   out[r, n] = sum[r, n] + sum over segments s and k of x[r*x_pitch + segment[s] + k] * w[s, k, n], for
- *           a strip of a few rows (tokens, or pixels of one line) and one panel of one or two vectors
- *           of columns. A convolution over channels-last data is such a product: for one kernel line
- *           (t, h) the values of kw neighbouring pixels lie side by side, so each (t, h) is one
- *           segment of kw*Ci values. A matrix product has one segment.
+ * Purpose   out[r, n] = sum[r, n] + sum over segments s and k of x[r*x_pitch + segment[s] + k] *
+ *           w[s, k, n], for a strip of a few rows (tokens, or pixels of one line) and one panel of
+ *           one or two vectors of columns. A convolution over channels-last data is such a product:
+ *           for one kernel line (t, h) the values of kw neighbouring pixels lie side by side, so
+ *           each (t, h) is one segment of kw*Ci values. A matrix product has one segment.
  * Order     Every output is one chain of multiply-adds over s, then k, from zero; then the sum so
  *           far, bias and residual are added. Tiling therefore never changes a bit.
  * Use       Included after the vector macros (see cpu_vector.h) and STRIP_ROWS are defined.

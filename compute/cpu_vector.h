@@ -31,11 +31,11 @@ static inline void store_n(float *p, VEC v, int n)
     for (int64_t i = 0; i < (n); i += LANES)                                                       \
         for (int part = (n)-i < LANES ? (int)((n)-i) : LANES, once_ = 1; once_; once_ = 0)
 
-/* ---- elementary functions ---------------------------------------------------------------------- */
+/* ---- elementary functions -------------------------------------------------------------------- */
 
-/* e^x = 2^n e^r with n = round(x / ln 2), |r| <= ln(2)/2; Taylor series of e^r to r^7, whose rest is
- * below 5.3e-9. ln 2 in two parts as in Cephes expf, so that n * 0.693359375 is exact. x is limited
- * to [-87.3, 88]. */
+/* e^x = 2^n e^r with n = round(x / ln 2), |r| <= ln(2)/2; Taylor series of e^r to r^7, whose rest
+ * is below 5.3e-9. ln 2 in two parts as in Cephes expf, so that n * 0.693359375 is exact. x is
+ * limited to [-87.3, 88]. */
 static inline VEC vec_exp(VEC x)
 {
     x = vec_min(vec_set1(88.0f), vec_max(vec_set1(-87.3f), x));
@@ -60,8 +60,8 @@ static inline VEC vec_silu(VEC x)
     return vec_div(x, vec_add(one, vec_exp(vec_sub(vec_zero(), x))));
 }
 
-/* 0.5 x (1 + tanh u) = x / (1 + e^-2u), u = sqrt(2/pi) (x + 0.044715 x^3): relative accuracy is kept
- * where tanh u is near -1. */
+/* 0.5 x (1 + tanh u) = x / (1 + e^-2u), u = sqrt(2/pi) (x + 0.044715 x^3): relative accuracy is
+ * kept where tanh u is near -1. */
 static inline VEC vec_gelu_tanh(VEC x)
 {
     VEC cube = vec_mul(vec_mul(x, x), x);
@@ -70,9 +70,9 @@ static inline VEC vec_gelu_tanh(VEC x)
     return vec_div(x, vec_add(vec_set1(1.0f), vec_exp(u)));
 }
 
-/* 0.5 x erfc(-x / sqrt 2). For z >= 0, erfc(z) = e^(-z^2) t R(t), t = 1 / (1 + z/2); R is a minimax fit
- * of degree 8 over z in [0, 7] (iteratively reweighted least squares on 400 Chebyshev points, largest
- * relative error 3.4e-8 before rounding); for z < 0, erfc(z) = 2 - erfc(-z). */
+/* 0.5 x erfc(-x / sqrt 2). For z >= 0, erfc(z) = e^(-z^2) t R(t), t = 1 / (1 + z/2); R is a minimax
+ * fit of degree 8 over z in [0, 7] (iteratively reweighted least squares on 400 Chebyshev points,
+ * largest relative error 3.4e-8 before rounding); for z < 0, erfc(z) = 2 - erfc(-z). */
 static inline VEC vec_gelu_erf(VEC x)
 {
     static const float R[9] = {0.282110214f,  0.28198275f,     0.245816439f,
@@ -99,7 +99,7 @@ static inline VEC vec_act(kn_activation act, VEC x)
     return x;
 }
 
-/* ---- norms ------------------------------------------------------------------------------------- */
+/* ---- norms ----------------------------------------------------------------------------------- */
 
 /* Sums run over four vectors in turn, then across lanes. */
 static inline float sum_of_squares(const float *x, int64_t n, float mean)
@@ -184,7 +184,7 @@ static void layernorm(const kn_row_run *r, const float *factor, float plus_one, 
     }
 }
 
-/* ---- per element ------------------------------------------------------------------------------- */
+/* ---- per element ----------------------------------------------------------------------------- */
 
 static void gate_add(const kn_row_run *r, const float *gate)
 {
@@ -253,7 +253,7 @@ static void rope(const kn_row_run *r, const float *cos, const float *sin)
     }
 }
 
-/* ---- conversions ------------------------------------------------------------------------------- */
+/* ---- conversions ----------------------------------------------------------------------------- */
 
 static void load_bf16(const uint16_t *src, float *dst, int64_t n)
 {

@@ -1,4 +1,5 @@
-/* compute/device.c - opening devices, their memory, the arena, the measure device, parallel loops. */
+/* compute/device.c - opening devices, their memory, the arena, the measure device, parallel
+ * loops. */
 #define _GNU_SOURCE /* CPU_COUNT */
 #include "compute/backend.h"
 
@@ -9,7 +10,7 @@
 
 #include "io/memory.h"
 
-/* ---- opening ----------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static const kn_backend measure_backend;
 
@@ -114,7 +115,7 @@ int kn_dev_isa(const kn_dev *d)
     return d->isa;
 }
 
-/* ---- memory ------------------------------------------------------------------------------------ */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 void kn_dev_count(kn_dev *d, size_t bytes)
 {
@@ -182,7 +183,7 @@ kn_status kn_dev_sync(kn_dev *d)
     return d->backend->sync(d);
 }
 
-/* ---- measure: addresses without memory --------------------------------------------------------- */
+/* ---- measure: addresses without memory ------------------------------------------------------- */
 
 enum { ALIGN = 256 }; /* of every arena tensor on every device, so that measured sizes hold */
 
@@ -260,7 +261,7 @@ static const kn_backend measure_backend = {
     .close = measure_close,
 };
 
-/* ---- arena ------------------------------------------------------------------------------------- */
+/* ---- arena ----------------------------------------------------------------------------------- */
 
 struct kn_arena {
     kn_dev *dev;
@@ -345,7 +346,7 @@ kn_dev *kn_arena_dev(const kn_arena *a)
     return a->dev;
 }
 
-/* ---- parallel loop ----------------------------------------------------------------------------- */
+/* ---- parallel loop --------------------------------------------------------------------------- */
 
 void kn_parallel_for(kn_dev *d, int64_t count, int64_t grain, kn_range_fn *fn, void *user)
 {

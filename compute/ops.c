@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- shared checks ----------------------------------------------------------------------------- */
+/* ---- shared checks --------------------------------------------------------------------------- */
 
 bool kn_dtype_is_float(kn_dtype t)
 {
@@ -107,7 +107,7 @@ static kn_status check_weight(const char *op, const kn_weight *w, kn_weight_kind
     return KN_OK;
 }
 
-/* ---- overlap ----------------------------------------------------------------------------------- */
+/* ---- overlap --------------------------------------------------------------------------------- */
 
 static bool same_view(const kn_tensor *a, const kn_tensor *b)
 {
@@ -203,7 +203,7 @@ static int64_t width_of(const kn_tensor *t)
     return t->dim[t->rank - 1];
 }
 
-/* ---- rows -------------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------------------ */
 
 kn_rows kn_rows_of(const kn_tensor *t)
 {
@@ -229,7 +229,7 @@ kn_rows kn_rows_of(const kn_tensor *t)
     return r;
 }
 
-/* ---- weights ----------------------------------------------------------------------------------- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 void kn_conv_kernel(const kn_weight *w, int k[3])
 {
@@ -271,7 +271,7 @@ void kn_weight_close(kn_dev *d, kn_weight *w)
     *w = (kn_weight){0};
 }
 
-/* ---- matrix products and convolutions ----------------------------------------------------------- */
+/* ---- matrix products and convolutions -------------------------------------------------------- */
 
 kn_status kn_linear(kn_dev *d, const kn_tensor *x, const kn_weight *w, const kn_tensor *bias,
                     kn_activation act, const kn_tensor *out)
@@ -348,7 +348,7 @@ kn_status kn_embed(kn_dev *d, const kn_weight *table, const int32_t *ids, int64_
     return nothing(d, out) ? KN_OK : d->ops.embed(d, table, ids, count, out);
 }
 
-/* ---- norms and per-element work ------------------------------------------------------------------ */
+/* ---- norms and per-element work -------------------------------------------------------------- */
 
 /* x and out: rows of one shape; out may be x. */
 static kn_status check_map(const kn_dev *d, const char *op, const kn_tensor *x,
@@ -460,7 +460,7 @@ kn_status kn_copy(kn_dev *d, const kn_tensor *x, const kn_tensor *out)
     return nothing(d, out) ? KN_OK : d->ops.copy(d, x, out);
 }
 
-/* ---- layout changes ------------------------------------------------------------------------------ */
+/* ---- layout changes -------------------------------------------------------------------------- */
 
 kn_status kn_upsample2(kn_dev *d, const kn_tensor *x, const kn_tensor *out)
 {

@@ -43,8 +43,8 @@ typedef struct kn_weight {
 } kn_weight;
 
 /* host: contiguous view of f32, bf16 or f16 in host memory (may be a memory-mapped file); not kept.
- * LINEAR takes any rank >= 2 as [dim 0, product of the others], so that a 1x1 convolution or a patch
- * embedding can be run by linear. On the measure device data may be NULL. Close with
+ * LINEAR takes any rank >= 2 as [dim 0, product of the others], so that a 1x1 convolution or a
+ * patch embedding can be run by linear. On the measure device data may be NULL. Close with
  * kn_weight_close. */
 KN_CHECKED kn_status kn_weight_open(kn_dev *d, kn_weight_kind kind, const kn_tensor *host,
                                     kn_weight *out);
@@ -74,12 +74,13 @@ typedef struct kn_tensor_stats {
 /* ---- operations -------------------------------------------------------------------------------
  * linear     out[M,N] = act(x[M,K] w[N,K]^T + bias[N]) ; bias may be absent. x, out: rows.
  * conv       out[To,Ho,Wo,Co] = conv(x[T,H,W,Ci], w) + bias[Co] (+ residual[To,Ho,Wo,Co]); channels
- *            last; cross-correlation as in torch. bias, residual may be absent; out may be residual.
+ *            last; cross-correlation as in torch. bias, residual may be absent; out may be
+ *            residual.
  * embed      out[T,d] = table[ids[T]]; ids i32 in host memory, checked against V by the front end.
  * rmsnorm    out = act(normalise(x[..,C]) * weight[C]); out may be x. Rows.
  * layernorm  n = (x - mean) * rsqrt(var + eps) over the last axis, then
- *            out = n * weight + bias, or n * (1 + scale[C]) + shift[C]; any of the four may be absent;
- *            out may be x. Rows.
+ *            out = n * weight + bias, or n * (1 + scale[C]) + shift[C]; any of the four may be
+ *            absent; out may be x. Rows.
  * gate_add   out = x + y * gate[C] (gate absent: 1). [..,C]; out may be x. Rows.
  * rope       rotate pairs: x[L,N,D], cos[L,D/2], sin[L,D/2] (f32 tables);
  *            out[2i] = x[2i] cos - x[2i+1] sin, out[2i+1] = x[2i] sin + x[2i+1] cos. out may be x.

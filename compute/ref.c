@@ -10,7 +10,7 @@
 
 #include "io/memory.h"
 
-/* ---- conversion -------------------------------------------------------------------------------- */
+/* ---- conversion ------------------------------------------------------------------------------ */
 
 void kn_load_f64(const void *src, kn_dtype dtype, int64_t n, int64_t stride, double *dst)
 {
@@ -113,7 +113,7 @@ static double activate(kn_activation act, double x)
     return x;
 }
 
-/* ---- linear ------------------------------------------------------------------------------------ */
+/* ---- linear ---------------------------------------------------------------------------------- */
 
 /* Everything that a loop over rows needs; each operation fills what it uses. */
 typedef struct job {
@@ -172,7 +172,7 @@ done:
     return st;
 }
 
-/* ---- conv -------------------------------------------------------------------------------------- */
+/* ---- conv ------------------------------------------------------------------------------------ */
 
 /* out[t,h,w,co] += sum over taps and ci of x[t*st+i-pt, h*sh+j-ph, w*sw+k-pw, ci] w[i,j,k,ci,co];
  * places outside x count as zero. w is held as [kt,kh,kw,Ci,Co]. */
@@ -243,7 +243,7 @@ done:
     return st;
 }
 
-/* ---- norms ------------------------------------------------------------------------------------- */
+/* ---- norms ----------------------------------------------------------------------------------- */
 
 static void rmsnorm_rows(void *user, int64_t begin, int64_t end)
 {
@@ -323,7 +323,7 @@ done:
     return st;
 }
 
-/* ---- per element ------------------------------------------------------------------------------- */
+/* ---- per element ----------------------------------------------------------------------------- */
 
 static kn_status gate_add(kn_dev *d, const kn_tensor *x, const kn_tensor *y, const kn_tensor *gate,
                           const kn_tensor *out)
@@ -413,7 +413,7 @@ done:
     return st;
 }
 
-/* ---- layout ------------------------------------------------------------------------------------ */
+/* ---- layout ---------------------------------------------------------------------------------- */
 
 static kn_status copy(kn_dev *d, const kn_tensor *x, const kn_tensor *out)
 {
@@ -477,8 +477,8 @@ static kn_status upsample2(kn_dev *d, const kn_tensor *x, const kn_tensor *out)
     return KN_OK;
 }
 
-/* Offset in a [C,F,H,W] volume of value `i` (of c, pt, ph, pw with `channel_first`, of pt, ph, pw, c
- * otherwise) of the token at raster place `cell` of the patch grid. */
+/* Offset in a [C,F,H,W] volume of value `i` (of c, pt, ph, pw with `channel_first`, of pt, ph, pw,
+ * c otherwise) of the token at raster place `cell` of the patch grid. */
 static int64_t patch_offset(const kn_tensor *volume, const int patch[3], int64_t cell, int64_t i,
                             bool channel_first)
 {
@@ -541,7 +541,7 @@ done:
     return st;
 }
 
-/* ---- stats ------------------------------------------------------------------------------------- */
+/* ---- stats ----------------------------------------------------------------------------------- */
 
 static kn_status stats(kn_dev *d, const kn_tensor *x, kn_tensor_stats *out)
 {

@@ -108,7 +108,7 @@ const char *kn_tensor_text(const kn_tensor *t, char buf[KN_SHAPE_TEXT])
     return buf;
 }
 
-/* ---- scalar conversions ------------------------------------------------------------------------ */
+/* ---- scalar conversions ---------------------------------------------------------------------- */
 
 static uint32_t bits_of(float v)
 {

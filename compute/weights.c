@@ -35,7 +35,7 @@ static const char *shape_text(int rank, const int64_t *dims, char buf[SHAPE_CHAR
     return buf;
 }
 
-/* ---- a missing name ---------------------------------------------------------------------------- */
+/* ---- a missing name -------------------------------------------------------------------------- */
 
 /* Fewest single-character edits from a to b (Levenshtein), counted row by row. */
 static int edit_distance(const char *a, const char *b)
@@ -75,7 +75,7 @@ static const char *nearest_name(const kn_binder *b, const char *name)
     return best;
 }
 
-/* ---- binding ----------------------------------------------------------------------------------- */
+/* ---- binding --------------------------------------------------------------------------------- */
 
 static kn_status stored_dtype(const kn_binder *b, const kn_st_tensor *t, kn_dtype *out)
 {

@@ -14,9 +14,9 @@ typedef struct worker {
     int index;
 } worker;
 
-/* One loop at a time. Its fields are written only while no worker is `inside`, and a worker reads them
- * only after it has gone inside and found the loop still open; both sides use sequentially consistent
- * atomics, so that at least one of them sees the other. */
+/* One loop at a time. Its fields are written only while no worker is `inside`, and a worker reads
+ * them only after it has gone inside and found the loop still open; both sides use sequentially
+ * consistent atomics, so that at least one of them sees the other. */
 struct kn_workers {
     worker *workers;
     int count; /* threads that could be started, without the caller */

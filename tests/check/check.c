@@ -1,6 +1,7 @@
 /* tests/check/check.c - harness and program; see check.h.
  *
- *     kn_check [--device cpu|ref|cuda] [--op REGEX] [--isa base|avx2|avx512] [--seed N] [--bench] [--list]
+ *     kn_check [--device cpu|ref|cuda] [--op REGEX] [--isa base|avx2|avx512] [--seed N] [--bench]
+ *     [--list]
  */
 #include "check.h"
 
@@ -46,7 +47,7 @@ struct check {
     long cases, failures;
 };
 
-/* ---- small things ------------------------------------------------------------------------------ */
+/* ---- small things ---------------------------------------------------------------------------- */
 
 static void *grab(size_t bytes)
 {
@@ -144,7 +145,7 @@ static double get_value(const void *src, kn_dtype dtype, int64_t i)
     }
 }
 
-/* ---- declaring --------------------------------------------------------------------------------- */
+/* ---- declaring ------------------------------------------------------------------------------- */
 
 bool check_begin(check *c, const char *format, ...)
 {
@@ -259,7 +260,7 @@ static void drop_case(check *c)
     for (int i = 0; i < c->weights; i++) free(c->weight[i].host.data);
 }
 
-/* ---- running ----------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 static void open_weights(check *c, kn_dev *d, bool absolute, check_args *a)
 {
@@ -282,8 +283,8 @@ static void close_weights(check *c, kn_dev *d, check_args *a)
     for (int i = 0; i < c->weights; i++) kn_weight_close(d, &a->w[i]);
 }
 
-/* The function on ref with f64 tensors; absolute: of the absolute values. Fills *a, whose tensors are
- * freed by free_ref. */
+/* The function on ref with f64 tensors; absolute: of the absolute values. Fills *a, whose tensors
+ * are freed by free_ref. */
 static kn_status run_ref(check *c, check_fn *fn, const void *params, const int32_t *index,
                          bool absolute, check_args *a)
 {
@@ -518,7 +519,7 @@ void check_run(check *c, check_fn *fn, const void *params, const int32_t *index,
     drop_case(c);
 }
 
-/* ---- program ----------------------------------------------------------------------------------- */
+/* ---- program --------------------------------------------------------------------------------- */
 
 static void run_suites(check *c)
 {

@@ -1,19 +1,21 @@
 /* tests/check/check.h - the harness of kn_check: an operation on a device against the ref device in
  * double precision.
  *
- * A case   begin, declare inputs, weights and outputs, run. The function under test gets the same list
+ * A case   begin, declare inputs, weights and outputs, run. The function under test gets the same
+ * list
  *          of arguments twice: as f64 tensors on ref (the specification), and on the device in the
- *          dtypes asked for. Inputs hold values that their dtype represents, so both see the same ones.
+ *          dtypes asked for. Inputs hold values that their dtype represents, so both see the same
+ *          ones.
  *
- *              if (!check_begin(c, "rmsnorm_%dx%d_%s", rows, width, check_fill_name(fill))) continue;
- *              check_in(c, fill, KN_F32, 2, (int64_t[]){rows, width});     t[0]
+ *              if (!check_begin(c, "rmsnorm_%dx%d_%s", rows, width, check_fill_name(fill)))
+ *              continue; check_in(c, fill, KN_F32, 2, (int64_t[]){rows, width});     t[0]
  *              check_in(c, CHECK_NORMAL, KN_F32, 1, (int64_t[]){width});   t[1]
  *              check_out(c, KN_F32, 2, (int64_t[]){rows, width});          t[2]
  *              check_run(c, run_rmsnorm, &params, &bound);
  *
  * Checked  Every output element is written (outputs start as NaN) and near ref; bytes around each
- *          buffer and between strided rows stay as they were; inputs stay as they were; a second run,
- *          and a run with 1 instead of 2 threads, give the same bytes.
+ *          buffer and between strided rows stay as they were; inputs stay as they were; a second
+ *          run, and a run with 1 instead of 2 threads, give the same bytes.
  * Bounds   Two, both needed, with err = got - ref and m = magnitude of each element:
  *            |err| <= tol * m            and       sum(err^2) <= nmse * sum(m^2).
  *          m is |ref| + tiny unless the case gives a function for it. The reason for the numbers

@@ -1,4 +1,5 @@
-/* tests/check/check_conv.c - convolutions of the VAE: causal 3x3x3, spatial, strided, 1x1x1, in time. */
+/* tests/check/check_conv.c - convolutions of the VAE: causal 3x3x3, spatial, strided, 1x1x1, in
+ * time. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

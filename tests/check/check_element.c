@@ -52,9 +52,9 @@ static void element(check *c, int rows, int width, check_fill fill, element_case
             check_out_in_place(c, in_place);
         else
             check_out_strided(c, t, 2, dims, extra);
-        /* axpby and gate_add: two roundings of |ax| + |by|. Activations against |x| |y|: exp with its
-         * argument's rounding (gelu: up to 10 in the exponent where the result is small beside x),
-         * division, products: 12 eps. */
+        /* axpby and gate_add: two roundings of |ax| + |by|. Activations against |x| |y|: exp with
+         * its argument's rounding (gelu: up to 10 in the exponent where the result is small beside
+         * x), division, products: 12 eps. */
         double eps = check_eps(KN_F32) * (e.act ? 12 : 3) + 2 * check_eps(t);
         check_bound b = {.tol = eps, .nmse = eps * eps, .abs_magnitude = true};
         check_run(c, run_element, &e, NULL, &b);

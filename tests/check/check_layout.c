@@ -1,5 +1,5 @@
-/* tests/check/check_layout.c - copy, gather, upsample2, patchify, unpatchify: values move, so they must
- * be equal; a change of dtype costs one rounding. */
+/* tests/check/check_layout.c - copy, gather, upsample2, patchify, unpatchify: values move, so they
+ * must be equal; a change of dtype costs one rounding. */
 #include <stdio.h>
 
 #include "check.h"

@@ -30,7 +30,8 @@ static void linear_case(check *c, int m, int k, int n, check_fill fill, kn_dtype
         if (p.bias) check_in(c, CHECK_NORMAL, KN_F32, 1, (int64_t[]){n});
         check_weight(c, KN_WEIGHT_LINEAR, CHECK_NORMAL, stored, 2, (int64_t[]){n, k});
         check_out_strided(c, t, 2, (int64_t[]){m, n}, extra);
-        /* A chain of K roundings of at most eps * sum|x||w| each adds up like a random walk: sqrt(K).
+        /* A chain of K roundings of at most eps * sum|x||w| each adds up like a random walk:
+         * sqrt(K).
          * 8 is about the largest of a million normal deviates plus bias, activation and output. */
         double eps = check_eps(KN_F32) * sqrt(k) + 2 * check_eps(t);
         check_bound b = {
@@ -47,7 +48,8 @@ static kn_status run_embed(kn_dev *d, const check_args *a)
 void check_linear(check *c)
 {
     static const int shapes[][3] = {
-        /* M, K, N: production, then tails of strips (14, 6) and panels (32, 16, 8), and blocks of K */
+        /* M, K, N: production, then tails of strips (14, 6) and panels (32, 16, 8), and blocks of
+         * K */
         {300, 256, 960}, {300, 960, 256}, {1, 256, 1536}, {32, 128, 512},
         {1, 1, 1},       {2, 3, 5},       {13, 31, 33},   {14, 32, 32},
         {15, 33, 31},    {27, 383, 17},   {29, 385, 16},  {57, 641, 47},

@@ -50,9 +50,9 @@ static void rmsnorm_case(check *c, int rows, int width, check_fill fill, norm_ca
             check_out_in_place(c, 0);
         else
             check_out_strided(c, t, 2, (int64_t[]){rows, width}, extra);
-        /* The in-place case keeps no input for its magnitude. Sum of squares: all terms positive, so at
-         * most about log2(width) roundings of eps, halved by the root; 4 more for factor, weight and
-         * activation (8 with exp inside). */
+        /* The in-place case keeps no input for its magnitude. Sum of squares: all terms positive,
+         * so at most about log2(width) roundings of eps, halved by the root; 4 more for factor,
+         * weight and activation (8 with exp inside). */
         double eps = (check_eps(KN_F32) * (n.rms.act ? 18 : 10)) + 2 * check_eps(t);
         check_bound b = {
             .tol = eps, .nmse = eps * eps, .magnitude = in_place ? NULL : rms_magnitude};
@@ -71,8 +71,8 @@ static kn_status run_layernorm(kn_dev *d, const check_args *a)
     return kn_layernorm(d, &a->t[0], v[0], v[1], v[2], v[3], n->rms.eps, &a->t[next]);
 }
 
-/* Rounding of the mean and of x - mean is relative to the largest |x| of the row: that is what a row
- * of nearly equal values suffers from in any fp32 layer norm. */
+/* Rounding of the mean and of x - mean is relative to the largest |x| of the row: that is what a
+ * row of nearly equal values suffers from in any fp32 layer norm. */
 static void layer_magnitude(const check_args *ref, double *m)
 {
     const norm_case *n = ref->params;

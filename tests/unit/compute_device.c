@@ -1,4 +1,5 @@
-/* tests/unit/compute_device.c - opening, device memory, arena, and the measure device against cpu. */
+/* tests/unit/compute_device.c - opening, device memory, arena, and the measure device against
+ * cpu. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,6 @@
 /* tests/unit/compute_ops.c - operations against values worked out by hand, and what the front ends
- * refuse. The hand cases pin ref, against which kn_check holds everything else; cpu runs them too. */
+ * refuse. The hand cases pin ref, against which kn_check holds everything else; cpu runs them
+ * too. */
 #include <math.h>
 
 #include "compute/ops.h"
@@ -33,7 +34,7 @@ static void same(const float *got, const float *want, int n)
             fail_msg("element %d: got %.9g, expected %.9g", i, (double)got[i], (double)want[i]);
 }
 
-/* ---- values ------------------------------------------------------------------------------------ */
+/* ---- values ---------------------------------------------------------------------------------- */
 
 static void linear_by_hand(void **state)
 {
@@ -202,7 +203,7 @@ static void empty_tensors(void **state)
     }
 }
 
-/* ---- refusals ---------------------------------------------------------------------------------- */
+/* ---- refusals -------------------------------------------------------------------------------- */
 
 static void wrong_shapes(void **state)
 {

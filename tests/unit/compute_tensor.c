@@ -1,4 +1,5 @@
-/* tests/unit/compute_tensor.c - views, their texts, and the scalar conversions over all 65536 values. */
+/* tests/unit/compute_tensor.c - views, their texts, and the scalar conversions over all 65536
+ * values. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

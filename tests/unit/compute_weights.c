@@ -1,4 +1,5 @@
-/* tests/unit/compute_weights.c - binding: values of every dtype, unaligned data, and each refusal. */
+/* tests/unit/compute_weights.c - binding: values of every dtype, unaligned data, and each
+ * refusal. */
 #include "compute/weights.h"
 #include "tests/expect.h"
 
