@@ -2,9 +2,8 @@
  *
  * out[M,N] = act(x[M,K] w[N,K]^T + b) is computed as the column-major product out^T = w x^T, whose
  * rows are the output features, along which cuBLASLt adds a bias. bf16 in, fp32 accumulation, bf16
- * or f32 out. The first product of a shape times the library's candidates on its own operands and
- * keeps the fastest; the choice holds for the life of the device, and every candidate without
- * split-K gives the same sums on every run. The tanh form of GELU is fused (cuBLASLt's GELU is the
+ * or f32 out. Which algorithm runs a shape is asked once. cuBLASLt wants the bias in the type of the
+ * output: for bf16 it is rounded. The tanh form of GELU is fused (cuBLASLt's GELU is the
  * tanh approximation, which kn_check holds it to); SiLU and the erf form follow as a pass.
  * Source: CUDA 13 cublasLt.h.
  */
@@ -14,7 +13,7 @@
 #include "compute/cuda.h"
 #include "io/memory.h"
 
-enum { CACHE = 256, CANDIDATES = 8, TRIALS = 3 };
+enum { CACHE = 256 };
 
 #define FUNCTIONS(X)                                                                               \
     X(cublasLtCreate)                                                                              \
@@ -107,12 +106,12 @@ static void close_call(call *c)
         if (all[i]) c->b->cublasLtMatrixLayoutDestroy(all[i]);
 }
 
-static kn_status open_call(call *c, const product_key *k, const float *bias)
+static kn_status open_call(call *c, const product_key *k, const void *bias)
 {
     kn_blaslt *b = c->b;
     cublasOperation_t yes = CUBLAS_OP_T;
     cublasLtEpilogue_t epilogue = (cublasLtEpilogue_t)k->epilogue;
-    cudaDataType_t bias_type = CUDA_R_32F;
+    cudaDataType_t bias_type = (cudaDataType_t)k->out_type;
     KN_TRY(lt(b, b->cublasLtMatmulDescCreate(&c->op, CUBLAS_COMPUTE_32F, CUDA_R_32F), "description",
               k));
 #define SET(attribute, value)                                                                      \
@@ -143,41 +142,28 @@ static kn_status run_call(const kn_cuda *cuda, const call *c, const product_key 
               "product", k);
 }
 
-/* Milliseconds of the fastest of some runs. */
-static kn_status time_candidate(const kn_cuda *cuda, const call *c, const product_key *k,
-                                const cublasLtMatmulAlgo_t *algo, cudaEvent_t ev[2], float *best)
-{
-    *best = 1e30f;
-    for (int i = 0; i < TRIALS; i++) {
-        float ms;
-        KN_CUDA_TRY(cudaEventRecord(ev[0], cuda->stream));
-        KN_TRY(run_call(cuda, c, k, algo));
-        KN_CUDA_TRY(cudaEventRecord(ev[1], cuda->stream));
-        KN_CUDA_TRY(cudaEventSynchronize(ev[1]));
-        KN_CUDA_TRY(cudaEventElapsedTime(&ms, ev[0], ev[1]));
-        if (ms < *best) *best = ms;
-    }
-    return KN_OK;
-}
-
-/* Split-K sums in an order that the schedule may change, and differ between shapes of the same row:
- * left out unless nothing else is offered. */
-static kn_status candidates_of(const kn_cuda *cuda, const call *c, const product_key *k,
-                               cublasLtMatmulHeuristicResult_t *found, int *count)
+/* The library's first proposal without split-K, whose order of sums would depend on the schedule.
+ * Not timed: a choice that depends on a clock would give other bytes on another run. */
+static kn_status propose(const kn_cuda *cuda, const call *c, const product_key *k,
+                         cublasLtMatmulAlgo_t *out)
 {
     kn_blaslt *b = c->b;
     cublasLtMatmulPreference_t pref;
+    cublasLtMatmulHeuristicResult_t found;
     uint32_t no_reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
+    int count = 0;
     KN_TRY(lt(b, b->cublasLtMatmulPreferenceCreate(&pref), "preference", k));
     b->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                             &cuda->workspace_bytes, sizeof cuda->workspace_bytes);
     b->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
                                             &no_reduction, sizeof no_reduction);
     cublasStatus_t e = b->cublasLtMatmulAlgoGetHeuristic(b->handle, c->op, c->w, c->x, c->out,
-                                                         c->out, pref, CANDIDATES, found, count);
+                                                         c->out, pref, 1, &found, &count);
     b->cublasLtMatmulPreferenceDestroy(pref);
     KN_TRY(lt(b, e, "heuristic", k));
-    return *count > 0 ? KN_OK : lt(b, CUBLAS_STATUS_NOT_SUPPORTED, "heuristic", k);
+    if (count == 0) return lt(b, CUBLAS_STATUS_NOT_SUPPORTED, "heuristic", k);
+    *out = found.algo;
+    return KN_OK;
 }
 
 static kn_status choose(const kn_cuda *cuda, const call *c, const product_key *k,
@@ -189,28 +175,12 @@ static kn_status choose(const kn_cuda *cuda, const call *c, const product_key *k
             *out = &b->cache[i].algo;
             return KN_OK;
         }
-    cublasLtMatmulHeuristicResult_t found[CANDIDATES];
-    int count = 0, best = 0;
-    float best_ms = 1e30f, ms;
-    cudaEvent_t ev[2] = {NULL, NULL};
-    kn_status st = KN_OK;
-    KN_TRY(candidates_of(cuda, c, k, found, &count));
-    KN_CUDA_TRY_GOTO(cudaEventCreate(&ev[0]));
-    KN_CUDA_TRY_GOTO(cudaEventCreate(&ev[1]));
-    for (int i = 0; count > 1 && i < count; i++) {
-        if (found[i].state != CUBLAS_STATUS_SUCCESS) continue;
-        KN_TRY_GOTO(time_candidate(cuda, c, k, &found[i].algo, ev, &ms));
-        if (ms < best_ms) best_ms = ms, best = i;
-    }
     /* a full cache starts over: shapes of one job are few */
     if (b->count == CACHE) b->count = 0;
+    KN_TRY(propose(cuda, c, k, &b->cache[b->count].algo));
     b->cache[b->count].key = *k;
-    b->cache[b->count].algo = found[best].algo;
     *out = &b->cache[b->count++].algo;
-done:
-    for (int i = 0; i < 2; i++)
-        if (ev[i]) cudaEventDestroy(ev[i]);
-    return st;
+    return KN_OK;
 }
 
 /* x, out: rows at an even pitch, 16-byte aligned. */
@@ -229,9 +199,19 @@ static kn_status run_product(kn_dev *d, const kn_rows *x, const kn_weight *w, co
                  : bias ? CUBLASLT_EPILOGUE_BIAS
                         : CUBLASLT_EPILOGUE_DEFAULT;
     k.bias_aligned = (uintptr_t)bias % 16 == 0;
+    const void *b = bias;
+    if (bias && out_type == KN_BF16) {
+        void *half = (char *)cuda->workspace + cuda->workspace_bytes;
+        if (k.n * 2 > KN_CUDA_BIAS_BYTES)
+            return kn_fail(KN_ERR_UNSUPPORTED, "cuda: linear with a bias of %lld values",
+                           (long long)k.n);
+        KN_TRY(kn_cuda_convert(d, bias, KN_F32, half, KN_BF16, k.n));
+        b = half;
+        k.bias_aligned = 1;
+    }
     call c = {.b = cuda->blaslt, .pw = w->t.data, .px = x->data, .po = out->data};
     const cublasLtMatmulAlgo_t *algo = NULL;
-    kn_status st = open_call(&c, &k, bias);
+    kn_status st = open_call(&c, &k, b);
     if (st == KN_OK) st = choose(cuda, &c, &k, &algo);
     if (st == KN_OK) st = run_call(cuda, &c, &k, algo);
     close_call(&c);

@@ -81,7 +81,8 @@ void check_weight(check *c, kn_weight_kind kind, check_fill fill, kn_dtype dtype
 void check_run(check *c, check_fn *fn, const void *params, const int32_t *index,
                const check_bound *b);
 
-/* 2^-24 for f32, 2^-9 for bf16: half a unit in the last place of 1. */
+/* Unit roundoff of bf16, 2^-8 (half a unit in the last place of 1); for f32 2^-25, half of its
+ * roundoff, which all cases keep. */
 double check_eps(kn_dtype t);
 /* dtype of activations on the device under test: f32, and on cuda also bf16 (i = 0, 1, ...); false
  * when there is no i-th. */
