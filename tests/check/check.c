@@ -250,19 +250,11 @@ void check_weight(check *c, kn_weight_kind kind, check_fill fill, kn_dtype dtype
     double held = 0;
     w->kind = kind;
     w->host = kn_tensor_make(grab((size_t)count * kn_dtype_size(dtype)), dtype, rank, dims);
-    /* cuda keeps matrices in bf16 whatever they are stored as: values that bf16 has, so that both
-     * devices compute with the same ones. (f16 has no exponent for the smallest: those are 0.) */
-    bool rounded =
-        c->kind == KN_DEV_CUDA && (kind == KN_WEIGHT_LINEAR || kind == KN_WEIGHT_CONV);
+    /* cuda keeps matrices in bf16 whatever they are stored in: give both sides such values */
+    bool bf16 = c->kind == KN_DEV_CUDA && kind != KN_WEIGHT_VECTOR && kind != KN_WEIGHT_TABLE;
     for (int64_t i = 0; i < count; i++) {
         double v = fill_value(c, fill, i % width, width, &held);
-        if (rounded) v = kn_bf16_to_f32(kn_f32_to_bf16((float)v));
-        put_value(w->host.data, dtype, i, v);
-        /* what f16 made of it may need more digits than bf16 has */
-        if (rounded && dtype == KN_F16) {
-            v = kn_bf16_to_f32(kn_f32_to_bf16((float)get_value(w->host.data, dtype, i)));
-            put_value(w->host.data, dtype, i, v);
-        }
+        put_value(w->host.data, dtype, i, bf16 ? kn_bf16_to_f32(kn_f32_to_bf16((float)v)) : v);
     }
 }
 
