@@ -43,7 +43,7 @@ typedef struct kn_cuda {
 enum {
     KN_CUDA_STAGE_BYTES = 32 << 20,
     KN_CUDA_WORKSPACE_BYTES = 64 << 20,
-    KN_CUDA_BIAS_BYTES = 64 << 10
+    KN_CUDA_BIAS_BYTES = 128 << 10
 };
 
 static inline kn_cuda *kn_cuda_of(const kn_dev *d)

@@ -34,7 +34,8 @@ enum { CACHE = 256, CANDIDATES = 8, TRIALS = 3 };
 
 typedef struct product_key {
     int64_t m, n, k, ldx, ldo;
-    int epilogue, out_type, bias_aligned;
+    int epilogue, out_type;
+    uint32_t alignment; /* bytes, of all addresses */
 } product_key;
 
 typedef struct product {
@@ -174,6 +175,12 @@ static kn_status candidates_of(const kn_cuda *cuda, const call *c, const product
                                             &cuda->workspace_bytes, sizeof cuda->workspace_bytes);
     b->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
                                             &no_reduction, sizeof no_reduction);
+    static const cublasLtMatmulPreferenceAttributes_t operand[] = {
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+    for (int i = 0; i < 4; i++)
+        b->cublasLtMatmulPreferenceSetAttribute(pref, operand[i], &k->alignment,
+                                                sizeof k->alignment);
     cublasStatus_t e = b->cublasLtMatmulAlgoGetHeuristic(b->handle, c->op, c->w, c->x, c->out,
                                                          c->out, pref, CANDIDATES, found, count);
     b->cublasLtMatmulPreferenceDestroy(pref);
@@ -219,6 +226,14 @@ done:
     return st;
 }
 
+/* Largest power of two that divides an address, up to what cuBLASLt asks about. */
+static uint32_t alignment_of(uintptr_t address)
+{
+    uint32_t bytes = 256;
+    while (address % bytes) bytes /= 2;
+    return bytes;
+}
+
 /* x, out: rows at an even pitch, 16-byte aligned. */
 static kn_status run_product(kn_dev *d, const kn_rows *x, const kn_weight *w, const void *bias,
                              bool gelu, const kn_tensor *result)
@@ -236,7 +251,7 @@ static kn_status run_product(kn_dev *d, const kn_rows *x, const kn_weight *w, co
     k.epilogue = gelu   ? (bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU)
                  : bias ? CUBLASLT_EPILOGUE_BIAS
                         : CUBLASLT_EPILOGUE_DEFAULT;
-    k.bias_aligned = (uintptr_t)bias % 16 == 0;
+    k.alignment = alignment_of((uintptr_t)w->t.data | (uintptr_t)x->data | (uintptr_t)out->data);
     call c = {.b = cuda->blaslt, .pw = w->t.data, .px = x->data, .po = out->data};
     const cublasLtMatmulAlgo_t *algo = NULL;
     kn_status st = open_call(&c, &k, bias);

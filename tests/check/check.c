@@ -97,7 +97,7 @@ static double gaussian(uint64_t *state)
 double check_eps(kn_dtype t)
 {
     switch (t) {
-    case KN_BF16: return 0x1p-9;
+    case KN_BF16: return 0x1p-8;
     case KN_F16: return 0x1p-12;
     case KN_F64: return 0x1p-54;
     default: return 0x1p-25;
