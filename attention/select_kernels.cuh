@@ -318,7 +318,7 @@ __global__ void __launch_bounds__(256) keep_rows(rows_args a)
         for (int w = t / 32; w < a.words; w += 8) {
             int j = w * 32 + lane;
             uint32_t bits = __ballot_sync(~0u, j < n && (all || pattern(j) >= prefix));
-            if (lane == 0) keep[w] = bits | own[w];
+            if (lane == 0) keep[w] = MASS ? bits | own[w] : bits;
         }
     } else if (t < 32) {
         uint32_t taken = 0;
@@ -331,7 +331,7 @@ __global__ void __launch_bounds__(256) keep_rows(rows_args a)
                                 (tie && taken + __popc(tied & ((1u << lane) - 1)) < take));
             uint32_t bits = __ballot_sync(~0u, on);
             taken += __popc(tied);
-            if (lane == 0) keep[w] = bits | own[w];
+            if (lane == 0) keep[w] = MASS ? bits | own[w] : bits;
         }
     }
 }
