@@ -58,7 +58,8 @@ static kn_status fingerprint(task *t, int64_t seed, char out[17])
     kn_job_identity id;
     int64_t kept = t->o.seed;
     t->o.seed = seed;
-    kn_status st = kn_job_identity_build(&t->o, (const char *const *)t->job.folder.files, t->job.folder.files_count, &id);
+    kn_status st = kn_job_identity_build(&t->o, (const char *const *)t->job.folder.files, t->job.folder.files_count,
+                                         t->job.clip.sha256, &id);
     t->o.seed = kept;
     if (st == KN_OK) memcpy(out, id.fingerprint, sizeof id.fingerprint);
     if (st == KN_OK) kn_job_identity_free(&id);

@@ -70,7 +70,7 @@ static const kn_option table[] = {
          "Sigma grid. auto: the one the reference uses with the solver; wan: also diffusers up to 0.36; diffusers: 0.37 and newer."),
 
     STR("refine-size", 0, refine_size, NULL, "High resolution", R,
-        "Sizes to refine to after the base pass at --size, one after the other: 2x, or 2x,4x, or 1280x720,1920x1080."),
+        "Sizes to refine to after the base pass at --size, one after the other: 2x, or 2x,4x, or 1280x720,1920x1080. With --input: of the video's size; 2x when not given."),
     LIST("strength", strength, 0.01, 1, "0.7", NULL, "High resolution", R | M,
          "Share of the steps that a refine stage runs: how much of the picture it makes anew. One number, or one per stage: 0.5,0.4."),
     LIST("refine-steps", refine_steps, 0, 1000, "0", "steps", "High resolution", R | M,
@@ -93,6 +93,16 @@ static const kn_option table[] = {
          "Which passes of guidance the second branch runs for. auto, as published: both when --refresh is 1, else the prompt's only."),
     INT("refresh", 0, refresh, 1, 1000, "2", "steps", "High resolution", R | M,
         "Steps for which the second branch's result is kept. 1: it runs at every step."),
+
+    PATH("input", 0, input, "Refining a video", 0,
+         "Video to refine; `kinora refine VIDEO` sets it. Any file that libav reads, or PNG files (folder or name with %d). --frames is then the length of a segment, --size only the model's own size, by which windows go; the prompt may be left out."),
+    PICK("fit", 0, fit, "crop|pad|stretch", "crop", "Refining a video", R,
+         "When the video's shape is not that of --refine-size. crop: cut off at the sides; pad: black bars; stretch: shape not kept."),
+    INT("overlap", 0, overlap, 1, MAX_FRAMES, "5", "frames", "Refining a video", R,
+        "A video longer than --frames is refined in segments; this many frames of two neighbours are blended. 4n+1, at most half of --frames."),
+    PICK("tail", 0, tail, "trim|keep", "trim", "Refining a video", R,
+         "A video of at most --frames that has not 4n+1 frames. trim: the last ones are left out; keep: its last frame is repeated for the model, and no frame is lost."),
+    BOOL("audio", 0, audio, "true", "Refining a video", R, "Copy the video's first audio stream, unchanged."),
 
     PATH("output", 'o', output, "Output", 0, "Video file; its extension chooses the container."),
     STR("codec", 0, codec, "auto", "Output", R,
