@@ -41,18 +41,20 @@ size_t kn_host_memory_available(void)
 
 /* ---- plan -------------------------------------------------------------------------------------*/
 
-typedef kn_status measure_fn(kn_job *j, int pass, kn_dev *measure);
+typedef kn_status measure_fn(kn_job *j, int pass, kn_session *measure);
 
-static kn_status add_phase(kn_job *j, kn_memory_plan *p, const char *name, measure_fn *fn, int pass, const char *advice)
+static kn_status add_phase(kn_job *j, kn_memory_plan *p, const char *name, kn_network network,
+                           measure_fn *fn, int pass, const char *advice)
 {
-    kn_dev *dev;
-    kn_dev_params params = {.kind = KN_DEV_MEASURE, .measured = kn_dev_get_kind(j->dev)};
-    KN_TRY(kn_dev_open(&params, &dev));
-    kn_status st = fn(j, pass, dev);
+    kn_session measure = {0};
+    kn_dev_params params = {.kind = KN_DEV_MEASURE, .measured = kn_dev_get_kind(j->session->dev)};
+    KN_TRY(kn_dev_open(&params, &measure.dev));
+    kn_status st = fn(j, pass, &measure);
     p->phase[p->phases].name = name;
+    p->phase[p->phases].network = network;
     p->phase[p->phases].advice = advice;
-    p->phase[p->phases++].peak_bytes = kn_dev_bytes_peak(dev);
-    kn_dev_close(&dev);
+    p->phase[p->phases++].peak_bytes = kn_dev_bytes_peak(measure.dev);
+    kn_session_close(&measure);
     return st;
 }
 
@@ -62,18 +64,18 @@ kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
     const kn_options *o = j->o;
     bool frames = o->output || o->frames_dir || o->contact_sheet, denoise = frames || o->latents_out;
     memset(out, 0, sizeof *out);
-    out->budget_bytes = o->memory_gib > 0 ? (size_t)(o->memory_gib * GIB) : kn_host_memory_available();
+    out->budget_bytes = o->memory_gib > 0 ? (size_t)(o->memory_gib * GIB) : kn_host_memory_available() + kn_dev_bytes_now(j->session->dev); /* what the session keeps can be closed */
     j->budget_bytes = out->budget_bytes; /* the VAE chooses its tiles by it */
-    if (!o->embeds_in && (j->first < j->passes || o->embeds_out))
-        KN_TRY(add_phase(j, out, "text", kn_job_text_measure, 0, smaller));
+    if (!o->embeds_in && !j->embeds[KN_PROMPT] && (j->first < j->passes || o->embeds_out))
+        KN_TRY(add_phase(j, out, "text", KN_NETWORK_TEXT, kn_job_text_measure, 0, smaller));
     for (int i = j->first; denoise && i < j->passes; i++) {
         const kn_pass *pass = &j->pass[i];
         if (i > 0 && o->upscale != KN_UPSCALE_LATENT)
-            KN_TRY(add_phase(j, out, pass->upscale, kn_job_upscale_measure, i, tile));
-        KN_TRY(add_phase(j, out, pass->name, kn_job_denoise_measure, i,
+            KN_TRY(add_phase(j, out, pass->upscale, KN_NETWORK_VAE, kn_job_upscale_measure, i, tile));
+        KN_TRY(add_phase(j, out, pass->name, KN_NETWORK_DIT, kn_job_denoise_measure, i,
                          pass->dual ? "try --no-override, fewer frames or a smaller frame size" : smaller));
     }
-    return frames ? add_phase(j, out, "decode", kn_job_decode_measure, 0, tile) : KN_OK;
+    return frames ? add_phase(j, out, "decode", KN_NETWORK_VAE, kn_job_decode_measure, 0, tile) : KN_OK;
 }
 
 void kn_memory_plan_tell(kn_job *j, const kn_memory_plan *p)

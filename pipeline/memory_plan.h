@@ -16,6 +16,7 @@ enum { KN_PHASES_MAX = 2 + 2 * KN_PASSES_MAX };
 typedef struct kn_memory_plan {
     struct {
         const char *name, *advice;
+        kn_network network; /* whose weights it holds */
         size_t peak_bytes;
     } phase[KN_PHASES_MAX];
     int phases;

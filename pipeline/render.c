@@ -105,21 +105,6 @@ static kn_status pick_seed(kn_options *o)
     return KN_OK;
 }
 
-/* ---- device -----------------------------------------------------------------------------------*/
-
-static kn_status open_device(kn_job *j)
-{
-    kn_dev_params p = {.threads = (int)j->o->threads};
-    if (j->o->device == KN_DEVICE_AUTO || j->o->device == KN_DEVICE_CUDA) {
-        p.kind = KN_DEV_CUDA;
-        kn_status st = kn_dev_open(&p, &j->dev);
-        if (st == KN_OK || j->o->device == KN_DEVICE_CUDA) return st;
-        kn_error_clear();
-    }
-    p.kind = j->o->device == KN_DEVICE_REF ? KN_DEV_REF : KN_DEV_CPU;
-    return kn_dev_open(&p, &j->dev);
-}
-
 /* ---- preparing --------------------------------------------------------------------------------*/
 
 static kn_status open_model(kn_job *j)
@@ -155,7 +140,7 @@ static kn_status find_checkpoint(kn_job *j)
     return KN_OK;
 }
 
-static kn_status prepare(kn_job *j)
+kn_status kn_job_prepare(kn_job *j)
 {
     kn_options *o = j->o;
     KN_TRY(open_model(j));
@@ -165,10 +150,7 @@ static kn_status prepare(kn_job *j)
     j->geo = j->pass[j->passes - 1].geo;
     for (int i = 0; i < j->passes; i++) j->guided |= j->pass[i].guidance != 1.0;
     KN_TRY(check_outputs(j));
-    KN_TRY(find_checkpoint(j));
-    KN_TRY(pick_seed(o));
-    KN_TRY(kn_job_identity_build(o, (const char *const *)j->folder.files, j->folder.files_count, &j->id));
-    return open_device(j);
+    return kn_session_device(j->session, o);
 }
 
 /* Where a refine stage starts, and what its tokens see. */
@@ -199,7 +181,7 @@ static kn_status tell_what_follows(kn_job *j)
     const kn_geometry *g = &j->geo;
     kn_job_note(j, "%" PRId64 "x%" PRId64 ", %" PRId64 " frames at %g fps, %" PRId64 " tokens; %" PRId64 " steps, guidance %g, shift %g, seed %" PRId64 "; %s",
                 o->width_px, o->height_px, o->frames, o->fps, j->pass[0].geo.tokens, o->steps, o->guidance, o->shift, o->seed,
-                kn_dev_describe(j->dev));
+                kn_dev_describe(j->session->dev));
     for (int i = 1; i < j->passes; i++) KN_TRY(tell_refine(j, &j->pass[i]));
     if (g->width_px != g->out_width_px || g->height_px != g->out_height_px)
         kn_job_note(j, "rendered at %" PRId64 "x%" PRId64 " and cropped", g->width_px, g->height_px);
@@ -208,44 +190,71 @@ static kn_status tell_what_follows(kn_job *j)
     return KN_OK;
 }
 
-static kn_status run_phases(kn_job *j)
+/* The largest phase of each network, for the session to make room by. */
+static void keep_peaks(kn_job *j, const kn_memory_plan *plan)
 {
-    if (j->first < j->passes || j->o->embeds_out) KN_TRY(kn_job_text(j));
-    if (j->o->output || j->o->frames_dir || j->o->contact_sheet || j->o->latents_out) KN_TRY(kn_job_denoise(j));
-    if (j->o->output || j->o->frames_dir || j->o->contact_sheet) KN_TRY(kn_job_decode(j));
-    if (j->checkpoint && !j->o->keep_checkpoint) unlink(j->checkpoint);
+    for (int i = 0; i < plan->phases; i++) {
+        size_t *peak = &j->peak_bytes[plan->phase[i].network];
+        if (plan->phase[i].peak_bytes > *peak) *peak = plan->phase[i].peak_bytes;
+    }
+}
+
+kn_status kn_job_begin(kn_job *j)
+{
+    kn_memory_plan plan;
+    KN_TRY(find_checkpoint(j));
+    KN_TRY(pick_seed(j->o));
+    KN_TRY(kn_job_identity_build(j->o, (const char *const *)j->folder.files, j->folder.files_count, &j->id));
+    KN_TRY(tell_what_follows(j));
+    KN_TRY(kn_memory_plan_build(j, &plan));
+    if (j->o->dry_run) kn_memory_plan_tell(j, &plan);
+    keep_peaks(j, &plan);
+    return kn_memory_plan_check(j, &plan);
+}
+
+kn_status kn_job_run(kn_job *j)
+{
+    const kn_options *o = j->o;
+    bool frames = o->output || o->frames_dir || o->contact_sheet, texts = j->first < j->passes || o->embeds_out;
+    if (texts && !j->embeds[KN_PROMPT]) KN_TRY(kn_job_text(j));
+    if (frames || o->latents_out) KN_TRY(kn_job_denoise(j));
+    if (frames) KN_TRY(kn_job_decode(j));
+    if (j->checkpoint && !o->keep_checkpoint) unlink(j->checkpoint);
+    if (o->output && j->fn) {
+        kn_event e = {.kind = KN_EVENT_DONE, .text = o->output};
+        j->fn(j->user, &e);
+    }
     return KN_OK;
 }
 
-static void close_job(kn_job *j)
+void kn_job_close(kn_job *j)
 {
     for (int i = 0; i < KN_PROMPTS; i++) kn_free(j->embeds[i]);
     kn_free(j->latents);
     kn_free(j->checkpoint);
     kn_job_identity_free(&j->id);
-    kn_dev_close(&j->dev);
     kn_model_folder_close(&j->folder);
+    memset(j, 0, sizeof *j);
+}
+
+kn_status kn_render_in(kn_session *session, kn_options *o, kn_event_fn *fn, void *user)
+{
+    kn_job j = {.o = o, .session = session, .fn = fn, .user = user};
+    kn_status st = KN_OK;
+    KN_TRY_GOTO(kn_job_prepare(&j));
+    KN_TRY_GOTO(kn_job_begin(&j));
+    if (!o->dry_run) KN_TRY_GOTO(kn_job_run(&j));
+done:
+    if (st == KN_ERR_CANCELLED && j.checkpoint && access(j.checkpoint, F_OK) == 0)
+        st = kn_fail(st, "%s; the same command with --resume goes on from there", kn_error_text());
+    kn_job_close(&j);
+    return st;
 }
 
 kn_status kn_render(kn_options *o, kn_event_fn *fn, void *user)
 {
-    kn_job j = {.o = o, .fn = fn, .user = user};
-    kn_memory_plan plan;
-    kn_status st = KN_OK;
-    KN_TRY_GOTO(prepare(&j));
-    KN_TRY_GOTO(tell_what_follows(&j));
-    KN_TRY_GOTO(kn_memory_plan_build(&j, &plan));
-    if (o->dry_run) kn_memory_plan_tell(&j, &plan);
-    KN_TRY_GOTO(kn_memory_plan_check(&j, &plan));
-    if (o->dry_run) goto done;
-    KN_TRY_GOTO(run_phases(&j));
-    if (o->output) {
-        kn_event e = {.kind = KN_EVENT_DONE, .text = o->output};
-        if (fn) fn(user, &e);
-    }
-done:
-    if (st == KN_ERR_CANCELLED && j.checkpoint && access(j.checkpoint, F_OK) == 0)
-        st = kn_fail(st, "%s; the same command with --resume goes on from there", kn_error_text());
-    close_job(&j);
+    kn_session session = {0};
+    kn_status st = kn_render_in(&session, o, fn, user);
+    kn_session_close(&session);
     return st;
 }

@@ -10,10 +10,13 @@
 #define KN_PIPELINE_RENDER_H
 
 #include "pipeline/progress.h"
+#include "pipeline/session.h"
 
 /* o: the user's options (command line, preset and config applied). The model folder's defaults are added
  * and what follows from others is filled in; on return o holds what was used, the seed included.
  * o->dry_run: stops after the plan. fn may be NULL. */
 KN_CHECKED kn_status kn_render(kn_options *o, kn_event_fn *fn, void *user);
+/* The same on a session's device, with what stands open there. */
+KN_CHECKED kn_status kn_render_in(kn_session *session, kn_options *o, kn_event_fn *fn, void *user);
 
 #endif

@@ -28,20 +28,21 @@ kn_vae_stream_params kn_job_vae_params(const kn_job *j, const kn_geometry *g, si
     return p;
 }
 
-kn_status kn_job_vae_open(const kn_job *j, kn_dev *dev, bool encode, kn_vae **out)
+kn_status kn_job_vae_open(const kn_job *j, kn_session *session, bool encode, kn_vae **out)
 {
-    KN_TRY(kn_vae_open(dev, j->folder.vae, encode, true, out));
+    kn_session_spare(session, KN_NETWORK_VAE, j->peak_bytes[KN_NETWORK_VAE], j->budget_bytes);
+    KN_TRY(kn_session_vae(session, &j->folder, encode, out));
     const kn_vae_config *c = kn_vae_get_config(*out);
     if (c->z == j->geo.channels_lat) return KN_OK;
     return kn_fail(KN_ERR_MODEL, "%s: transformer and VAE do not fit: %lld and %lld latent channels", j->o->model,
                    (long long)j->geo.channels_lat, (long long)c->z);
 }
 
-static kn_status open_vae(decode *x, kn_dev *dev, kn_vae_stream_params *p)
+static kn_status open_vae(decode *x, kn_session *session, kn_vae_stream_params *p)
 {
     kn_job *j = x->job;
-    KN_TRY(kn_job_vae_open(j, dev, false, &x->vae));
-    size_t weights = kn_dev_bytes_now(dev);
+    KN_TRY(kn_job_vae_open(j, session, false, &x->vae));
+    size_t weights = kn_dev_bytes_now(session->dev);
     size_t budget = j->budget_bytes > weights ? j->budget_bytes - weights : 0;
     *p = kn_job_vae_params(j, &j->geo, budget);
     return KN_OK;
@@ -67,7 +68,7 @@ kn_status kn_job_decode(kn_job *j)
     decode x = {.job = j};
     kn_status st = KN_OK;
     kn_vae_stream_params p;
-    KN_TRY_GOTO(open_vae(&x, j->dev, &p));
+    KN_TRY_GOTO(open_vae(&x, j->session, &p));
     KN_TRY_GOTO(kn_vae_stream_open(x.vae, KN_VAE_DECODE, &p, &x.stream));
     KN_TRY_GOTO(kn_output_open(j, &x.output));
     KN_TRY_GOTO(push_all(&x));
@@ -76,7 +77,7 @@ kn_status kn_job_decode(kn_job *j)
 done:
     kn_output_close(&x.output);
     kn_vae_stream_close(&x.stream);
-    kn_vae_close(&x.vae);
+    kn_session_done(j->session, KN_NETWORK_VAE);
     return st;
 }
 
@@ -88,13 +89,13 @@ kn_status kn_job_vae_measure(const kn_vae *vae, kn_vae_side side, const kn_vae_s
     return kn_dev_alloc(kn_vae_dev(vae), plan.device_bytes, &memory);
 }
 
-kn_status kn_job_decode_measure(kn_job *j, int pass, kn_dev *measure)
+kn_status kn_job_decode_measure(kn_job *j, int pass, kn_session *measure)
 {
     (void)pass;
     decode x = {.job = j};
     kn_vae_stream_params p;
     kn_status st = open_vae(&x, measure, &p);
     if (st == KN_OK) st = kn_job_vae_measure(x.vae, KN_VAE_DECODE, &p);
-    kn_vae_close(&x.vae);
+    kn_session_done(measure, KN_NETWORK_VAE);
     return st;
 }

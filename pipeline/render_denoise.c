@@ -12,7 +12,8 @@
 typedef struct denoise {
     kn_job *job;
     const kn_pass *pass;
-    kn_dev *dev; /* job->dev, or the measure device */
+    kn_session *session; /* the job's, or one on the measure device */
+    kn_dev *dev;         /* the session's */
     kn_dit *dit;
     kn_pass_attention attention;
     kn_dit_rope rope;
@@ -115,7 +116,8 @@ static kn_status open_all(denoise *x)
     const kn_geometry *g = &p->geo;
     KN_TRY(kn_pass_schedule(j->o, p, &x->schedule));
     KN_TRY(kn_pass_attention_build(p, &j->dit, &x->attention));
-    KN_TRY(kn_dit_open(x->dev, j->folder.transformer, &x->dit));
+    kn_session_spare(x->session, KN_NETWORK_DIT, j->peak_bytes[KN_NETWORK_DIT], j->budget_bytes);
+    KN_TRY(kn_session_dit(x->session, &j->folder, &x->dit));
     KN_TRY(kn_dit_rope_open(x->dit, g->frames_lat, g->height_lat, g->width_lat, x->attention.order, &x->rope));
     KN_TRY(kn_arena_open(x->dev, (size_t)(j->o->text_length_tok * j->dit.text_dim) * sizeof(float) + 256, &x->arena));
     KN_TRY(open_context(x, KN_PROMPT));
@@ -148,7 +150,7 @@ static void close_all(denoise *x)
     kn_dit_rope_close(&x->rope);
     kn_pass_attention_free(&x->attention);
     kn_arena_close(&x->arena);
-    kn_dit_close(&x->dit);
+    kn_session_done(x->session, KN_NETWORK_DIT);
 }
 
 /* ---- running ----------------------------------------------------------------------------------*/
@@ -208,16 +210,16 @@ static kn_status run_pass(kn_job *j, int number)
     double start = kn_now_sec();
     bool midway = j->midway && number == j->first;
     if (number > 0 && !midway) KN_TRY(kn_job_upscale(j, number));
-    denoise x = {.job = j, .pass = &j->pass[number], .dev = j->dev};
+    denoise x = {.job = j, .pass = &j->pass[number], .session = j->session, .dev = j->session->dev};
     kn_status st = run(&x);
     close_all(&x);
     j->pass_sec[number] = kn_now_sec() - start;
     return st;
 }
 
-kn_status kn_job_denoise_measure(kn_job *j, int pass, kn_dev *measure)
+kn_status kn_job_denoise_measure(kn_job *j, int pass, kn_session *measure)
 {
-    denoise x = {.job = j, .pass = &j->pass[pass], .dev = measure};
+    denoise x = {.job = j, .pass = &j->pass[pass], .session = measure, .dev = measure->dev};
     kn_status st = open_all(&x);
     close_all(&x);
     return st;
@@ -232,11 +234,11 @@ static kn_status load_finished(kn_job *j)
     if (!j->resumed) return kn_job_read_tensor(j->o->latents_in, "latents", 4, host.dim, &j->latents);
     kn_checkpoint c = {.pass = j->first - 1};
     kn_arena *arena;
-    KN_TRY(kn_arena_open(j->dev, kn_tensor_bytes(&host), &arena));
+    KN_TRY(kn_arena_open(j->session->dev, kn_tensor_bytes(&host), &arena));
     kn_status st = kn_arena_tensor(arena, KN_F32, 4, host.dim, &c.latents);
-    if (st == KN_OK) st = kn_checkpoint_load(j->checkpoint, j->dev, &j->id, &c);
+    if (st == KN_OK) st = kn_checkpoint_load(j->checkpoint, j->session->dev, &j->id, &c);
     if (st == KN_OK) st = kn_alloc(kn_tensor_bytes(&host), (void **)&j->latents);
-    if (st == KN_OK) st = kn_dev_download(j->dev, &c.latents, j->latents);
+    if (st == KN_OK) st = kn_dev_download(j->session->dev, &c.latents, j->latents);
     kn_arena_close(&arena);
     return st;
 }

@@ -1,4 +1,7 @@
-/* pipeline/render_job.h - what the phases of one render share. Internal to pipeline/render*.c. */
+/* pipeline/render_job.h - one render in its parts: prepare, begin, run, close; and the phases of a run.
+ *
+ * Internal to pipeline/: render.c runs one job, batch.c drives the parts over many. A kn_job starts as
+ * {.o, .session, .fn, .user}, all borrowed. */
 #ifndef KN_PIPELINE_RENDER_JOB_H
 #define KN_PIPELINE_RENDER_JOB_H
 
@@ -8,6 +11,7 @@
 #include "pipeline/highres.h"
 #include "pipeline/model_folder.h"
 #include "pipeline/progress.h"
+#include "pipeline/session.h"
 #include "vae/vae_stream.h"
 
 enum { KN_PROMPT, KN_NEGATIVE, KN_PROMPTS };
@@ -21,7 +25,7 @@ typedef struct kn_job {
     kn_pass pass[KN_PASSES_MAX]; /* base pass, then refine stages */
     int passes;
     kn_geometry geo;  /* of the last pass: what is decoded and written */
-    kn_dev *dev;
+    kn_session *session;
     kn_job_identity id;
     char *checkpoint; /* its path */
     int first;        /* pass to run first; = passes: the finished latents are there */
@@ -32,9 +36,19 @@ typedef struct kn_job {
     float *embeds[KN_PROMPTS]; /* host [T, text_dim]; the second only when guided */
     float *latents;   /* host [C,F,H,W], normalised as the transformer sees them: result of a pass, or what
                          the next one starts from */
+    size_t peak_bytes[KN_NETWORKS]; /* planned, of the phases that use the network */
     double sec[3];    /* text, all passes, decode */
     double pass_sec[KN_PASSES_MAX];
 } kn_job;
+
+/* Everything that can be checked about options, model folder and outputs; opens the device. Touches no
+ * file. */
+KN_CHECKED kn_status kn_job_prepare(kn_job *j);
+/* Looks for a checkpoint, draws a seed where none is given, plans memory; tells the listener. */
+KN_CHECKED kn_status kn_job_begin(kn_job *j);
+/* The phases. Text is left out when the embeddings are there already. */
+KN_CHECKED kn_status kn_job_run(kn_job *j);
+void kn_job_close(kn_job *j);
 
 /* One line for the listener. */
 void kn_job_note(kn_job *j, const char *fmt, ...) KN_PRINTF(2, 3);
@@ -48,18 +62,18 @@ KN_CHECKED kn_status kn_job_upscale(kn_job *j, int pass);
 /* j->latents to video, PNG frames and contact sheet; writes the sidecar. */
 KN_CHECKED kn_status kn_job_decode(kn_job *j);
 
-/* The same allocations as the phase makes, on a measure device: its peak is the phase's. */
-KN_CHECKED kn_status kn_job_text_measure(kn_job *j, int pass, kn_dev *measure);
-KN_CHECKED kn_status kn_job_upscale_measure(kn_job *j, int pass, kn_dev *measure);
-KN_CHECKED kn_status kn_job_denoise_measure(kn_job *j, int pass, kn_dev *measure);
-KN_CHECKED kn_status kn_job_decode_measure(kn_job *j, int pass, kn_dev *measure);
+/* The same allocations as the phase makes, in a session on a measure device: its peak is the phase's. */
+KN_CHECKED kn_status kn_job_text_measure(kn_job *j, int pass, kn_session *measure);
+KN_CHECKED kn_status kn_job_upscale_measure(kn_job *j, int pass, kn_session *measure);
+KN_CHECKED kn_status kn_job_denoise_measure(kn_job *j, int pass, kn_session *measure);
+KN_CHECKED kn_status kn_job_decode_measure(kn_job *j, int pass, kn_session *measure);
 
 /* How the VAE's frames of that size are cut, by --vae-tile or the budget. */
 kn_vae_stream_params kn_job_vae_params(const kn_job *j, const kn_geometry *g, size_t budget_bytes);
 /* Counts what a stream would take on vae's device, a measure device. */
 KN_CHECKED kn_status kn_job_vae_measure(const kn_vae *vae, kn_vae_side side, const kn_vae_stream_params *p);
-/* The folder's VAE on dev; KN_ERR_MODEL when its latents are not the transformer's. */
-KN_CHECKED kn_status kn_job_vae_open(const kn_job *j, kn_dev *dev, bool encode, kn_vae **out);
+/* The session's VAE; KN_ERR_MODEL when its latents are not the transformer's. */
+KN_CHECKED kn_status kn_job_vae_open(const kn_job *j, kn_session *session, bool encode, kn_vae **out);
 
 /* A float tensor of known shape from a safetensors file, converted to f32; caller frees with kn_free. */
 KN_CHECKED kn_status kn_job_read_tensor(const char *path, const char *name, int rank, const int64_t *dims, float **out);

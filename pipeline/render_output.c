@@ -131,7 +131,7 @@ static kn_status write_sidecar(const kn_output *x)
     for (int i = 0; i < j->passes; i++) json_array_append_new(passes, pass_json(j, i));
     json_t *o = json_pack("{s:s, s:s, s:o*, s:{s:s, s:s}, s:{s:I, s:I, s:I, s:I}, s:o*, s:{s:f, s:f, s:f}}", "kinora",
                           KN_VERSION, "job", j->id.fingerprint, "options", kn_options_json(j->o, 0), "made_with", "device",
-                          kn_dev_describe(j->dev), "encoder", kn_video_writer_text(x->video), "geometry",
+                          kn_dev_describe(j->session->dev), "encoder", kn_video_writer_text(x->video), "geometry",
                           "rendered_width_px", (json_int_t)j->geo.width_px, "rendered_height_px",
                           (json_int_t)j->geo.height_px, "latent_frames", (json_int_t)j->geo.frames_lat, "tokens",
                           (json_int_t)j->geo.tokens, "passes", passes, "seconds", "text", j->sec[0], "denoise", j->sec[1],

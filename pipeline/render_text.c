@@ -6,8 +6,6 @@
 #include "io/safetensors.h"
 #include "pipeline/render_job.h"
 #include "text/prompt_clean.h"
-#include "text/tokenizer.h"
-#include "text/umt5.h"
 
 static const char *const tensor_names[KN_PROMPTS] = {"prompt", "negative"};
 
@@ -37,7 +35,7 @@ done:
 
 typedef struct encoder {
     kn_job *job;
-    kn_dev *dev; /* job->dev, or the measure device */
+    kn_session *session; /* the job's, or one on the measure device */
     kn_tokenizer *tokenizer;
     kn_umt5 *umt5;
     kn_arena *arena;
@@ -52,7 +50,7 @@ static kn_status encode_ids(encoder *e, int count, kn_tensor *embeds)
     int64_t dims[2] = {j->o->text_length_tok, j->dit.text_dim};
     kn_tensor shape = kn_tensor_make(NULL, KN_F32, 2, dims);
     KN_TRY(kn_umt5_scratch_bytes(e->umt5, count, &scratch));
-    KN_TRY(kn_arena_open(e->dev, scratch + kn_tensor_bytes(&shape) + 256, &e->arena));
+    KN_TRY(kn_arena_open(e->session->dev, scratch + kn_tensor_bytes(&shape) + 256, &e->arena));
     KN_TRY(kn_arena_tensor(e->arena, KN_F32, 2, dims, embeds));
     kn_umt5_args args = {.ids = e->ids, .count = count, .out = *embeds, .scratch = e->arena};
     return kn_umt5_encode(e->umt5, &args);
@@ -70,7 +68,8 @@ static kn_status encode(encoder *e, const char *text, float **out)
     if (count == length) kn_job_note(j, "the prompt fills or exceeds the model's %d text tokens; the rest is cut", length);
     KN_TRY_GOTO(encode_ids(e, count, &embeds));
     KN_TRY_GOTO(kn_alloc(kn_tensor_bytes(&embeds), (void **)out));
-    KN_TRY_GOTO(kn_dev_download(e->dev, &embeds, *out));
+    KN_TRY_GOTO(kn_dev_download(e->session->dev, &embeds, *out));
+    KN_TRY_GOTO(kn_session_prompt_add(e->session, &j->folder, text, length, j->dit.text_dim, *out));
 done:
     kn_arena_close(&e->arena);
     kn_free(clean);
@@ -80,8 +79,8 @@ done:
 static kn_status open_encoder(encoder *e)
 {
     kn_job *j = e->job;
-    KN_TRY(kn_tokenizer_open(j->folder.tokenizer, &e->tokenizer));
-    KN_TRY(kn_umt5_open(e->dev, j->folder.text_encoder, &e->umt5));
+    kn_session_spare(e->session, KN_NETWORK_TEXT, j->peak_bytes[KN_NETWORK_TEXT], j->budget_bytes);
+    KN_TRY(kn_session_text(e->session, &j->folder, &e->tokenizer, &e->umt5));
     const kn_umt5_config *c = kn_umt5_get_config(e->umt5);
     if (c->d_model != j->dit.text_dim)
         return kn_fail(KN_ERR_MODEL, "%s: text encoder and transformer do not fit: d_model is %d, text_dim %" PRId64, j->o->model,
@@ -96,21 +95,32 @@ static void close_encoder(encoder *e)
 {
     kn_arena_close(&e->arena);
     kn_free(e->ids);
-    kn_umt5_close(&e->umt5);
-    kn_tokenizer_close(&e->tokenizer);
+    kn_session_done(e->session, KN_NETWORK_TEXT);
+}
+
+/* A copy of what the session kept; *out stays NULL when it has nothing. */
+static kn_status recall(const kn_job *j, const char *text, float **out)
+{
+    int64_t rows, length = j->o->text_length_tok, width = j->dit.text_dim;
+    const float *kept = kn_session_prompt_find(j->session, &j->folder, text, length, &rows);
+    if (!kept) return KN_OK;
+    KN_TRY(kn_alloc_array((size_t)(length * width), sizeof **out, (void **)out));
+    memcpy(*out, kept, (size_t)(rows * width) * sizeof **out);
+    return KN_OK;
 }
 
 static kn_status encode_prompts(kn_job *j)
 {
-    encoder e = {.job = j, .dev = j->dev};
+    encoder e = {.job = j, .session = j->session};
     const char *text[KN_PROMPTS] = {j->o->prompt, j->o->negative_prompt ? j->o->negative_prompt : ""};
     int count = j->guided ? KN_PROMPTS : 1;
     kn_stage stage;
     kn_status st = KN_OK;
     kn_stage_begin(&stage, j->fn, j->user, "text", "prompts", 0, count);
-    KN_TRY_GOTO(open_encoder(&e));
     for (int i = 0; i < count; i++) {
-        KN_TRY_GOTO(encode(&e, text[i], &j->embeds[i]));
+        KN_TRY_GOTO(recall(j, text[i], &j->embeds[i]));
+        if (!j->embeds[i] && !e.ids) KN_TRY_GOTO(open_encoder(&e));
+        if (!j->embeds[i]) KN_TRY_GOTO(encode(&e, text[i], &j->embeds[i]));
         KN_TRY_GOTO(kn_stage_step(&stage, i + 1));
     }
     kn_stage_end(&stage);
@@ -120,10 +130,10 @@ done:
 }
 
 /* The longest prompt is the largest. */
-kn_status kn_job_text_measure(kn_job *j, int pass, kn_dev *measure)
+kn_status kn_job_text_measure(kn_job *j, int pass, kn_session *measure)
 {
     (void)pass;
-    encoder e = {.job = j, .dev = measure};
+    encoder e = {.job = j, .session = measure};
     kn_tensor embeds;
     kn_status st = open_encoder(&e);
     if (st == KN_OK) st = encode_ids(&e, (int)j->o->text_length_tok, &embeds);

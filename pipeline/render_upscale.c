@@ -12,6 +12,7 @@ enum { FRAMES_PER_LATENT = 4 };
 
 typedef struct upscale {
     kn_job *job;
+    kn_session *session; /* the job's, or one on the measure device */
     const kn_geometry *from, *to;
     kn_vae *vae;
     kn_vae_stream *decode, *encode;
@@ -43,11 +44,11 @@ static kn_status open_resize(upscale *x, int channels, int64_t unit)
 }
 
 /* Both streams at once; what memory there is goes by the size of their frames. */
-static kn_status open_vae(upscale *x, kn_dev *dev, kn_vae_stream_params *decode, kn_vae_stream_params *encode)
+static kn_status open_vae(upscale *x, kn_vae_stream_params *decode, kn_vae_stream_params *encode)
 {
     kn_job *j = x->job;
-    KN_TRY(kn_job_vae_open(j, dev, true, &x->vae));
-    size_t used = kn_dev_bytes_now(dev) + frames_bytes(x);
+    KN_TRY(kn_job_vae_open(j, x->session, true, &x->vae));
+    size_t used = kn_dev_bytes_now(x->session->dev) + frames_bytes(x);
     double spare = j->budget_bytes > used ? (double)(j->budget_bytes - used) : 0;
     double small = (double)(x->from->width_px * x->from->height_px), large = (double)(x->to->width_px * x->to->height_px);
     size_t share = (size_t)(spare * small / (small + large));
@@ -60,7 +61,7 @@ static void close_all(upscale *x)
 {
     kn_vae_stream_close(&x->decode);
     kn_vae_stream_close(&x->encode);
-    kn_vae_close(&x->vae);
+    kn_session_done(x->session, KN_NETWORK_VAE);
     kn_resize_free(&x->resize);
     kn_free(x->frames);
     kn_free(x->latents);
@@ -86,10 +87,10 @@ static kn_tensor host_latents(float *data, const kn_geometry *g)
 
 static kn_status through_pixels(upscale *x)
 {
-    kn_job *j = x->job;
+    const kn_job *j = x->job;
     kn_tensor from = host_latents(j->latents, x->from), to = host_latents(x->latents, x->to);
     kn_vae_stream_params decode, encode;
-    KN_TRY(open_vae(x, j->dev, &decode, &encode));
+    KN_TRY(open_vae(x, &decode, &encode));
     KN_TRY(kn_vae_stream_open(x->vae, KN_VAE_DECODE, &decode, &x->decode));
     KN_TRY(kn_vae_stream_open(x->vae, KN_VAE_ENCODE, &encode, &x->encode));
     KN_TRY(open_resize(x, 3, 1));
@@ -119,7 +120,7 @@ static kn_status through_latents(upscale *x)
 
 kn_status kn_job_upscale(kn_job *j, int pass)
 {
-    upscale x = {.job = j, .from = &j->pass[pass - 1].geo, .to = &j->pass[pass].geo};
+    upscale x = {.job = j, .session = j->session, .from = &j->pass[pass - 1].geo, .to = &j->pass[pass].geo};
     kn_tensor shape = host_latents(NULL, x.to);
     kn_status st = KN_OK;
     kn_stage_begin(&x.stage, j->fn, j->user, j->pass[pass].upscale, "frames", 0, x.from->frames);
@@ -134,15 +135,15 @@ done:
     return st;
 }
 
-kn_status kn_job_upscale_measure(kn_job *j, int pass, kn_dev *measure)
+kn_status kn_job_upscale_measure(kn_job *j, int pass, kn_session *measure)
 {
-    upscale x = {.job = j, .from = &j->pass[pass - 1].geo, .to = &j->pass[pass].geo};
+    upscale x = {.job = j, .session = measure, .from = &j->pass[pass - 1].geo, .to = &j->pass[pass].geo};
     kn_vae_stream_params decode, encode;
     void *memory;
-    kn_status st = open_vae(&x, measure, &decode, &encode);
+    kn_status st = open_vae(&x, &decode, &encode);
     if (st == KN_OK) st = kn_job_vae_measure(x.vae, KN_VAE_DECODE, &decode);
     if (st == KN_OK) st = kn_job_vae_measure(x.vae, KN_VAE_ENCODE, &encode);
-    if (st == KN_OK) st = kn_dev_alloc(measure, frames_bytes(&x), &memory); /* host memory; the same on ref and cpu */
+    if (st == KN_OK) st = kn_dev_alloc(measure->dev, frames_bytes(&x), &memory); /* host memory; the same on ref and cpu */
     close_all(&x);
     return st;
 }

@@ -1,0 +1,110 @@
+/* compute/cuda.h - inside the CUDA backend: for the cuda files of compute/ and attention/.
+ *
+ * Purpose   State of an open cuda device, error macros, and the libraries that are looked for at
+ *           run time. Everything a device computes is queued in order on one stream; upload,
+ *           download, stats and kn_dev_sync wait for it.
+ * Threads   The device's host thread.
+ * Errors    KN_ERR_DEVICE with the call's name and CUDA's own text; KN_ERR_NOMEM with the numbers.
+ */
+#ifndef KN_COMPUTE_CUDA_H
+#define KN_COMPUTE_CUDA_H
+
+#include <cuda_runtime_api.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "compute/backend.h"
+
+typedef struct kn_blaslt kn_blaslt;       /* compute/cuda_linear.c */
+typedef struct kn_cudnn kn_cudnn;         /* compute/cuda_cudnn.c */
+typedef struct kn_cuda_lists kn_cuda_lists; /* index lists that were sent before, cuda_lists.c */
+
+typedef struct kn_cuda {
+    cudaStream_t stream;
+    int ordinal;
+    int sm; /* compute capability: 80, 90, ... */
+    int sm_count;
+    size_t l2_bytes;
+    size_t total_bytes; /* of the card */
+    void *workspace;    /* of cuBLASLt and cuDNN; used in stream order */
+    size_t workspace_bytes;
+    kn_blaslt *blaslt; /* opened by the first product */
+    kn_cudnn *cudnn;   /* opened by the first convolution or cuDNN attention */
+    kn_cuda_lists *lists;
+    void *pinned[2]; /* staging of weights, KN_CUDA_STAGE_BYTES each */
+    void *staged[2]; /* the same on the device */
+    cudaEvent_t staged_done[2];
+    int stage;
+    void *scalars; /* 4 KiB of device memory for small results (stats) */
+} kn_cuda;
+
+enum {
+    KN_CUDA_STAGE_BYTES = 32 << 20,
+    KN_CUDA_WORKSPACE_BYTES = 64 << 20,
+    KN_CUDA_BIAS_BYTES = 32 << 10
+};
+
+static inline kn_cuda *kn_cuda_of(const kn_dev *d)
+{
+    return (kn_cuda *)d->impl;
+}
+
+/* KN_ERR_DEVICE: "what: cudaErrorName: text". */
+kn_status kn_cuda_fail(cudaError_t e, const char *what, const char *file, int line);
+#define KN_CUDA_TRY(call)                                                                          \
+    do {                                                                                           \
+        cudaError_t kn_e_ = (call);                                                                \
+        if (kn_e_ != cudaSuccess) return kn_cuda_fail(kn_e_, #call, __FILE__, __LINE__);           \
+    } while (0)
+#define KN_CUDA_TRY_GOTO(call)                                                                     \
+    do {                                                                                           \
+        cudaError_t kn_e_ = (call);                                                                \
+        if (kn_e_ != cudaSuccess) {                                                                \
+            st = kn_cuda_fail(kn_e_, #call, __FILE__, __LINE__);                                   \
+            goto done;                                                                             \
+        }                                                                                          \
+    } while (0)
+/* After a launch: what is its name. */
+#define KN_CUDA_LAUNCHED(what)                                                                     \
+    do {                                                                                           \
+        cudaError_t kn_e_ = cudaGetLastError();                                                    \
+        if (kn_e_ != cudaSuccess) return kn_cuda_fail(kn_e_, what, __FILE__, __LINE__);            \
+    } while (0)
+
+/* A shared library by the first of these names that loads (NULL-terminated); stays loaded.
+ * KN_ERR_UNSUPPORTED names them and the loader's reason. */
+kn_status kn_cuda_library(const char *what, const char *const *names, void **handle);
+/* Its function; KN_ERR_UNSUPPORTED when it has none of that name. */
+kn_status kn_cuda_symbol(void *handle, const char *what, const char *name, void **fn);
+
+/* Device copy of an index list in host memory: sent once and kept while the device is open, found
+ * again by address, length and content hash. Valid until the device closes. */
+kn_status kn_cuda_list(kn_dev *d, const int32_t *host, int64_t count, const int32_t **device);
+void kn_cuda_lists_close(kn_dev *d);
+
+/* The operations, by file. */
+void kn_cuda_fill_rows(kn_ops *ops);   /* cuda_rows.cu: rmsnorm layernorm gate_add rope */
+void kn_cuda_fill_layout(kn_ops *ops); /* cuda_layout.cu: the others */
+kn_linear_fn kn_cuda_linear;           /* cuda_linear.c */
+void kn_blaslt_close(kn_blaslt **b);
+kn_conv_fn kn_cuda_conv; /* cuda_conv.c */
+void kn_cudnn_close(kn_cudnn **c);
+
+/* cuda_convert.cu: count elements from a stored dtype to bf16 or f32, on the device, on the
+ * stream. */
+kn_status kn_cuda_convert(kn_dev *d, const void *src, kn_dtype from, void *dst, kn_dtype to,
+                          int64_t count);
+/* Convolution weights [Co,Ci,taps] of any float dtype to bf16 [Co,taps,Ci]. */
+kn_status kn_cuda_convert_conv(kn_dev *d, const void *src, kn_dtype from, void *dst, int64_t co,
+                               int64_t ci, int64_t taps);
+/* f32 product for few rows, weights bf16 [n,k]: out = act(x w^T + bias), x and out f32 rows. */
+kn_status kn_cuda_linear_f32(kn_dev *d, const kn_tensor *x, const void *w, const float *bias,
+                             kn_activation act, const kn_tensor *out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,259 @@
+/* compute/cuda_linear.c - matrix products through cuBLASLt.
+ *
+ * out[M,N] = act(x[M,K] w[N,K]^T + b) is computed as the column-major product out^T = w x^T, whose
+ * rows are the output features, along which cuBLASLt adds a bias. bf16 in, fp32 accumulation, bf16
+ * or f32 out. The first product of a shape times the library's candidates on its own operands and
+ * keeps the fastest; the choice holds for the life of the device, and every candidate without
+ * split-K gives the same sums on every run. The tanh form of GELU is fused (cuBLASLt's GELU is the
+ * tanh approximation, which kn_check holds it to); SiLU and the erf form follow as a pass.
+ * Source: CUDA 13 cublasLt.h.
+ */
+#include <cublasLt.h>
+#include <string.h>
+
+#include "compute/cuda.h"
+#include "io/memory.h"
+
+enum { CACHE = 256, CANDIDATES = 8, TRIALS = 3 };
+
+#define FUNCTIONS(X)                                                                               \
+    X(cublasLtCreate)                                                                              \
+    X(cublasLtDestroy)                                                                             \
+    X(cublasLtGetStatusString)                                                                     \
+    X(cublasLtMatmulDescCreate)                                                                    \
+    X(cublasLtMatmulDescDestroy)                                                                   \
+    X(cublasLtMatmulDescSetAttribute)                                                              \
+    X(cublasLtMatrixLayoutCreate)                                                                  \
+    X(cublasLtMatrixLayoutDestroy)                                                                 \
+    X(cublasLtMatmulPreferenceCreate)                                                              \
+    X(cublasLtMatmulPreferenceDestroy)                                                             \
+    X(cublasLtMatmulPreferenceSetAttribute)                                                        \
+    X(cublasLtMatmulAlgoGetHeuristic)                                                              \
+    X(cublasLtMatmul)
+
+typedef struct product_key {
+    int64_t m, n, k, ldx, ldo;
+    int epilogue, out_type, bias_aligned;
+} product_key;
+
+typedef struct product {
+    product_key key;
+    cublasLtMatmulAlgo_t algo;
+} product;
+
+struct kn_blaslt {
+    cublasLtHandle_t handle;
+    product cache[CACHE];
+    int count;
+#define X(f) __typeof__(&f) f;
+    FUNCTIONS(X)
+#undef X
+};
+
+static kn_status open_blaslt(kn_cuda *c)
+{
+    static const char *const names[] = {"libcublasLt.so.13", "libcublasLt.so.12", NULL};
+    if (c->blaslt) return KN_OK;
+    void *lib, *fn, *p;
+    KN_TRY(kn_cuda_library("cuBLASLt", names, &lib));
+    KN_TRY(kn_alloc_zero(sizeof(kn_blaslt), &p));
+    kn_blaslt *b = p;
+    kn_status st = KN_OK;
+#define X(f)                                                                                       \
+    if (st == KN_OK && (st = kn_cuda_symbol(lib, "cuBLASLt", #f, &fn)) == KN_OK)                   \
+        memcpy(&b->f, &fn, sizeof fn);
+    FUNCTIONS(X)
+#undef X
+    if (st == KN_OK && b->cublasLtCreate(&b->handle) != CUBLAS_STATUS_SUCCESS)
+        st = kn_fail(KN_ERR_DEVICE, "cuBLASLt: cublasLtCreate failed");
+    if (st != KN_OK) {
+        kn_free(b);
+        return st;
+    }
+    c->blaslt = b;
+    return KN_OK;
+}
+
+void kn_blaslt_close(kn_blaslt **b)
+{
+    if (!*b) return;
+    (*b)->cublasLtDestroy((*b)->handle);
+    kn_free(*b);
+    *b = NULL;
+}
+
+/* One product as the library wants it described. */
+typedef struct call {
+    kn_blaslt *b;
+    cublasLtMatmulDesc_t op;
+    cublasLtMatrixLayout_t w, x, out;
+    const void *pw, *px;
+    void *po;
+} call;
+
+static kn_status lt(const kn_blaslt *b, cublasStatus_t e, const char *what, const product_key *k)
+{
+    if (e == CUBLAS_STATUS_SUCCESS) return KN_OK;
+    return kn_fail(KN_ERR_DEVICE, "cuBLASLt: %s of [%lld, %lld] by [%lld, %lld]: %s", what,
+                   (long long)k->m, (long long)k->k, (long long)k->n, (long long)k->k,
+                   b->cublasLtGetStatusString(e));
+}
+
+static void close_call(call *c)
+{
+    if (c->op) c->b->cublasLtMatmulDescDestroy(c->op);
+    cublasLtMatrixLayout_t all[] = {c->w, c->x, c->out};
+    for (int i = 0; i < 3; i++)
+        if (all[i]) c->b->cublasLtMatrixLayoutDestroy(all[i]);
+}
+
+static kn_status open_call(call *c, const product_key *k, const float *bias)
+{
+    kn_blaslt *b = c->b;
+    cublasOperation_t yes = CUBLAS_OP_T;
+    cublasLtEpilogue_t epilogue = (cublasLtEpilogue_t)k->epilogue;
+    cudaDataType_t bias_type = CUDA_R_32F;
+    KN_TRY(lt(b, b->cublasLtMatmulDescCreate(&c->op, CUBLAS_COMPUTE_32F, CUDA_R_32F), "description",
+              k));
+#define SET(attribute, value)                                                                      \
+    KN_TRY(lt(b, b->cublasLtMatmulDescSetAttribute(c->op, attribute, &(value), sizeof(value)),     \
+              #attribute, k))
+    SET(CUBLASLT_MATMUL_DESC_TRANSA, yes);
+    SET(CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue);
+    if (bias) {
+        SET(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+        SET(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, bias_type);
+    }
+#undef SET
+    uint64_t m = (uint64_t)k->m, n = (uint64_t)k->n, kk = (uint64_t)k->k;
+    KN_TRY(lt(b, b->cublasLtMatrixLayoutCreate(&c->w, CUDA_R_16BF, kk, n, k->k), "layout", k));
+    KN_TRY(lt(b, b->cublasLtMatrixLayoutCreate(&c->x, CUDA_R_16BF, kk, m, k->ldx), "layout", k));
+    return lt(b, b->cublasLtMatrixLayoutCreate(&c->out, (cudaDataType_t)k->out_type, n, m, k->ldo),
+              "layout", k);
+}
+
+static kn_status run_call(const kn_cuda *cuda, const call *c, const product_key *k,
+                          const cublasLtMatmulAlgo_t *algo)
+{
+    float one = 1, zero = 0;
+    return lt(c->b,
+              c->b->cublasLtMatmul(c->b->handle, c->op, &one, c->pw, c->w, c->px, c->x, &zero,
+                                   c->po, c->out, c->po, c->out, algo, cuda->workspace,
+                                   cuda->workspace_bytes, cuda->stream),
+              "product", k);
+}
+
+/* Milliseconds of the fastest of some runs. */
+static kn_status time_candidate(const kn_cuda *cuda, const call *c, const product_key *k,
+                                const cublasLtMatmulAlgo_t *algo, cudaEvent_t ev[2], float *best)
+{
+    *best = 1e30f;
+    for (int i = 0; i < TRIALS; i++) {
+        float ms;
+        KN_CUDA_TRY(cudaEventRecord(ev[0], cuda->stream));
+        KN_TRY(run_call(cuda, c, k, algo));
+        KN_CUDA_TRY(cudaEventRecord(ev[1], cuda->stream));
+        KN_CUDA_TRY(cudaEventSynchronize(ev[1]));
+        KN_CUDA_TRY(cudaEventElapsedTime(&ms, ev[0], ev[1]));
+        if (ms < *best) *best = ms;
+    }
+    return KN_OK;
+}
+
+/* Split-K sums in an order that the schedule may change, and differ between shapes of the same row:
+ * left out unless nothing else is offered. */
+static kn_status candidates_of(const kn_cuda *cuda, const call *c, const product_key *k,
+                               cublasLtMatmulHeuristicResult_t *found, int *count)
+{
+    kn_blaslt *b = c->b;
+    cublasLtMatmulPreference_t pref;
+    uint32_t no_reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
+    KN_TRY(lt(b, b->cublasLtMatmulPreferenceCreate(&pref), "preference", k));
+    b->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                            &cuda->workspace_bytes, sizeof cuda->workspace_bytes);
+    b->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                            &no_reduction, sizeof no_reduction);
+    cublasStatus_t e = b->cublasLtMatmulAlgoGetHeuristic(b->handle, c->op, c->w, c->x, c->out,
+                                                         c->out, pref, CANDIDATES, found, count);
+    b->cublasLtMatmulPreferenceDestroy(pref);
+    KN_TRY(lt(b, e, "heuristic", k));
+    return *count > 0 ? KN_OK : lt(b, CUBLAS_STATUS_NOT_SUPPORTED, "heuristic", k);
+}
+
+static kn_status choose(const kn_cuda *cuda, const call *c, const product_key *k,
+                        const cublasLtMatmulAlgo_t **out)
+{
+    kn_blaslt *b = c->b;
+    for (int i = 0; i < b->count; i++)
+        if (memcmp(&b->cache[i].key, k, sizeof *k) == 0) {
+            *out = &b->cache[i].algo;
+            return KN_OK;
+        }
+    cublasLtMatmulHeuristicResult_t found[CANDIDATES];
+    int count = 0, best = 0;
+    float best_ms = 1e30f, ms;
+    cudaEvent_t ev[2] = {NULL, NULL};
+    kn_status st = KN_OK;
+    KN_TRY(candidates_of(cuda, c, k, found, &count));
+    KN_CUDA_TRY_GOTO(cudaEventCreate(&ev[0]));
+    KN_CUDA_TRY_GOTO(cudaEventCreate(&ev[1]));
+    for (int i = 0; count > 1 && i < count; i++) {
+        if (found[i].state != CUBLAS_STATUS_SUCCESS) continue;
+        KN_TRY_GOTO(time_candidate(cuda, c, k, &found[i].algo, ev, &ms));
+        if (ms < best_ms) best_ms = ms, best = i;
+    }
+    /* a full cache starts over: shapes of one job are few */
+    if (b->count == CACHE) b->count = 0;
+    b->cache[b->count].key = *k;
+    b->cache[b->count].algo = found[best].algo;
+    *out = &b->cache[b->count++].algo;
+done:
+    for (int i = 0; i < 2; i++)
+        if (ev[i]) cudaEventDestroy(ev[i]);
+    return st;
+}
+
+/* x, out: rows at an even pitch, 16-byte aligned. */
+static kn_status run_product(kn_dev *d, const kn_rows *x, const kn_weight *w, const float *bias,
+                             bool gelu, const kn_rows *out, kn_dtype out_type)
+{
+    kn_cuda *cuda = kn_cuda_of(d);
+    KN_TRY(open_blaslt(cuda));
+    product_key k;
+    memset(&k, 0, sizeof k); /* padding too: keys are compared as bytes */
+    k.m = x->count, k.n = w->t.dim[0], k.k = w->t.dim[1];
+    k.ldx = x->count > 1 ? x->pitch[0] / 2 : k.k;
+    k.ldo = out->count > 1 ? out->pitch[0] / (int64_t)kn_dtype_size(out_type) : k.n;
+    k.out_type = out_type == KN_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    k.epilogue = gelu   ? (bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU)
+                 : bias ? CUBLASLT_EPILOGUE_BIAS
+                        : CUBLASLT_EPILOGUE_DEFAULT;
+    k.bias_aligned = (uintptr_t)bias % 16 == 0;
+    call c = {.b = cuda->blaslt, .pw = w->t.data, .px = x->data, .po = out->data};
+    const cublasLtMatmulAlgo_t *algo = NULL;
+    kn_status st = open_call(&c, &k, bias);
+    if (st == KN_OK) st = choose(cuda, &c, &k, &algo);
+    if (st == KN_OK) st = run_call(cuda, &c, &k, algo);
+    close_call(&c);
+    return st;
+}
+
+/* What the tensor-core kernels take: bf16, rows at one pitch, 16-byte aligned, K in eights. */
+static bool fits_product(const kn_tensor *x, const kn_weight *w, const kn_tensor *out)
+{
+    kn_rows rx = kn_rows_of(x), ro = kn_rows_of(out);
+    return x->dtype == KN_BF16 && rx.axes == 1 && ro.axes == 1 && w->t.dim[1] % 8 == 0 &&
+           (uintptr_t)rx.data % 16 == 0 && (uintptr_t)ro.data % 16 == 0 &&
+           rx.pitch[0] % 16 == 0 && ro.pitch[0] % 16 == 0 && w->t.dim[0] % 8 == 0;
+}
+
+kn_status kn_cuda_linear(kn_dev *d, const kn_tensor *x, const kn_weight *w, const kn_tensor *bias,
+                         kn_activation act, const kn_tensor *out)
+{
+    const float *b = bias ? bias->data : NULL;
+    if (!fits_product(x, w, out)) return kn_cuda_linear_f32(d, x, w->t.data, b, act, out);
+    kn_rows rx = kn_rows_of(x), ro = kn_rows_of(out);
+    KN_TRY(run_product(d, &rx, w, b, act == KN_ACT_GELU_TANH, &ro, out->dtype));
+    if (act == KN_ACT_NONE || act == KN_ACT_GELU_TANH) return KN_OK;
+    return d->ops.act(d, out, act, out);
+}

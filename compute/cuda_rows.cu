@@ -1,0 +1,361 @@
+/* compute/cuda_rows.cu - operations over rows: norms, rotary positions, per-element arithmetic.
+ *
+ * All are bound by memory: each reads its inputs once and writes its output once. A row of up to
+ * 2048 elements belongs to a warp and stays in its registers between the two passes of a norm; a
+ * longer one to a block.
+ */
+#include "compute/cuda_kernels.cuh"
+
+/* ---- norms -------------------------------------------------------------------------------------*/
+enum norm_kind { NORM_RMS, NORM_L2, NORM_LAYER };
+
+struct norm_args {
+    kn_krows x, out;
+    const float *weight, *bias, *scale, *shift; /* NULL: absent */
+    float eps;
+    int kind, act;
+    int64_t rows;
+    int width;
+};
+
+/* What turns x into the normalised row: (x - mean) * factor. v holds the row's part of a thread. */
+template <int V, int G, int R>
+__device__ static void moments(const norm_args &a, const float (&v)[R][V], int lane,
+                               float *partial, float *mean, float *factor)
+{
+    float sum = 0, square = 0;
+    *mean = 0;
+    if (a.kind == NORM_LAYER) {
+#pragma unroll
+        for (int r = 0; r < R; r++)
+#pragma unroll
+            for (int j = 0; j < V; j++) sum += v[r][j];
+        *mean = kn_group_sum<G>(sum, partial) / (float)a.width;
+    }
+#pragma unroll
+    for (int r = 0; r < R; r++)
+        if ((lane + r * G) * V < a.width)
+#pragma unroll
+            for (int j = 0; j < V; j++) square += (v[r][j] - *mean) * (v[r][j] - *mean);
+    square = kn_group_sum<G>(square, partial);
+    if (a.kind == NORM_L2)
+        *factor = sqrtf((float)a.width) / fmaxf(sqrtf(square), a.eps);
+    else
+        *factor = 1.0f / sqrtf(square / (float)a.width + a.eps);
+}
+
+template <int V>
+__device__ static void finish(const norm_args &a, float (&v)[V], int at, float mean, float factor)
+{
+    float w[V], b[V];
+#pragma unroll
+    for (int j = 0; j < V; j++) v[j] = (v[j] - mean) * factor;
+    if (a.weight) {
+        kn_load<V>((const char *)a.weight, KN_F32, at, w);
+#pragma unroll
+        for (int j = 0; j < V; j++) v[j] *= w[j];
+    }
+    if (a.scale) {
+        kn_load<V>((const char *)a.scale, KN_F32, at, w);
+#pragma unroll
+        for (int j = 0; j < V; j++) v[j] *= 1.0f + w[j];
+    }
+    const float *add = a.bias ? a.bias : a.shift;
+    if (add) {
+        kn_load<V>((const char *)add, KN_F32, at, b);
+#pragma unroll
+        for (int j = 0; j < V; j++) v[j] += b[j];
+    }
+    if (a.act)
+#pragma unroll
+        for (int j = 0; j < V; j++) v[j] = kn_activate(v[j], a.act);
+}
+
+/* G threads for a row, R vectors of V elements each in registers. */
+template <int V, int G, int R> __global__ void __launch_bounds__(256) norm_kernel(norm_args a)
+{
+    __shared__ float partial[8];
+    int lane = threadIdx.x % G;
+    int64_t row = (int64_t)blockIdx.x * (256 / G) + threadIdx.x / G;
+    if (row >= a.rows) return; /* whole warps, or whole blocks, leave */
+    const char *x = kn_krow(a.x, row);
+    float v[R][V], mean, factor;
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+        int at = (lane + r * G) * V;
+        if (at < a.width)
+            kn_load<V>(x, a.x.dtype, at, v[r]);
+        else
+#pragma unroll
+            for (int j = 0; j < V; j++) v[r][j] = 0;
+    }
+    moments<V, G, R>(a, v, lane, partial, &mean, &factor);
+    char *out = kn_krow(a.out, row);
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+        int at = (lane + r * G) * V;
+        if (at >= a.width) break;
+        finish<V>(a, v[r], at, mean, factor);
+        kn_store<V>(out, a.out.dtype, at, v[r]);
+    }
+}
+
+/* Rows of any width and alignment, a block each, read three times. */
+__global__ void __launch_bounds__(256) norm_any_kernel(norm_args a)
+{
+    __shared__ float partial[8];
+    const char *x = kn_krow(a.x, blockIdx.x);
+    char *out = kn_krow(a.out, blockIdx.x);
+    float sum = 0, square = 0, mean = 0, factor;
+    if (a.kind == NORM_LAYER) {
+        for (int i = threadIdx.x; i < a.width; i += 256) sum += kn_load1(x, a.x.dtype, i);
+        mean = kn_group_sum<256>(sum, partial) / (float)a.width;
+    }
+    for (int i = threadIdx.x; i < a.width; i += 256) {
+        float v = kn_load1(x, a.x.dtype, i) - mean;
+        square += v * v;
+    }
+    square = kn_group_sum<256>(square, partial);
+    if (a.kind == NORM_L2)
+        factor = sqrtf((float)a.width) / fmaxf(sqrtf(square), a.eps);
+    else
+        factor = 1.0f / sqrtf(square / (float)a.width + a.eps);
+    for (int i = threadIdx.x; i < a.width; i += 256) {
+        float v[1] = {kn_load1(x, a.x.dtype, i)};
+        finish<1>(a, v, i, mean, factor);
+        kn_store1(out, a.out.dtype, i, v[0]);
+    }
+}
+
+static bool aligned_vector(const float *v)
+{
+    return (uintptr_t)v % 16 == 0;
+}
+
+static kn_status run_norm(kn_dev *d, const norm_args &a)
+{
+    cudaStream_t s = kn_cuda_of(d)->stream;
+    bool fast = kn_krows_by_eight(&a.x, a.width) && kn_krows_by_eight(&a.out, a.width) &&
+                aligned_vector(a.weight) && aligned_vector(a.bias) && aligned_vector(a.scale) &&
+                aligned_vector(a.shift) && a.width <= 8192;
+    if (!fast)
+        norm_any_kernel<<<(unsigned)a.rows, 256, 0, s>>>(a);
+    else if (a.width <= 256)
+        norm_kernel<8, 32, 1><<<kn_blocks(a.rows, 8), 256, 0, s>>>(a);
+    else if (a.width <= 512)
+        norm_kernel<8, 32, 2><<<kn_blocks(a.rows, 8), 256, 0, s>>>(a);
+    else if (a.width <= 1536)
+        norm_kernel<8, 32, 6><<<kn_blocks(a.rows, 8), 256, 0, s>>>(a);
+    else
+        norm_kernel<8, 256, 4><<<(unsigned)a.rows, 256, 0, s>>>(a);
+    KN_CUDA_LAUNCHED("norm");
+    return KN_OK;
+}
+
+static const float *vector_of(const kn_tensor *t)
+{
+    return t ? (const float *)t->data : NULL;
+}
+
+static kn_status cuda_rmsnorm(kn_dev *d, const kn_tensor *x, const kn_tensor *weight,
+                              const kn_rmsnorm_params *p, const kn_tensor *out)
+{
+    kn_rows r = kn_rows_of(x);
+    norm_args a = {};
+    a.x = kn_krows_of(x), a.out = kn_krows_of(out);
+    a.weight = vector_of(weight);
+    a.eps = p->eps;
+    a.kind = p->l2_clamp ? NORM_L2 : NORM_RMS;
+    a.act = p->act;
+    a.rows = r.count, a.width = (int)r.width;
+    return run_norm(d, a);
+}
+
+static kn_status cuda_layernorm(kn_dev *d, const kn_tensor *x, const kn_tensor *weight,
+                                const kn_tensor *bias, const kn_tensor *scale,
+                                const kn_tensor *shift, float eps, const kn_tensor *out)
+{
+    kn_rows r = kn_rows_of(x);
+    norm_args a = {};
+    a.x = kn_krows_of(x), a.out = kn_krows_of(out);
+    a.weight = vector_of(weight), a.bias = vector_of(bias);
+    a.scale = vector_of(scale), a.shift = vector_of(shift);
+    a.eps = eps;
+    a.kind = NORM_LAYER;
+    a.rows = r.count, a.width = (int)r.width;
+    return run_norm(d, a);
+}
+
+/* ---- per element -------------------------------------------------------------------------------*/
+enum map_kind { MAP_GATE_ADD, MAP_ACT, MAP_MUL, MAP_AXPBY };
+
+struct map_args {
+    kn_krows x, y, out;
+    const float *gate;
+    float a, b;
+    int kind, act;
+    int64_t items; /* rows * vectors */
+    int vectors;   /* of a row */
+};
+
+template <int V> __global__ void __launch_bounds__(256) map_kernel(map_args m)
+{
+    int64_t item = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (item >= m.items) return;
+    int64_t row = item / m.vectors;
+    int at = (int)(item % m.vectors) * V;
+    float x[V], y[V], g[V];
+    kn_load<V>(kn_krow(m.x, row), m.x.dtype, at, x);
+    if (m.kind != MAP_ACT) kn_load<V>(kn_krow(m.y, row), m.y.dtype, at, y);
+    if (m.kind == MAP_GATE_ADD && m.gate) kn_load<V>((const char *)m.gate, KN_F32, at, g);
+#pragma unroll
+    for (int j = 0; j < V; j++) switch (m.kind) {
+        case MAP_GATE_ADD: x[j] += m.gate ? y[j] * g[j] : y[j]; break;
+        case MAP_ACT: x[j] = kn_activate(x[j], m.act); break;
+        case MAP_MUL: x[j] = kn_activate(x[j], m.act) * y[j]; break;
+        default: x[j] = m.a * x[j] + m.b * y[j]; break;
+        }
+    kn_store<V>(kn_krow(m.out, row), m.out.dtype, at, x);
+}
+
+/* One long row when nothing is strided and no vector runs along the columns. */
+static void flatten(kn_krows *r)
+{
+    if (r->data) r->axes = 1, r->dim[0] = 1, r->pitch[0] = 0;
+}
+
+static kn_status run_map(kn_dev *d, map_args m, const kn_tensor *x, const kn_tensor *y,
+                         const kn_tensor *out)
+{
+    kn_rows r = kn_rows_of(x);
+    int64_t rows = r.count, width = r.width;
+    m.x = kn_krows_of(x), m.y = kn_krows_of(y), m.out = kn_krows_of(out);
+    bool flat = !m.gate && kn_tensor_contiguous(x) && kn_tensor_contiguous(out) &&
+                (!y || kn_tensor_contiguous(y)) && rows * width < INT32_MAX;
+    if (flat) {
+        width *= rows, rows = 1;
+        flatten(&m.x), flatten(&m.y), flatten(&m.out);
+    }
+    bool fast = kn_krows_by_eight(&m.x, width) && kn_krows_by_eight(&m.y, width) &&
+                kn_krows_by_eight(&m.out, width) && aligned_vector(m.gate);
+    m.vectors = (int)(fast ? width / 8 : width);
+    m.items = rows * m.vectors;
+    cudaStream_t s = kn_cuda_of(d)->stream;
+    if (fast)
+        map_kernel<8><<<kn_blocks(m.items, 256), 256, 0, s>>>(m);
+    else
+        map_kernel<1><<<kn_blocks(m.items, 256), 256, 0, s>>>(m);
+    KN_CUDA_LAUNCHED("map");
+    return KN_OK;
+}
+
+static kn_status cuda_gate_add(kn_dev *d, const kn_tensor *x, const kn_tensor *y,
+                               const kn_tensor *gate, const kn_tensor *out)
+{
+    map_args m = {};
+    m.kind = MAP_GATE_ADD;
+    m.gate = vector_of(gate);
+    return run_map(d, m, x, y, out);
+}
+
+static kn_status cuda_act(kn_dev *d, const kn_tensor *x, kn_activation act, const kn_tensor *out)
+{
+    map_args m = {};
+    m.kind = MAP_ACT;
+    m.act = act;
+    return run_map(d, m, x, NULL, out);
+}
+
+static kn_status cuda_mul(kn_dev *d, const kn_tensor *x, kn_activation act, const kn_tensor *y,
+                          const kn_tensor *out)
+{
+    map_args m = {};
+    m.kind = MAP_MUL;
+    m.act = act;
+    return run_map(d, m, x, y, out);
+}
+
+static kn_status cuda_axpby(kn_dev *d, float a, const kn_tensor *x, float b, const kn_tensor *y,
+                            const kn_tensor *out)
+{
+    map_args m = {};
+    m.kind = MAP_AXPBY;
+    m.a = a, m.b = b;
+    return run_map(d, m, x, y, out);
+}
+
+/* ---- rotary positions --------------------------------------------------------------------------*/
+struct rope_args {
+    kn_krows x, out; /* rows (token, head) */
+    const float *cos, *sin;
+    int64_t items;
+    int heads, dim;
+};
+
+/* V/2 pairs per thread. */
+template <int V> __global__ void __launch_bounds__(256) rope_kernel(rope_args a)
+{
+    int64_t item = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (item >= a.items) return;
+    int vectors = a.dim / V, half = a.dim / 2;
+    int64_t row = item / vectors;
+    int at = (int)(item % vectors) * V;
+    const float *c = a.cos + row / a.heads * half + at / 2;
+    const float *s = a.sin + row / a.heads * half + at / 2;
+    const char *x = kn_krow(a.x, row);
+    char *out = kn_krow(a.out, row);
+    float v[V];
+#pragma unroll
+    for (int j = 0; j < V; j++) v[j] = 0;
+    if (V == 8) {
+        float w[8];
+        kn_load<8>(x, a.x.dtype, at, w);
+#pragma unroll
+        for (int j = 0; j < V; j++) v[j] = w[j % 8];
+    } else {
+        for (int j = 0; j < V; j++) v[j] = kn_load1(x, a.x.dtype, at + j);
+    }
+#pragma unroll
+    for (int p = 0; p < V / 2; p++) {
+        float re = v[2 * p], im = v[2 * p + 1];
+        v[2 * p] = re * c[p] - im * s[p];
+        v[2 * p + 1] = re * s[p] + im * c[p];
+    }
+    if (V == 8) {
+        float w[8];
+#pragma unroll
+        for (int j = 0; j < V; j++) w[j % 8] = v[j];
+        kn_store<8>(out, a.out.dtype, at, w);
+    } else {
+        for (int j = 0; j < V; j++) kn_store1(out, a.out.dtype, at + j, v[j]);
+    }
+}
+
+static kn_status cuda_rope(kn_dev *d, const kn_tensor *x, const kn_tensor *cos,
+                           const kn_tensor *sin, const kn_tensor *out)
+{
+    rope_args a = {};
+    a.x = kn_krows_of(x), a.out = kn_krows_of(out);
+    a.cos = (const float *)cos->data, a.sin = (const float *)sin->data;
+    a.heads = (int)x->dim[1], a.dim = (int)x->dim[2];
+    bool fast = kn_krows_by_eight(&a.x, a.dim) && kn_krows_by_eight(&a.out, a.dim);
+    cudaStream_t s = kn_cuda_of(d)->stream;
+    a.items = x->dim[0] * a.heads * (a.dim / (fast ? 8 : 2));
+    if (fast)
+        rope_kernel<8><<<kn_blocks(a.items, 256), 256, 0, s>>>(a);
+    else
+        rope_kernel<2><<<kn_blocks(a.items, 256), 256, 0, s>>>(a);
+    KN_CUDA_LAUNCHED("rope");
+    return KN_OK;
+}
+
+extern "C" void kn_cuda_fill_rows(kn_ops *ops)
+{
+    ops->rmsnorm = cuda_rmsnorm;
+    ops->layernorm = cuda_layernorm;
+    ops->gate_add = cuda_gate_add;
+    ops->rope = cuda_rope;
+    ops->act = cuda_act;
+    ops->mul = cuda_mul;
+    ops->axpby = cuda_axpby;
+}
