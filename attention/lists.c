@@ -333,7 +333,8 @@ static kn_status build_positions(const kn_attn_plan *p, kn_attn_host_lists *o)
     v->k_pitch = (p->tokens + 3) / 4 * 4;
     KN_TRY(choose_fields(p, v));
     size_t sets = (size_t)o->sets, slots = sets * (size_t)p->rules * (size_t)p->tokens;
-    KN_TRY(kn_alloc_array(sets * (size_t)v->k_pitch, 4, (void **)&o->k_pos));
+    KN_TRY(kn_alloc_array(sets * (size_t)v->k_pitch + KN_ATTN_POS_SPAN, 4,
+                          (void **)&o->k_pos));
     KN_TRY(kn_alloc_array(slots, 8, (void **)&o->q_box));
     if (dilated) KN_TRY(kn_alloc_array(slots, 4, (void **)&o->k_class));
     if (dilated) KN_TRY(kn_alloc_array(slots, 4, (void **)&o->q_class));

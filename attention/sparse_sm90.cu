@@ -4,9 +4,9 @@
  * first warpgroup feeds: warp 0 copies Q, and K and V of each entry, into a ring of shared memory by
  * the tensor copy engine (an entry begins at any key); warp 1 reads the next rows ahead of time;
  * warps 2 and 3 gather the queries where the plan has an order of its own. The other two
- * warpgroups have 64 queries each. They take turns: while one runs its softmax, the other has its
- * two matrix products in the tensor cores, O += P V of the entry before and S = Q K^T of this one,
- * issued back to back.
+ * warpgroups have 64 queries each. Each issues S = Q K^T of an entry and O += P V of the one before
+ * back to back, and runs the softmax of S while the tensor cores are at P V; the two take turns in
+ * issuing, so that one's softmax also lies beside the other's products.
  *
  * Entries that need a mask come first in a row and have a loop of their own, so full entries pay
  * nothing. Queries past the block's end are computed and not stored.
@@ -25,7 +25,10 @@
 
 namespace {
 
-enum { BLOCK = KN_ATTN_BLOCK, INFOS = 1, CODES = 4, THREADS = 384 };
+enum { BLOCK = KN_ATTN_BLOCK, INFOS = 1, THREADS = 384 };
+/* Buffers of packed key positions; each holds KN_ATTN_POS_SPAN words, for a copy must begin at a
+ * multiple of 16 bytes. */
+enum { CODE_BYTES = KN_ATTN_POS_SPAN * 4 };
 enum { FEED_REGS = 40, MATH_REGS = 232 };
 
 /* What warp 1 tells the others of a row. head -1: no more. */
@@ -38,12 +41,12 @@ struct launch {
     int heads, q_blocks, list_heads, work;
     int queries, keys, perm_heads, rules;
     uint32_t guard;
-    int64_t q_token, q_head, out_token, out_head, lse_head, lse_token;
+    int64_t q_token, q_head, out_token, out_head, lse_head, lse_token, k_pitch;
     const int32_t *q_start, *order, *perm_q;
     const int4 *row;
     const int2 *entry;
     const uint2 *q_box;
-    const uint32_t *k_class, *q_class;
+    const uint32_t *k_pos, *k_class, *q_class;
     const __nv_bfloat16 *q;
     __nv_bfloat16 *out;
     float *lse;
@@ -54,8 +57,11 @@ template <int D> struct shared {
     static constexpr int TILE = BLOCK * D * 2; /* bytes of 128 rows */
     static constexpr int PANEL = BLOCK * 128;  /* of which 64 columns */
     static constexpr int STAGES = D == 128 ? 5 : 10;
+    /* A K tile is given back before its mask is applied: one more than K tiles in the ring, and
+     * one to spare. */
+    static constexpr int CODES = STAGES / 2 + 2;
     static constexpr int Q = 0, RING = 2 * TILE, CODE = RING + STAGES * TILE;
-    static constexpr int BARS = CODE + CODES * BLOCK * 4;
+    static constexpr int BARS = CODE + CODES * CODE_BYTES;
     static constexpr int Q_FULL = BARS, Q_EMPTY = Q_FULL + 16, INFO_FULL = Q_EMPTY + 16;
     static constexpr int INFO_EMPTY = INFO_FULL + 8 * INFOS, FULL = INFO_EMPTY + 8 * INFOS;
     static constexpr int EMPTY = FULL + 8 * STAGES, INFO = EMPTY + 8 * STAGES;
@@ -141,7 +147,7 @@ template <int D> __device__ void run_scheduler(const launch &a, uint32_t base)
 
 template <int D>
 __device__ void run_copies(const launch &a, uint32_t base, const CUtensorMap *qm,
-                           const CUtensorMap *km, const CUtensorMap *vm, const CUtensorMap *pm)
+                           const CUtensorMap *km, const CUtensorMap *vm)
 {
     using S = shared<D>;
     uint64_t keep, stream;
@@ -162,7 +168,8 @@ __device__ void run_copies(const launch &a, uint32_t base, const CUtensorMap *qm
             bar_expect(bar, S::TILE);
             tma_load_4d(base + S::Q + qc.slot * S::TILE, qm, bar, 0, r.q_start, 0, r.head, stream);
         }
-        int codes_row = a.perm_heads > 1 ? r.head : 0, before = 0;
+        const uint32_t *pos = a.k_pos + (a.perm_heads > 1 ? r.head * a.k_pitch : 0);
+        int before = 0;
         int2 e = entry_at(a, r, 0);
         /* K0, K1, V0, K2, V1, ...: as the products are issued. */
         for (int i = 0; i <= r.total; i++) {
@@ -171,11 +178,11 @@ __device__ void run_copies(const launch &a, uint32_t base, const CUtensorMap *qm
                 uint32_t bar = base + S::FULL + 8 * c.slot;
                 bool ruled = i < r.partial && (uint32_t)e.y >= 256;
                 bar_wait(base + S::EMPTY + 8 * c.slot, c.parity ^ 1);
-                bar_expect(bar, S::TILE + (ruled ? BLOCK * 4 : 0));
+                bar_expect(bar, S::TILE + (ruled ? CODE_BYTES : 0));
                 tma_load_4d(base + S::RING + c.slot * S::TILE, km, bar, 0, key, 0, r.head, keep);
                 if (ruled)
-                    tma_load_2d(base + S::CODE + codes++ % CODES * BLOCK * 4, pm, bar, key,
-                                codes_row);
+                    bulk_load(base + S::CODE + codes++ % S::CODES * CODE_BYTES, pos + (key & ~3),
+                              CODE_BYTES, bar);
                 c.next();
                 if (i + 1 < r.total) e = entry_at(a, r, i + 1);
             }
@@ -270,10 +277,12 @@ __device__ __forceinline__ void apply_mask(float (&s)[64], int2 e, uint32_t code
 #pragma unroll
     for (int j = 0; j < 16; j++) {
         uint32_t k[2];
-        asm volatile("ld.shared.v2.b32 {%0,%1}, [%2];"
-                     : "=r"(k[0]), "=r"(k[1])
-                     : "r"(codes + (8 * j + 2 * (lane & 3)) * 4)
-                     : "memory");
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            asm volatile("ld.shared.b32 %0, [%1];"
+                         : "=r"(k[i])
+                         : "r"(codes + (8 * j + i + 2 * (lane & 3)) * 4)
+                         : "memory");
 #pragma unroll
         for (int i = 0; i < 2; i++)
 #pragma unroll
@@ -293,9 +302,10 @@ __device__ __forceinline__ void apply_mask(float (&s)[64], int2 e, uint32_t code
     }
 }
 
-/* Weights of this entry into p; scales o where the maximum moved. */
-template <bool MASKED, int N>
-__device__ __forceinline__ void softmax_entry(float (&s)[64], uint32_t (&p)[32], float (&o)[N],
+/* Weights of this entry in place of s; true where the maximum moved and O must be scaled by alpha.
+ * O may be in use by the tensor cores meanwhile. */
+template <bool MASKED>
+__device__ __forceinline__ bool softmax_entry(float (&s)[64], float (&alpha)[2],
                                               softmax_state &st, float c)
 {
     float top[2] = {st.top[0], st.top[1]};
@@ -307,21 +317,16 @@ __device__ __forceinline__ void softmax_entry(float (&s)[64], uint32_t (&p)[32],
         top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 2));
     }
     bool grew = (top[0] - st.top[0]) * c > 8.0f || (top[1] - st.top[1]) * c > 8.0f;
-    if (__any_sync(~0u, grew)) {
+    grew = __any_sync(~0u, grew);
+    float shift[2];
 #pragma unroll
-        for (int r = 0; r < 2; r++) {
-            float shift = top[r] == -INFINITY ? 0.0f : top[r] * c;
-            float alpha = exp2_fast(st.top[r] * c - shift);
-            st.top[r] = top[r];
-            st.sum[r] *= alpha;
-#pragma unroll
-            for (int j = 0; j < N / 4; j++) o[4 * j + 2 * r] *= alpha, o[4 * j + 2 * r + 1] *= alpha;
-        }
-    }
-    float shift[2] = {st.top[0] * c, st.top[1] * c};
-    if (MASKED) {
-        if (st.top[0] == -INFINITY) shift[0] = 0.0f;
-        if (st.top[1] == -INFINITY) shift[1] = 0.0f;
+    for (int r = 0; r < 2; r++) {
+        float t = grew ? top[r] : st.top[r];
+        shift[r] = t * c;
+        if (MASKED && t == -INFINITY) shift[r] = 0.0f;
+        alpha[r] = grew ? exp2_fast(st.top[r] * c - shift[r]) : 1.0f;
+        st.top[r] = t;
+        st.sum[r] *= alpha[r];
     }
 #pragma unroll
     for (int j = 0; j < 16; j++)
@@ -330,10 +335,10 @@ __device__ __forceinline__ void softmax_entry(float (&s)[64], uint32_t (&p)[32],
             float x = exp2_fast(fmaf(s[4 * j + 2 * r], c, -shift[r]));
             float y = exp2_fast(fmaf(s[4 * j + 2 * r + 1], c, -shift[r]));
             st.sum[r] += x + y;
-            p[2 * j + r] = bf16_pair(x, y);
+            s[4 * j + 2 * r] = x, s[4 * j + 2 * r + 1] = y;
         }
+    return grew;
 }
-
 /* The turn to issue matrix products. */
 template <int G> __device__ __forceinline__ void take_turn()
 {
@@ -373,6 +378,11 @@ template <int D, int G> struct math {
         bar_wait(base + S::FULL + 8 * c.slot, c.parity);
     }
 
+    __device__ __forceinline__ void release(int used) const
+    {
+        bar_arrive_if(lead, base + S::EMPTY + 8 * used);
+    }
+
     __device__ __forceinline__ void look(const row_info &r, int rule)
     {
         if (rule == see.rule) return;
@@ -397,46 +407,64 @@ template <int D, int G> struct math {
                 k_class = a.k_class +
                           ((int64_t)(a.perm_heads > 1 ? r.head : 0) * a.rules + rule) * a.keys;
         }
-        apply_mask(s, e, base + S::CODE + codes % CODES * BLOCK * 4, a.guard, see, k_class, lane);
+        apply_mask(s, e, base + S::CODE + codes % S::CODES * CODE_BYTES + (e.x & 3) * 4, a.guard, see, k_class, lane);
         codes += ruled;
     }
 
+    __device__ __forceinline__ void pack(const float (&s)[64])
+    {
+#pragma unroll
+        for (int j = 0; j < 32; j++) p[j] = bf16_pair(s[2 * j], s[2 * j + 1]);
+    }
+
+    /* The first entry of a row: O is zero, nothing to scale. */
     template <bool MASKED> __device__ __forceinline__ void first(uint32_t q, const row_info &r)
     {
-        float s[64];
+        float s[64], alpha[2];
         int2 e = MASKED ? entry_at(a, r, 0) : make_int2(0, 0);
         wait_full();
         wg_fence();
         issue_qk<D>(s, q, slot());
         wg_commit();
         wg_wait<0>();
-        bar_arrive_if(lead, base + S::EMPTY + 8 * c.slot);
+        release(c.slot);
         c.next();
         if (MASKED) mask(s, r, e);
-        softmax_entry<MASKED>(s, p, o, st, a.scale_log2);
+        softmax_entry<MASKED>(s, alpha, st, a.scale_log2);
+        pack(s);
     }
 
+    /* S of entry i and, behind it in the tensor cores, O += P V of the entry before; the softmax of
+     * i runs beside the latter. */
     template <bool MASKED>
     __device__ __forceinline__ void step(uint32_t q, const row_info &r, int i)
     {
-        float s[64];
+        float s[64], alpha[2];
         int2 e = MASKED ? entry_at(a, r, i) : make_int2(0, 0);
-        uint32_t k = slot(), k_bar = base + S::EMPTY + 8 * c.slot;
-        wait_full();
-        c.next();
+        int k_slot = c.slot;
         wait_full();
         take_turn<G>();
         wg_fence();
+        issue_qk<D>(s, q, slot());
+        wg_commit();
+        c.next();
+        wait_full();
+        wg_fence();
         issue_pv<D>(o, p, slot());
-        issue_qk<D>(s, q, k);
         wg_commit();
         pass_turn<G>();
-        wg_wait<0>();
-        bar_arrive_if(lead, k_bar);
-        bar_arrive_if(lead, base + S::EMPTY + 8 * c.slot);
-        c.next();
+        wg_wait<1>();
+        release(k_slot);
         if (MASKED) mask(s, r, e);
-        softmax_entry<MASKED>(s, p, o, st, a.scale_log2);
+        bool grew = softmax_entry<MASKED>(s, alpha, st, a.scale_log2);
+        wg_wait<0>();
+        release(c.slot);
+        c.next();
+        pack(s);
+        if (grew) {
+#pragma unroll
+            for (int j = 0; j < D / 2; j++) o[j] *= alpha[(j >> 1) & 1];
+        }
     }
 
     __device__ __forceinline__ void last()
@@ -446,7 +474,7 @@ template <int D, int G> struct math {
         issue_pv<D>(o, p, slot());
         wg_commit();
         wg_wait<0>();
-        bar_arrive_if(lead, base + S::EMPTY + 8 * c.slot);
+        release(c.slot);
         c.next();
     }
 
@@ -545,8 +573,7 @@ template <int D, int G> struct math {
 template <int D>
 __global__ void __launch_bounds__(THREADS, 1)
     attention_sm90(const __grid_constant__ CUtensorMap qm, const __grid_constant__ CUtensorMap km,
-                   const __grid_constant__ CUtensorMap vm, const __grid_constant__ CUtensorMap pm,
-                   const __grid_constant__ launch a)
+                   const __grid_constant__ CUtensorMap vm, const __grid_constant__ launch a)
 {
     using S = shared<D>;
     extern __shared__ __align__(1024) uint8_t memory[];
@@ -571,7 +598,7 @@ __global__ void __launch_bounds__(THREADS, 1)
     if (warp < 4) {
         regs_shrink<FEED_REGS>();
         if (warp == 0) {
-            if (threadIdx.x == 0) run_copies<D>(a, base, &qm, &km, &vm, &pm);
+            if (threadIdx.x == 0) run_copies<D>(a, base, &qm, &km, &vm);
         } else if (warp == 1) {
             if (threadIdx.x == 32) run_scheduler<D>(a, base);
         } else if (a.perm_q) {
@@ -624,19 +651,6 @@ cudaError_t map_rows(encode_fn encode, CUtensorMap *map, const void *data, int64
     return r == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-/* Packed positions of the keys, 128 at a time. */
-cudaError_t map_positions(encode_fn encode, CUtensorMap *map, const kn_attn_lists *l)
-{
-    int sets = l->perm_heads > 1 ? l->perm_heads : 1;
-    cuuint64_t dims[2] = {(cuuint64_t)l->tokens, (cuuint64_t)sets};
-    cuuint64_t strides[1] = {(cuuint64_t)l->k_pitch * 4};
-    cuuint32_t box[2] = {BLOCK, 1}, step[2] = {1, 1};
-    CUresult r = encode(map, CU_TENSOR_MAP_DATA_TYPE_UINT32, 2, (void *)l->k_pos, dims, strides,
-                        box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_NONE,
-                        CU_TENSOR_MAP_L2_PROMOTION_NONE, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    return r == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
-}
-
 launch make_launch(const kn_attn_problem *p)
 {
     const kn_attn_lists *l = p->lists;
@@ -660,6 +674,7 @@ launch make_launch(const kn_attn_problem *p)
     a.row = (const int4 *)l->row, a.entry = (const int2 *)l->entry;
     a.rules = l->rules, a.guard = l->guard;
     a.q_box = (const uint2 *)l->q_box;
+    a.k_pos = l->k_pos, a.k_pitch = l->k_pitch;
     a.k_class = l->k_class, a.q_class = l->q_class;
     return a;
 }
@@ -667,13 +682,11 @@ launch make_launch(const kn_attn_problem *p)
 template <int D> cudaError_t launch_dim(const kn_attn_problem *p, cudaStream_t stream)
 {
     encode_fn encode;
-    CUtensorMap qm, km, vm, pm;
+    CUtensorMap qm, km, vm;
     cudaError_t e = find_encode(&encode);
     if (!e) e = map_rows(encode, &qm, p->q, p->queries, p->q_token, p->q_head, p->heads, D);
     if (!e) e = map_rows(encode, &km, p->k, p->keys, p->k_token, p->k_head, p->heads, D);
     if (!e) e = map_rows(encode, &vm, p->v, p->keys, p->v_token, p->v_head, p->heads, D);
-    pm = km;
-    if (!e && p->lists && p->lists->rules) e = map_positions(encode, &pm, p->lists);
     if (!e)
         e = cudaFuncSetAttribute(attention_sm90<D>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  shared<D>::BYTES);
@@ -681,7 +694,7 @@ template <int D> cudaError_t launch_dim(const kn_attn_problem *p, cudaStream_t s
     if (e) return e;
     launch a = make_launch(p);
     int grid = a.work < p->sm_count ? a.work : p->sm_count;
-    attention_sm90<D><<<grid, THREADS, shared<D>::BYTES, stream>>>(qm, km, vm, pm, a);
+    attention_sm90<D><<<grid, THREADS, shared<D>::BYTES, stream>>>(qm, km, vm, a);
     return cudaGetLastError();
 }
 
