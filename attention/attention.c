@@ -96,11 +96,12 @@ static kn_status dispatch(kn_dev *d, const kn_attn_args *args, const kn_attn_pla
     switch (kn_dev_get_kind(d)) {
     case KN_DEV_REF: return kn_attn_run_ref(d, args, plan, scratch);
     case KN_DEV_CPU: return kn_attn_run_cpu(d, args, plan, scratch);
-    case KN_DEV_MEASURE: return kn_attn_measure_cpu(d, args, plan, scratch);
-    case KN_DEV_CUDA: break;
+    case KN_DEV_MEASURE:
+        return kn_dev_measured(d) == KN_DEV_CUDA ? KN_OK /* cuda takes no scratch */
+                                                  : kn_attn_measure_cpu(d, args, plan, scratch);
+    case KN_DEV_CUDA: return kn_attn_run_cuda(d, args, plan, scratch);
     }
-    return kn_fail(KN_ERR_UNSUPPORTED, "attention: no executor for the %s device in this build",
-                   kn_dev_kind_name(kn_dev_get_kind(d)));
+    return kn_fail(KN_ERR_INTERNAL, "attention: unknown kind of device");
 }
 
 kn_status kn_attn_dense(kn_dev *d, const kn_attn_args *args, kn_arena *scratch)

@@ -41,5 +41,7 @@ kn_attn_executor_fn kn_attn_run_ref;
 /* Own SIMD, fp32. Also sizes its scratch on the measure device. */
 kn_attn_executor_fn kn_attn_run_cpu;
 kn_attn_executor_fn kn_attn_measure_cpu;
+/* bf16 on a GPU: run_cuda.c chooses the kernel. */
+kn_attn_executor_fn kn_attn_run_cuda;
 
 #endif

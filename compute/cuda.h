@@ -43,7 +43,7 @@ typedef struct kn_cuda {
 enum {
     KN_CUDA_STAGE_BYTES = 32 << 20,
     KN_CUDA_WORKSPACE_BYTES = 64 << 20,
-    KN_CUDA_BIAS_BYTES = 32 << 10
+    KN_CUDA_BIAS_BYTES = 128 << 10
 };
 
 static inline kn_cuda *kn_cuda_of(const kn_dev *d)
@@ -99,6 +99,8 @@ kn_status kn_cuda_convert(kn_dev *d, const void *src, kn_dtype from, void *dst, 
 /* Convolution weights [Co,Ci,taps] of any float dtype to bf16 [Co,taps,Ci]. */
 kn_status kn_cuda_convert_conv(kn_dev *d, const void *src, kn_dtype from, void *dst, int64_t co,
                                int64_t ci, int64_t taps);
+/* A number made of all bits of t: equal for equal contents, whatever computed them. Waits. */
+kn_status kn_cuda_hash(kn_dev *d, const kn_tensor *t, uint64_t *hash);
 /* f32 product for few rows, weights bf16 [n,k]: out = act(x w^T + bias), x and out f32 rows. */
 kn_status kn_cuda_linear_f32(kn_dev *d, const kn_tensor *x, const void *w, const float *bias,
                              kn_activation act, const kn_tensor *out);

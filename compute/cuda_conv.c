@@ -9,7 +9,7 @@
 #include "compute/cuda_cudnn.h"
 
 enum { X_ID = 1, W_ID, Y_ID, BIAS_ID, RESIDUAL_ID, SUM_ID = 10, SUM_2_ID };
-enum { ENGINES_TIMED = 8, MAX_CHANNELS = 16384 };
+enum { MAX_CHANNELS = KN_CUDA_BIAS_BYTES / 2 };
 
 kn_conv_fn kn_cuda_conv_plain; /* cuda_conv_plain.cu */
 
@@ -98,30 +98,8 @@ static cudnnBackendDescriptor_t convolution(kn_cudnn_graph *g, const conv_key *k
     return op;
 }
 
-/* Engines are timed on the real tensors; an output that is its own residual is put back after. */
-static kn_status build_timed(kn_cudnn_graph *g, cudnnBackendDescriptor_t *ops, int n,
-                             const conv_key *k, const int64_t *uids, void *const *pointers,
-                             int count, kn_cudnn_plan **plan)
-{
-    cudaStream_t stream = kn_cuda_of(g->dev)->stream;
-    size_t bytes = (size_t)(k->y[0] * k->ys[0]) * sizeof(uint16_t);
-    void *saved = NULL, *y = pointers[2];
-    bool in_place = false;
-    for (int i = 0; i < count; i++) in_place |= uids[i] == RESIDUAL_ID && pointers[i] == y;
-    if (in_place && cudaMalloc(&saved, bytes) != cudaSuccess) cudaGetLastError(); /* no room */
-    if (saved) KN_CUDA_TRY(cudaMemcpyAsync(saved, y, bytes, cudaMemcpyDeviceToDevice, stream));
-    int tries = in_place && !saved ? 1 : ENGINES_TIMED;
-    kn_status st = kn_cudnn_build(g, ops, n, k, sizeof *k, tries, uids, pointers, count, plan);
-    if (!saved) return st;
-    cudaError_t e = cudaMemcpyAsync(y, saved, bytes, cudaMemcpyDeviceToDevice, stream);
-    if (e == cudaSuccess) e = cudaStreamSynchronize(stream);
-    cudaFree(saved);
-    return st == KN_OK && e != cudaSuccess ? kn_cuda_fail(e, "residual", __FILE__, __LINE__) : st;
-}
-
 /* y = conv(x, w) + residual + bias; sums in between are f32 and never in memory. */
-static kn_status build(kn_dev *d, const conv_key *k, const int64_t *uids, void *const *pointers,
-                       int count, kn_cudnn_plan **plan)
+static kn_status build(kn_dev *d, const conv_key *k, kn_cudnn_plan **plan)
 {
     kn_cudnn_graph g;
     cudnnBackendDescriptor_t ops[3];
@@ -143,7 +121,9 @@ static kn_status build(kn_dev *d, const conv_key *k, const int64_t *uids, void *
     }
     if (k->bias) ops[n++] = kn_cudnn_add(&g, sum, channel_bias(&g, k->y[3]), y);
     kn_status st = g.st;
-    if (st == KN_OK) st = build_timed(&g, ops, n, k, uids, pointers, count, plan);
+    /* mode B proposes the Hopper engines first where A starts with those of Ampere */
+    if (st == KN_OK)
+        st = kn_cudnn_build(&g, ops, n, CUDNN_HEUR_MODE_B, k, sizeof *k, plan);
     kn_cudnn_end(&g);
     return st;
 }
@@ -173,7 +153,7 @@ kn_status kn_cuda_conv(kn_dev *d, const kn_tensor *x, const kn_weight *w, const 
     if (residual) uids[count] = RESIDUAL_ID, pointers[count++] = residual->data;
     kn_cudnn_plan *plan = kn_cudnn_find(d, &k, sizeof k);
     if (!plan) {
-        kn_status st = build(d, &k, uids, pointers, count, &plan);
+        kn_status st = build(d, &k, &plan);
         if (st == KN_ERR_UNSUPPORTED && c->cudnn) {
             kn_error_clear(); /* the library is there, but has no engine for this shape */
             return kn_cuda_conv_plain(d, x, w, bias, residual, p, out);

@@ -4,7 +4,7 @@
 
 #include "io/memory.h"
 
-enum { PLANS = 128, ENGINES = 8, TRIALS = 2 };
+enum { PLANS = 128, ENGINES = 8 };
 
 #define FUNCTIONS(X)                                                                               \
     X(cudnnCreate)                                                                                 \
@@ -218,31 +218,11 @@ static cudnnBackendDescriptor_t plan_of(kn_cuda *c, cudnnBackendDescriptor_t con
     return NULL;
 }
 
-static float time_plan(kn_dev *d, cudnnBackendDescriptor_t plan, const int64_t *uids,
-                       void *const *pointers, int count, cudaEvent_t ev[2])
-{
-    kn_cuda *c = kn_cuda_of(d);
-    float best = 1e30f, ms;
-    for (int i = 0; i < TRIALS; i++) {
-        cudaEventRecord(ev[0], c->stream);
-        if (execute(d, plan, uids, pointers, count) != KN_OK) {
-            kn_error_clear();
-            return 1e30f;
-        }
-        cudaEventRecord(ev[1], c->stream);
-        if (cudaEventSynchronize(ev[1]) != cudaSuccess) return 1e30f;
-        cudaEventElapsedTime(&ms, ev[0], ev[1]);
-        if (ms < best) best = ms;
-    }
-    return best;
-}
-
 /* Engine configurations that the library proposes for the graph. */
 static int engines_of(kn_cudnn_graph *g, cudnnBackendDescriptor_t *ops, int count,
-                      cudnnBackendDescriptor_t config[ENGINES])
+                      cudnnBackendHeurMode_t mode, cudnnBackendDescriptor_t config[ENGINES])
 {
     kn_cudnn *n = lib_of(g->dev);
-    cudnnBackendHeurMode_t mode = CUDNN_HEUR_MODE_A;
     int64_t got = 0;
     cudnnBackendDescriptor_t graph = kn_cudnn_make(g, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
     kn_cudnn_set(g, graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &n->handle);
@@ -264,33 +244,16 @@ static int engines_of(kn_cudnn_graph *g, cudnnBackendDescriptor_t *ops, int coun
 }
 
 kn_status kn_cudnn_build(kn_cudnn_graph *g, cudnnBackendDescriptor_t *ops, int count,
-                         const void *key, size_t size, int tries, const int64_t *uids,
-                         void *const *pointers, int pointer_count, kn_cudnn_plan **out)
+                         cudnnBackendHeurMode_t mode, const void *key, size_t size,
+                         kn_cudnn_plan **out)
 {
     kn_cuda *c = kn_cuda_of(g->dev);
     kn_cudnn *n = c->cudnn;
-    cudnnBackendDescriptor_t config[ENGINES], best = NULL;
-    cudaEvent_t ev[2] = {NULL, NULL};
-    float best_ms = 2e30f;
-    int engines = engines_of(g, ops, count, config);
+    cudnnBackendDescriptor_t config[ENGINES], plan = NULL;
+    int engines = engines_of(g, ops, count, mode, config);
     KN_TRY(g->st);
-    KN_CUDA_TRY(cudaEventCreate(&ev[0]));
-    KN_CUDA_TRY(cudaEventCreate(&ev[1]));
-    for (int i = 0, done = 0; i < engines && done < tries; i++) {
-        cudnnBackendDescriptor_t plan = plan_of(c, config[i]);
-        if (!plan) continue;
-        done++;
-        float ms = tries > 1 ? time_plan(g->dev, plan, uids, pointers, pointer_count, ev) : 0;
-        if (ms < best_ms) {
-            if (best) n->cudnnBackendDestroyDescriptor(best);
-            best = plan, best_ms = ms;
-        } else {
-            n->cudnnBackendDestroyDescriptor(plan);
-        }
-    }
-    cudaEventDestroy(ev[0]);
-    cudaEventDestroy(ev[1]);
-    if (!best)
+    for (int i = 0; i < engines && !plan; i++) plan = plan_of(c, config[i]);
+    if (!plan)
         return kn_fail(KN_ERR_UNSUPPORTED, "cuDNN: no engine of %d runs this graph within %zu bytes",
                        engines, c->workspace_bytes);
     if (n->plans == PLANS) { /* start over: a job has few shapes */
@@ -300,7 +263,7 @@ kn_status kn_cudnn_build(kn_cudnn_graph *g, cudnnBackendDescriptor_t *ops, int c
     kn_cudnn_plan *p = &n->plan[n->plans++];
     memcpy(p->key, key, size);
     p->key_size = size;
-    p->plan = best;
+    p->plan = plan;
     *out = p;
     return KN_OK;
 }

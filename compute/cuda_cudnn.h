@@ -51,10 +51,11 @@ cudnnBackendDescriptor_t kn_cudnn_add(kn_cudnn_graph *g, cudnnBackendDescriptor_
 
 /* NULL when there is none yet. */
 kn_cudnn_plan *kn_cudnn_find(kn_dev *d, const void *key, size_t size);
-/* Up to `tries` engines are timed on the given addresses; 1: the library's first choice. */
+/* The first engine that `mode` proposes and that runs here within the workspace. Never timed: a
+ * choice that depends on a clock would give other bytes on another run. */
 kn_status kn_cudnn_build(kn_cudnn_graph *g, cudnnBackendDescriptor_t *ops, int count,
-                         const void *key, size_t size, int tries, const int64_t *uids,
-                         void *const *pointers, int pointer_count, kn_cudnn_plan **out);
+                         cudnnBackendHeurMode_t mode, const void *key, size_t size,
+                         kn_cudnn_plan **out);
 kn_status kn_cudnn_run(kn_dev *d, const kn_cudnn_plan *plan, const int64_t *uids,
                        void *const *pointers, int count);
 

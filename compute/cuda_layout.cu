@@ -318,6 +318,38 @@ static kn_status cuda_stats(kn_dev *d, const kn_tensor *x, kn_tensor_stats *out)
     return KN_OK;
 }
 
+/* ---- hash --------------------------------------------------------------------------------------*/
+__global__ void __launch_bounds__(256) hash_kernel(kn_krows x, int64_t count, int64_t width,
+                                                   int size, unsigned long long *out)
+{
+    unsigned long long sum = 0;
+    for (int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x; i < count;
+         i += (int64_t)gridDim.x * 256) {
+        const char *row = kn_krow(x, i / width);
+        uint64_t z = size == 2 ? ((const uint16_t *)row)[i % width]
+                               : ((const uint32_t *)row)[i % width];
+        z = (z + (uint64_t)i + 1) * 0x9e3779b97f4a7c15u; /* splitmix64, Steele et al. 2014 */
+        z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+        sum += z ^ z >> 27;
+    }
+    atomicAdd(out, sum); /* of integers: the order does not matter */
+}
+
+extern "C" kn_status kn_cuda_hash(kn_dev *d, const kn_tensor *t, uint64_t *hash)
+{
+    kn_cuda *c = kn_cuda_of(d);
+    kn_rows r = kn_rows_of(t);
+    KN_CUDA_TRY(cudaMemsetAsync(c->scalars, 0, sizeof *hash, c->stream));
+    hash_kernel<<<(unsigned)(4 * c->sm_count), 256, 0, c->stream>>>(
+        kn_krows_of(t), r.count * r.width, r.width, (int)kn_dtype_size(t->dtype),
+        (unsigned long long *)c->scalars);
+    KN_CUDA_LAUNCHED("hash");
+    KN_CUDA_TRY(
+        cudaMemcpyAsync(hash, c->scalars, sizeof *hash, cudaMemcpyDeviceToHost, c->stream));
+    KN_CUDA_TRY(cudaStreamSynchronize(c->stream));
+    return KN_OK;
+}
+
 /* ---- weights -----------------------------------------------------------------------------------*/
 __global__ void __launch_bounds__(256) convert_kernel(const char *src, int from, char *dst, int to,
                                                       int64_t count)

@@ -81,7 +81,8 @@ void check_weight(check *c, kn_weight_kind kind, check_fill fill, kn_dtype dtype
 void check_run(check *c, check_fn *fn, const void *params, const int32_t *index,
                const check_bound *b);
 
-/* 2^-24 for f32, 2^-9 for bf16: half a unit in the last place of 1. */
+/* 2^-25 for f32, 2^-9 for bf16: a rounding to nearest is off by at most twice this, relative to the
+ * value, and by about this in the mean. */
 double check_eps(kn_dtype t);
 /* dtype of activations on the device under test: f32, and on cuda also bf16 (i = 0, 1, ...); false
  * when there is no i-th. */

@@ -1,0 +1,9 @@
+/* attention/run_stub.c - stands for run_cuda.c in builds without CUDA. */
+#include "attention/executors.h"
+
+kn_status kn_attn_run_cuda(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,
+                           kn_arena *scratch)
+{
+    (void)d, (void)args, (void)plan, (void)scratch;
+    return kn_fail(KN_ERR_UNSUPPORTED, "attention: this build has no CUDA backend");
+}
