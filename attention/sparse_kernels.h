@@ -33,6 +33,10 @@ typedef struct kn_attn_problem {
 cudaError_t kn_attn_launch_sm90(const kn_attn_problem *p, cudaStream_t stream);
 cudaError_t kn_attn_launch_sm80(const kn_attn_problem *p, cudaStream_t stream);
 
+/* Keys or values in the order perm_k of the lists: out [tokens][heads][dim] packed. */
+cudaError_t kn_attn_reorder(const void *in, int64_t token, int64_t head, void *out,
+                            const kn_attn_lists *lists, int heads, int dim, cudaStream_t stream);
+
 #ifdef __cplusplus
 }
 #endif
