@@ -416,12 +416,22 @@ static kn_status cross_attention(pass *p, const kn_dit_block *b)
     return add_and_norm(p, &p->q, KN_ABSENT, &norm);
 }
 
+/* Even pieces, so that no product is left with a few rows. */
+static int64_t ffn_rows(const pass *p)
+{
+    enum { MOST = 32768, UNIT = 128 };
+    if (p->args->ffn_rows > 0) return p->args->ffn_rows < p->L ? p->args->ffn_rows : p->L;
+    int64_t pieces = (p->L + MOST - 1) / MOST;
+    int64_t rows = ((p->L + pieces - 1) / pieces + UNIT - 1) / UNIT * UNIT;
+    return rows < p->L ? rows : p->L;
+}
+
 /* x += gate * down(gelu(up(h))), for `rows` tokens at a time; then h for the next block or the head */
 static kn_status feed_forward(pass *p, const kn_dit_block *b)
 {
     kn_tensor gate = modulation_of(p, p->block, GATE_FFN);
     kn_layernorm_params norm = norm_before_attention(p, p->block + 1);
-    int64_t rows = p->args->ffn_rows > 0 && p->args->ffn_rows < p->L ? p->args->ffn_rows : p->L;
+    int64_t rows = ffn_rows(p);
     kn_tensor wide;
     kn_arena_mark mark = kn_arena_get_mark(p->mem);
     KN_TRY(kn_arena_take(p->mem, &wide, p->m->activation, rows, p->m->config.ffn_dim));
