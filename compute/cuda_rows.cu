@@ -139,6 +139,60 @@ template <int V, int G, int R> __global__ void __launch_bounds__(256) norm_kerne
     }
 }
 
+/* The same where everything is bf16, as in a network: all of a thread's loads are under way before
+ * the first is used, which the run-time dtype of norm_kernel prevents. */
+template <int G, int R> __global__ void __launch_bounds__(256) norm_bf16_kernel(norm_args a)
+{
+    __shared__ float partial[8];
+    int lane = threadIdx.x % G;
+    int64_t row = (int64_t)blockIdx.x * (256 / G) + threadIdx.x / G;
+    if (row >= a.rows) return; /* whole warps, or whole blocks, leave */
+    const uint4 *x = (const uint4 *)kn_krow(a.x, row), none = make_uint4(0, 0, 0, 0);
+    const uint4 *y = a.y.data ? (const uint4 *)kn_krow(a.y, row) : NULL;
+    uint4 in[R], add[R];
+    float v[R][8], mean, factor;
+    int eights = a.width / 8;
+#pragma unroll
+    for (int r = 0; r < R; r++) in[r] = lane + r * G < eights ? x[lane + r * G] : none;
+    if (y)
+#pragma unroll
+        for (int r = 0; r < R; r++) add[r] = lane + r * G < eights ? y[lane + r * G] : none;
+#pragma unroll
+    for (int r = 0; r < R; r++) kn_load<8>((const char *)&in[r], KN_BF16, 0, v[r]);
+    if (y) {
+        uint4 *sum = (uint4 *)kn_krow(a.sum, row);
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+            int at = lane + r * G;
+            float w[8];
+            if (at >= eights) break;
+            kn_load<8>((const char *)&add[r], KN_BF16, 0, w);
+            if (a.gate) {
+                float g[8];
+                kn_load<8>((const char *)a.gate, KN_F32, 8 * at, g);
+#pragma unroll
+                for (int j = 0; j < 8; j++) w[j] *= g[j];
+            }
+#pragma unroll
+            for (int j = 0; j < 8; j++) v[r][j] += w[j];
+            kn_store<8>((char *)&in[r], KN_BF16, 0, v[r]); /* rounded to what memory keeps */
+            sum[at] = in[r];
+            kn_load<8>((const char *)&in[r], KN_BF16, 0, v[r]);
+        }
+    }
+    moments<8, G, R>(a, v, lane, partial, &mean, &factor);
+    uint4 *out = (uint4 *)kn_krow(a.out, row);
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+        int at = lane + r * G;
+        if (at >= eights) break;
+        finish<8>(a, v[r], 8 * at, mean, factor);
+        if (a.cos) rotate<8>(a, v[r], row, 8 * at);
+        kn_store<8>((char *)&in[r], KN_BF16, 0, v[r]);
+        out[at] = in[r];
+    }
+}
+
 /* Rows of any width and alignment, a block each, read three times. */
 __global__ void __launch_bounds__(256) norm_any_kernel(norm_args a)
 {
@@ -181,12 +235,28 @@ static bool fits_registers(const norm_args &a)
            aligned_vector(a.sin) && (!a.cos || a.head % 8 == 0) && a.width <= 8192;
 }
 
+static bool all_bf16(const norm_args &a)
+{
+    return a.x.dtype == KN_BF16 && a.out.dtype == KN_BF16 &&
+           (!a.y.data || (a.y.dtype == KN_BF16 && a.sum.dtype == KN_BF16));
+}
+
 /* Sums and rotations: where fits_registers alone. */
 static kn_status run_norm(kn_dev *d, const norm_args &a)
 {
     cudaStream_t s = kn_cuda_of(d)->stream;
     if (!fits_registers(a))
         norm_any_kernel<<<(unsigned)a.rows, 256, 0, s>>>(a);
+    else if (all_bf16(a) && a.width <= 256)
+        norm_bf16_kernel<32, 1><<<kn_blocks(a.rows, 8), 256, 0, s>>>(a);
+    else if (all_bf16(a) && a.width <= 512)
+        norm_bf16_kernel<32, 2><<<kn_blocks(a.rows, 8), 256, 0, s>>>(a);
+    else if (all_bf16(a) && a.width <= 1536)
+        norm_bf16_kernel<32, 6><<<kn_blocks(a.rows, 8), 256, 0, s>>>(a);
+    else if (all_bf16(a) && a.width <= 4096)
+        norm_bf16_kernel<256, 2><<<(unsigned)a.rows, 256, 0, s>>>(a);
+    else if (all_bf16(a) && a.width <= 6144)
+        norm_bf16_kernel<256, 3><<<(unsigned)a.rows, 256, 0, s>>>(a);
     else if (a.width <= 256)
         norm_kernel<8, 32, 1><<<kn_blocks(a.rows, 8), 256, 0, s>>>(a);
     else if (a.width <= 512)
