@@ -26,6 +26,7 @@ jobs:
     name: bad-size
   - prompt: a blue square over sand
     preset: draft
+    seed: 9
     frames: 9
     name: square
 YAML
