@@ -1,9 +1,11 @@
 /* attention/run_cuda.c - which kernel runs an attention on a cuda device. */
 #include "attention/dense_cuda.h"
 #include "attention/executors.h"
+#include "attention/product_cuda.h"
 
-static kn_status run_dense(kn_dev *d, const kn_attn_args *args)
+static kn_status run_dense(kn_dev *d, const kn_attn_args *args, kn_arena *scratch)
 {
+    if (kn_attn_product_fits(args)) return kn_attn_product_cuda(d, args, scratch);
     if (kn_attn_cudnn_fits(args)) {
         kn_status st = kn_attn_cudnn(d, args);
         if (st != KN_ERR_UNSUPPORTED) return st;
@@ -15,7 +17,6 @@ static kn_status run_dense(kn_dev *d, const kn_attn_args *args)
 kn_status kn_attn_run_cuda(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,
                            kn_arena *scratch)
 {
-    (void)scratch;
-    if (!plan) return run_dense(d, args);
+    if (!plan) return run_dense(d, args, scratch);
     return kn_fail(KN_ERR_UNSUPPORTED, "attention: no kernel for plans on cuda in this build");
 }
