@@ -15,7 +15,9 @@ typedef struct decode {
 static kn_status on_frames(void *user, const float *frames, int64_t count)
 {
     decode *x = user;
+    double start = kn_now_sec();
     KN_TRY(kn_output_frames(&x->output, frames, count));
+    x->job->part_sec[KN_PART_MUX] += kn_now_sec() - start;
     return kn_stage_step(&x->stage, x->output.count);
 }
 

@@ -211,8 +211,11 @@ static kn_status run_pass(kn_job *j, int number)
     bool midway = j->midway && number == j->first;
     if (number > 0 && !midway) KN_TRY(kn_job_upscale(j, number));
     denoise x = {.job = j, .pass = &j->pass[number], .session = j->session, .dev = j->session->dev};
+    double passed = kn_now_sec(), load_sec = j->session->load_sec;
     kn_status st = run(&x);
     close_all(&x);
+    j->part_sec[number ? KN_PART_REFINE : KN_PART_BASE] +=
+        kn_now_sec() - passed - (j->session->load_sec - load_sec);
     j->pass_sec[number] = kn_now_sec() - start;
     return st;
 }

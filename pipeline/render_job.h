@@ -11,6 +11,7 @@
 #include "pipeline/highres.h"
 #include "pipeline/model_folder.h"
 #include "pipeline/progress.h"
+#include "pipeline/render.h"
 #include "pipeline/session.h"
 #include "vae/vae_stream.h"
 
@@ -40,6 +41,7 @@ typedef struct kn_job {
     size_t peak_bytes[KN_NETWORKS]; /* planned, of the phases that use the network */
     double sec[3];    /* text, all passes, decode */
     double pass_sec[KN_PASSES_MAX];
+    double part_sec[KN_PARTS];
 } kn_job;
 
 /* Everything that can be checked about options, model folder and outputs. Writes nothing, needs no
