@@ -27,7 +27,7 @@ static kn_status make_folder(char *folder, size_t size)
 
 static void remove_folder(const char *folder)
 {
-    static const char *const names[] = {"clip.mp4", "clip.json", "clip.mp4.checkpoint.safetensors"};
+    static const char *const names[] = {"clip.mp4", "clip.mp4.json", "clip.mp4.checkpoint.safetensors"};
     char path[4200];
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         snprintf(path, sizeof path, "%s/%s", folder, names[i]);
