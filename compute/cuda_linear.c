@@ -343,7 +343,8 @@ static kn_status choose_batch(const kn_cuda *cuda, const call *c, const kn_cuda_
         }
     cublasLtMatmulHeuristicResult_t found[CANDIDATES];
     int count = 0;
-    KN_TRY(candidates_of(cuda, c, k, found, &count));
+    if (candidates_of(cuda, c, k, found, &count) != KN_OK)
+        return kn_fail(KN_ERR_UNSUPPORTED, "%s", kn_error_text());
     if (b->batches == BATCH_CACHE) b->batches = 0;
     memcpy(&b->batch[b->batches].key, &key, sizeof key);
     b->batch[b->batches].algo = found[0].algo;
