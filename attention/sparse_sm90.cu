@@ -29,7 +29,7 @@ enum { BLOCK = KN_ATTN_BLOCK, INFOS = 1, THREADS = 384 };
 /* Buffers of packed key positions; each holds KN_ATTN_POS_SPAN words, for a copy must begin at a
  * multiple of 16 bytes. */
 enum { CODE_BYTES = KN_ATTN_POS_SPAN * 4 };
-enum { FEED_REGS = 24, MATH_REGS = 240 };
+enum { FEED_REGS = 40, MATH_REGS = 232 };
 
 /* What warp 1 tells the others of a row. head -1: no more. */
 struct row_info {
