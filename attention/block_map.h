@@ -22,10 +22,9 @@ typedef struct kn_block_map {
 
 KN_CHECKED kn_status kn_block_map_open(int64_t blocks, int64_t dim, kn_block_map *out);
 void kn_block_map_close(kn_block_map *means);
-/* q, k must be the tensors that the plan is for, in host memory: KN_ERR_ARG. */
-KN_CHECKED kn_status kn_block_map_check(kn_dev *d, const kn_attn_plan *plan,
-                                        const kn_block_map *means, int heads, const kn_tensor *q,
-                                        const kn_tensor *k);
+/* q, k must be the tensors that the plan is for: KN_ERR_ARG. For planners: not on measure. */
+KN_CHECKED kn_status kn_block_map_check(kn_dev *d, const kn_attn_plan *plan, int heads, int dim,
+                                        const kn_tensor *q, const kn_tensor *k);
 /* Means and map of one head, in the plan's order of that head. */
 void kn_block_map_fill(kn_dev *d, kn_block_map *means, const kn_attn_plan *plan, int head,
                        const kn_tensor *q, const kn_tensor *k, double scale);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "attention/block_map.h"
+#include "attention/select_cuda.h"
 #include "io/memory.h"
 
 enum { BINS = 1 << 16 };
@@ -12,8 +13,13 @@ struct kn_draft {
     kn_draft_params params;
     kn_attn_plan *plan;
     kn_attn_plan *tiles; /* its query blocks are the tiles, uncut */
-    kn_block_map means;  /* over these tiles */
-    int64_t *bins;       /* [BINS] */
+    int64_t count;       /* of tiles */
+    int64_t per_frame;   /* tiles that share their frame(s) */
+    int64_t words;       /* of a row of keep */
+    uint32_t *keep;      /* [count][words] bits: of one head; of all heads when fetched */
+    kn_block_map means;  /* over these tiles; taken at the first plan on the host */
+    int64_t *bins;       /* [BINS], likewise */
+    kn_select *select;   /* taken at the first plan on a CUDA device */
 };
 
 void kn_draft_close(kn_draft **draft)
@@ -24,6 +30,8 @@ void kn_draft_close(kn_draft **draft)
     kn_attn_plan_free(&x->plan);
     kn_attn_plan_free(&x->tiles);
     kn_block_map_close(&x->means);
+    kn_select_close(&x->select);
+    kn_free(x->keep);
     kn_free(x->bins);
     kn_free(x);
 }
@@ -47,8 +55,11 @@ kn_status kn_draft_open(const kn_draft_params *params, kn_draft **out)
     open.block = INT32_MAX;
     open.heads = 1;
     KN_TRY_GOTO(kn_attn_plan_open(&open, &x->tiles));
-    KN_TRY_GOTO(kn_block_map_open(kn_attn_plan_text_block(x->tiles), params->dim, &x->means));
-    KN_TRY_GOTO(kn_alloc(BINS * sizeof *x->bins, (void **)&x->bins));
+    x->count = kn_attn_plan_text_block(x->tiles);
+    x->per_frame = x->count / kn_grid_tiles_on(x->params.layout.grid, x->params.layout.tile, 0);
+    x->words = (x->count + 31) / 32;
+    KN_TRY_GOTO(kn_alloc_array((size_t)(params->heads * x->count * x->words), sizeof *x->keep,
+                               (void **)&x->keep));
     *out = x;
     x = NULL;
 done:
@@ -81,34 +92,51 @@ static float nth_smallest(const float *x, int64_t n, int64_t m, int64_t *bins)
     return value;
 }
 
-static kn_status fill_row(kn_draft *x, int64_t tile, float threshold)
+static bool is_forced(const kn_draft *x, int64_t tile, int64_t k)
 {
     const kn_draft_params *p = &x->params;
+    return k == tile || (!p->drop_first_frame && k < x->per_frame) ||
+           (!p->drop_own_frame && k / x->per_frame == tile / x->per_frame);
+}
+
+static int64_t dropped(const kn_draft *x)
+{
+    return (int64_t)floor(x->params.sparsity * (double)(x->count * x->count));
+}
+
+/* Bits of one head from its map. */
+static void choose(kn_draft *x, uint32_t *keep)
+{
+    int64_t n = x->count, pairs = n * n, m = dropped(x);
+    float *map = x->means.map;
+    for (int64_t i = 0; x->params.within_budget && i < pairs; i++)
+        if (is_forced(x, i / n, i % n)) map[i] = 2.0f; /* above every weight */
+    float threshold = m == 0 ? -1.0f : m >= pairs ? INFINITY : nth_smallest(map, pairs, m, x->bins);
+    memset(keep, 0, (size_t)(n * x->words) * sizeof *keep);
+    for (int64_t tile = 0; tile < n; tile++)
+        for (int64_t k = 0; k < n; k++)
+            if (map[tile * n + k] >= threshold || is_forced(x, tile, k))
+                keep[tile * x->words + k / 32] |= UINT32_C(1) << (k % 32);
+}
+
+static kn_status fill_row(kn_draft *x, const uint32_t *keep)
+{
     const int32_t *start = x->tiles->q_start;
-    int64_t n = x->means.blocks,
-            per_frame = n / kn_grid_tiles_on(p->layout.grid, p->layout.tile, 0);
-    for (int64_t k = 0; k < n; k++) {
-        bool keep = x->means.map[tile * n + k] >= threshold || k == tile ||
-                    (!p->drop_first_frame && k < per_frame) ||
-                    (!p->drop_own_frame && k / per_frame == tile / per_frame);
-        if (keep) KN_TRY(kn_attn_plan_add(x->plan, start[k], start[k + 1] - start[k], -1));
-    }
-    if (p->layout.text)
-        KN_TRY(kn_attn_plan_add(x->plan, kn_attn_plan_text_start(x->plan), p->layout.text, -1));
+    for (int64_t k = 0; k < x->count; k++)
+        if (keep[k / 32] >> (k % 32) & 1)
+            KN_TRY(kn_attn_plan_add(x->plan, start[k], start[k + 1] - start[k], -1));
+    if (x->params.layout.text)
+        KN_TRY(kn_attn_plan_add(x->plan, kn_attn_plan_text_start(x->plan), x->params.layout.text,
+                                -1));
     return kn_attn_plan_end_row(x->plan);
 }
 
-static kn_status fill_head(kn_draft *x)
+static kn_status fill_head(kn_draft *x, const uint32_t *keep)
 {
-    int64_t n = x->means.blocks, pairs = n * n,
-            m = (int64_t)floor(x->params.sparsity * (double)pairs);
-    float threshold = m == 0       ? -1.0f
-                      : m >= pairs ? INFINITY
-                                   : nth_smallest(x->means.map, pairs, m, x->bins);
     int64_t tile = 0, text_block = kn_attn_plan_text_block(x->plan);
     for (int64_t b = 0; b < text_block; b++) {
         while (x->tiles->q_start[tile + 1] <= x->plan->q_start[b]) tile++;
-        KN_TRY(fill_row(x, tile, threshold));
+        KN_TRY(fill_row(x, keep + tile * x->words));
     }
     for (int64_t b = text_block; b < x->plan->q_blocks; b++) {
         KN_TRY(kn_attn_plan_add(x->plan, 0, x->plan->tokens, -1));
@@ -117,17 +145,67 @@ static kn_status fill_head(kn_draft *x)
     return KN_OK;
 }
 
+static kn_status plan_on_host(kn_dev *d, kn_draft *x, const kn_tensor *q, const kn_tensor *k)
+{
+    if (!x->bins) {
+        KN_TRY(kn_block_map_open(x->count, x->params.dim, &x->means));
+        KN_TRY(kn_alloc(BINS * sizeof *x->bins, (void **)&x->bins));
+    }
+    kn_attn_plan_restart(x->plan);
+    for (int h = 0; h < x->params.heads; h++) {
+        kn_block_map_fill(d, &x->means, x->tiles, h, q, k, x->params.scale);
+        choose(x, x->keep);
+        KN_TRY(fill_head(x, x->keep));
+    }
+    x->plan->lists = NULL;
+    x->plan->density = kn_attn_plan_listed(x->plan);
+    return KN_OK;
+}
+
+static kn_status plan_on_cuda(kn_dev *d, kn_draft *x, const kn_tensor *q, const kn_tensor *k)
+{
+    const kn_draft_params *p = &x->params;
+    if (!x->select) {
+        kn_select_params open = {.blocks = x->count,
+                                 .start = x->tiles->q_start,
+                                 .tokens = x->plan->tokens,
+                                 .q_blocks = x->plan->q_blocks,
+                                 .q_start = x->plan->q_start,
+                                 .heads = p->heads,
+                                 .dim = p->dim,
+                                 .scale = p->scale};
+        KN_TRY(kn_select_open(d, &open, &x->select));
+    }
+    kn_select_draft rule = {.drop = dropped(x),
+                            .per_frame = x->per_frame,
+                            .first_frame = !p->drop_first_frame,
+                            .own_frame = !p->drop_own_frame,
+                            .within_budget = p->within_budget};
+    kn_attn_plan_restart(x->plan);
+    KN_TRY(kn_select_run_draft(x->select, &rule, q, k));
+    x->plan->lists = kn_select_lists(x->select);
+    x->plan->density = kn_select_density(x->select);
+    return KN_OK;
+}
+
 kn_status kn_draft_plan(kn_dev *d, kn_draft *draft, const kn_tensor *q, const kn_tensor *k,
                         const kn_attn_plan **plan)
 {
     *plan = NULL;
-    KN_TRY(kn_block_map_check(d, draft->plan, &draft->means, draft->params.heads, q, k));
-    kn_attn_plan_restart(draft->plan);
-    for (int h = 0; h < draft->params.heads; h++) {
-        kn_block_map_fill(d, &draft->means, draft->tiles, h, q, k, draft->params.scale);
-        KN_TRY(fill_head(draft));
-    }
-    draft->plan->density = kn_attn_plan_listed(draft->plan);
+    KN_TRY(kn_block_map_check(d, draft->plan, draft->params.heads, draft->params.dim, q, k));
+    if (kn_dev_get_kind(d) == KN_DEV_CUDA)
+        KN_TRY(plan_on_cuda(d, draft, q, k));
+    else
+        KN_TRY(plan_on_host(d, draft, q, k));
     *plan = draft->plan;
+    return KN_OK;
+}
+
+kn_status kn_draft_fetch(kn_draft *x)
+{
+    if (!x->plan->lists || x->plan->rows) return KN_OK;
+    KN_TRY(kn_select_fetch(x->select, x->keep, NULL));
+    for (int h = 0; h < x->params.heads; h++)
+        KN_TRY(fill_head(x, x->keep + h * x->count * x->words));
     return KN_OK;
 }

@@ -5,8 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "attention/executors.h"
 #include "attention/block_map.h"
+#include "attention/executors.h"
+#include "attention/select_cuda.h"
 #include "io/memory.h"
 
 const int kn_axis_orders[KN_AXIS_ORDERS][3] = {{0, 1, 2}, {0, 2, 1}, {1, 2, 0},
@@ -21,14 +22,17 @@ typedef struct ranked {
 struct kn_permute {
     kn_permute_params params;
     kn_attn_plan *plan;
-    kn_block_map means;
-    int64_t video;     /* tokens on the grid */
+    int64_t video;  /* tokens on the grid */
+    int64_t blocks; /* of the video */
     int32_t *stored;   /* [video] slot in the tensors by raster index */
     uint8_t *axes;     /* [heads] */
+    /* Taken at the first plan on the host. */
+    kn_block_map means;
     double *weights;   /* [samples][video], then summed into its first row */
     ranked *rank;      /* [video] */
     uint8_t *keep;     /* [blocks] */
     int32_t *block_of; /* [video] block of each stored key in this head's order */
+    kn_select *select; /* taken at the first plan on a CUDA device */
 };
 
 static int by_weight(const void *a, const void *b)
@@ -51,16 +55,18 @@ void kn_permute_close(kn_permute **permute)
     kn_free(x->rank);
     kn_free(x->keep);
     kn_free(x->block_of);
+    kn_select_close(&x->select);
     kn_free(x);
 }
 
 static kn_status check_params(const kn_permute_params *p, int64_t video)
 {
     if (p->heads < 1 || p->dim < 1 || p->block < 1 || p->segment < 0 ||
-        !(p->threshold >= 0 && p->threshold <= 1))
+        !(p->threshold >= 0 && p->threshold <= 1) || !(p->density >= 0 && p->density <= 1))
         return kn_fail(KN_ERR_ARG,
-                       "permute: %d heads of dim %d, blocks of %d, segments of %d, threshold %g",
-                       p->heads, p->dim, p->block, p->segment, p->threshold);
+                       "permute: %d heads of dim %d, blocks of %d, segments of %d, threshold %g, "
+                       "density %g",
+                       p->heads, p->dim, p->block, p->segment, p->threshold, p->density);
     if (p->kind == KN_PERMUTE_IMPORTANCE && (p->samples < 1 || p->samples > video))
         return kn_fail(KN_ERR_ARG, "permute: %d sampled queries of %lld", p->samples,
                        (long long)video);
@@ -83,6 +89,26 @@ static kn_status find_slots(const kn_attn_layout *layout, int32_t **slot)
 done:
     kn_free(order);
     return st;
+}
+
+/* The stored tokens in one of the six orders. */
+static void order_of_axes(const kn_attn_layout *layout, const int32_t *slot, int order,
+                          int32_t *perm)
+{
+    int64_t n = kn_grid_tokens(layout->grid);
+    kn_grid_axis_order(layout->grid, kn_axis_orders[order], perm);
+    for (int64_t i = 0; i < n; i++) perm[i] = slot[perm[i]];
+}
+
+/* Both orders of all heads; they never change. */
+static void order_by_axes(kn_permute *x)
+{
+    for (int h = 0; h < x->params.heads; h++) {
+        int64_t order = h * x->plan->tokens;
+        order_of_axes(&x->params.layout, x->stored, x->axes[h], x->plan->perm_q + order);
+        memcpy(x->plan->perm_k + order, x->plan->perm_q + order,
+               (size_t)x->video * sizeof(int32_t));
+    }
 }
 
 kn_status kn_permute_open(const kn_permute_params *params, kn_permute **out)
@@ -108,17 +134,12 @@ kn_status kn_permute_open(const kn_permute_params *params, kn_permute **out)
     x->params.axes = NULL;
     x->video = video;
     KN_TRY_GOTO(kn_attn_plan_open(&open, &x->plan));
-    KN_TRY_GOTO(kn_block_map_open(kn_attn_plan_text_block(x->plan), params->dim, &x->means));
-    KN_TRY_GOTO(kn_alloc((size_t)x->means.blocks, (void **)&x->keep));
-    KN_TRY_GOTO(kn_alloc_array((size_t)video, sizeof *x->rank, (void **)&x->rank));
-    KN_TRY_GOTO(kn_alloc_array((size_t)video, sizeof *x->block_of, (void **)&x->block_of));
+    x->blocks = kn_attn_plan_text_block(x->plan);
     if (axes) {
         KN_TRY_GOTO(find_slots(&layout, &x->stored));
         KN_TRY_GOTO(kn_alloc((size_t)params->heads, (void **)&x->axes));
         memcpy(x->axes, params->axes, (size_t)params->heads);
-    } else {
-        KN_TRY_GOTO(kn_alloc_array((size_t)params->samples * (size_t)video, sizeof *x->weights,
-                                   (void **)&x->weights));
+        order_by_axes(x);
     }
     *out = x;
     x = NULL;
@@ -172,7 +193,7 @@ static void order_by_importance(kn_dev *d, kn_permute *x, int head, const kn_ten
     for (int64_t i = 1; i < x->params.samples; i++)
         for (int64_t j = 0; j < x->video; j++) x->weights[j] += x->weights[i * x->video + j];
     int32_t *perm = x->plan->perm_k + head * x->plan->tokens;
-    int64_t blocks = x->means.blocks, step = x->params.segment ? x->params.segment : blocks;
+    int64_t blocks = x->blocks, step = x->params.segment ? x->params.segment : blocks;
     for (int64_t b = 0; b < blocks; b += step) {
         int64_t first = x->plan->q_start[b],
                 last = x->plan->q_start[b + step < blocks ? b + step : blocks];
@@ -182,51 +203,115 @@ static void order_by_importance(kn_dev *d, kn_permute *x, int head, const kn_ten
     }
 }
 
-static void order_by_axes(const kn_attn_layout *layout, const int32_t *slot, int order,
-                          int32_t *perm)
-{
-    int64_t n = kn_grid_tokens(layout->grid);
-    kn_grid_axis_order(layout->grid, kn_axis_orders[order], perm);
-    for (int64_t i = 0; i < n; i++) perm[i] = slot[perm[i]];
-}
-
 /* ---- selection --------------------------------------------------------------------------------*/
 
-/* Largest blocks of row b until their weights reach the threshold, and those of its own tokens. */
+static int64_t budget_of(const kn_permute *x)
+{
+    int64_t n = (int64_t)(x->params.density * (double)x->blocks + 0.5);
+    return x->params.density == 0 ? 0 : n < 1 ? 1 : n;
+}
+
+/* Largest blocks of row b until their weights reach the threshold, and those of its own tokens; or
+ * as many as the budget, its own tokens' first. */
 static void select_blocks(kn_permute *x, int head, int64_t b)
 {
-    int64_t n = x->means.blocks, order = head * x->plan->tokens;
+    int64_t n = x->blocks, order = head * x->plan->tokens, budget = budget_of(x);
     double sum = 0;
     memset(x->keep, 0, (size_t)n);
-    for (int64_t j = 0; j < n; j++) x->rank[j] = (ranked){x->means.map[b * n + j], (int32_t)j};
-    qsort(x->rank, (size_t)n, sizeof *x->rank, by_weight);
-    for (int64_t j = 0; j < n; j++) {
-        x->keep[x->rank[j].index] = 1;
-        sum += x->rank[j].weight;
-        if (sum >= x->params.threshold) break;
-    }
     for (int64_t i = x->plan->q_start[b]; i < x->plan->q_start[b + 1]; i++)
         x->keep[x->block_of[x->plan->perm_q[order + i]]] = 1;
+    for (int64_t j = 0; j < n; j++) {
+        double weight = budget && x->keep[j] ? 2.0 : x->means.map[b * n + j];
+        x->rank[j] = (ranked){weight, (int32_t)j};
+    }
+    qsort(x->rank, (size_t)n, sizeof *x->rank, by_weight);
+    if (budget) memset(x->keep, 0, (size_t)n);
+    for (int64_t j = 0; j < n; j++) {
+        x->keep[x->rank[j].index] = 1;
+        sum += budget ? 1.0 : x->rank[j].weight;
+        if (sum >= (budget ? (double)budget : x->params.threshold)) break;
+    }
+}
+
+static kn_status fill_row(kn_permute *x)
+{
+    kn_attn_plan *p = x->plan;
+    const int32_t *start = p->q_start;
+    for (int64_t j = 0; j < x->blocks; j++)
+        if (x->keep[j]) KN_TRY(kn_attn_plan_add(p, start[j], start[j + 1] - start[j], -1));
+    if (p->tokens > x->video) KN_TRY(kn_attn_plan_add(p, x->video, p->tokens - x->video, -1));
+    return kn_attn_plan_end_row(p);
+}
+
+static kn_status fill_text_rows(kn_attn_plan *p, int64_t first)
+{
+    for (int64_t b = first; b < p->q_blocks; b++) {
+        KN_TRY(kn_attn_plan_add(p, 0, p->tokens, -1));
+        KN_TRY(kn_attn_plan_end_row(p));
+    }
+    return KN_OK;
 }
 
 static kn_status fill_head(kn_permute *x, int head)
 {
     kn_attn_plan *p = x->plan;
     const int32_t *start = p->q_start, *perm_k = p->perm_k + head * p->tokens;
-    int64_t n = x->means.blocks;
-    for (int64_t b = 0; b < n; b++)
+    for (int64_t b = 0; b < x->blocks; b++)
         for (int64_t i = start[b]; i < start[b + 1]; i++) x->block_of[perm_k[i]] = (int32_t)b;
-    for (int64_t b = 0; b < n; b++) {
+    for (int64_t b = 0; b < x->blocks; b++) {
         select_blocks(x, head, b);
-        for (int64_t j = 0; j < n; j++)
-            if (x->keep[j]) KN_TRY(kn_attn_plan_add(p, start[j], start[j + 1] - start[j], -1));
-        if (p->tokens > x->video) KN_TRY(kn_attn_plan_add(p, x->video, p->tokens - x->video, -1));
-        KN_TRY(kn_attn_plan_end_row(p));
+        KN_TRY(fill_row(x));
     }
-    for (int64_t b = n; b < p->q_blocks; b++) {
-        KN_TRY(kn_attn_plan_add(p, 0, p->tokens, -1));
-        KN_TRY(kn_attn_plan_end_row(p));
+    return fill_text_rows(p, x->blocks);
+}
+
+static kn_status open_host(kn_permute *x)
+{
+    size_t video = (size_t)x->video;
+    if (x->keep) return KN_OK;
+    if (!x->means.map) KN_TRY(kn_block_map_open(x->blocks, x->params.dim, &x->means));
+    if (!x->rank) KN_TRY(kn_alloc_array(video, sizeof *x->rank, (void **)&x->rank));
+    if (!x->block_of) KN_TRY(kn_alloc_array(video, sizeof *x->block_of, (void **)&x->block_of));
+    if (!x->axes && !x->weights)
+        KN_TRY(kn_alloc_array((size_t)x->params.samples * video, sizeof *x->weights,
+                              (void **)&x->weights));
+    return kn_alloc((size_t)x->blocks, (void **)&x->keep);
+}
+
+static kn_status plan_on_host(kn_dev *d, kn_permute *x, const kn_tensor *q, const kn_tensor *k)
+{
+    KN_TRY(open_host(x));
+    kn_attn_plan_restart(x->plan);
+    for (int h = 0; h < x->params.heads; h++) {
+        if (!x->axes) order_by_importance(d, x, h, q, k);
+        kn_block_map_fill(d, &x->means, x->plan, h, q, k, x->params.scale);
+        KN_TRY(fill_head(x, h));
     }
+    x->plan->lists = NULL;
+    x->plan->density = kn_attn_plan_listed(x->plan);
+    return KN_OK;
+}
+
+static kn_status plan_on_cuda(kn_dev *d, kn_permute *x, const kn_tensor *q, const kn_tensor *k)
+{
+    if (!x->select) {
+        kn_select_params open = {.blocks = x->blocks,
+                                 .start = x->plan->q_start,
+                                 .tokens = x->plan->tokens,
+                                 .q_blocks = x->plan->q_blocks,
+                                 .q_start = x->plan->q_start,
+                                 .heads = x->params.heads,
+                                 .dim = x->params.dim,
+                                 .scale = x->params.scale,
+                                 .perm = x->axes ? x->plan->perm_q : NULL,
+                                 .samples = x->axes ? 0 : x->params.samples,
+                                 .segment = x->params.segment};
+        KN_TRY(kn_select_open(d, &open, &x->select));
+    }
+    kn_attn_plan_restart(x->plan);
+    KN_TRY(kn_select_run_rows(x->select, x->params.threshold, budget_of(x), q, k));
+    x->plan->lists = kn_select_lists(x->select);
+    x->plan->density = kn_select_density(x->select);
     return KN_OK;
 }
 
@@ -235,23 +320,41 @@ kn_status kn_permute_plan(kn_dev *d, kn_permute *permute, const kn_tensor *q, co
 {
     kn_permute *x = permute;
     *plan = NULL;
-    KN_TRY(kn_block_map_check(d, x->plan, &x->means, x->params.heads, q, k));
-    kn_attn_plan_restart(x->plan);
-    for (int h = 0; h < x->params.heads; h++) {
-        int64_t order = h * x->plan->tokens;
-        if (x->params.kind == KN_PERMUTE_AXES) {
-            order_by_axes(&x->params.layout, x->stored, x->axes[h], x->plan->perm_q + order);
-            memcpy(x->plan->perm_k + order, x->plan->perm_q + order,
-                   (size_t)x->video * sizeof(int32_t));
-        } else {
-            order_by_importance(d, x, h, q, k);
-        }
-        kn_block_map_fill(d, &x->means, x->plan, h, q, k, x->params.scale);
-        KN_TRY(fill_head(x, h));
-    }
-    x->plan->density = kn_attn_plan_listed(x->plan);
+    KN_TRY(kn_block_map_check(d, x->plan, x->params.heads, x->params.dim, q, k));
+    if (kn_dev_get_kind(d) == KN_DEV_CUDA)
+        KN_TRY(plan_on_cuda(d, x, q, k));
+    else
+        KN_TRY(plan_on_host(d, x, q, k));
     *plan = x->plan;
     return KN_OK;
+}
+
+static kn_status fill_fetched(kn_permute *x, const uint32_t *keep, int64_t words)
+{
+    KN_TRY(open_host(x));
+    for (int h = 0; h < x->params.heads; h++) {
+        for (int64_t b = 0; b < x->blocks; b++, keep += words) {
+            for (int64_t j = 0; j < x->blocks; j++) x->keep[j] = keep[j / 32] >> (j % 32) & 1;
+            KN_TRY(fill_row(x));
+        }
+        KN_TRY(fill_text_rows(x->plan, x->blocks));
+    }
+    return KN_OK;
+}
+
+kn_status kn_permute_fetch(kn_permute *x)
+{
+    void *keep = NULL;
+    int64_t words = (x->blocks + 31) / 32;
+    kn_status st;
+    if (!x->plan->lists || x->plan->rows) return KN_OK;
+    KN_TRY_GOTO(kn_alloc_array((size_t)(x->params.heads * x->blocks * words), sizeof(uint32_t),
+                               &keep));
+    KN_TRY_GOTO(kn_select_fetch(x->select, keep, x->plan->perm_k));
+    KN_TRY_GOTO(fill_fetched(x, keep, words));
+done:
+    kn_free(keep);
+    return st;
 }
 
 /* ---- choice of axes ---------------------------------------------------------------------------*/
@@ -372,7 +475,7 @@ kn_status kn_permute_choose_axes(kn_dev *d, const kn_axes_params *params, const 
     for (job.head = 0; job.head < q->dim[1]; job.head++) {
         double sparse[KN_AXIS_ORDERS] = {0}, uneven[KN_AXIS_ORDERS] = {0};
         for (int o = 0; o < KN_AXIS_ORDERS; o++) {
-            order_by_axes(&p.layout, slot, o, perm);
+            order_of_axes(&p.layout, slot, o, perm);
             kn_parallel_for(d, judged, 1, judge_rows, &job);
             for (int64_t i = 0; i < judged; i++) {
                 sparse[o] += job.sparse[i];

@@ -8,9 +8,11 @@
  *                         chosen for each head beforehand (kn_permute_choose_axes).
  *           Then block means give a map (attention/block_map.h), and each row keeps its largest
  *           blocks until their weights reach the threshold, and the blocks that hold its own
- *           tokens.
+ *           tokens; or, when a density is set, that share of the blocks, its own tokens' first.
  * Cost      importance: samples x L x D per head; both: L D + blocks^2 D per head.
- * Errors    KN_ERR_ARG, KN_ERR_NOMEM, KN_ERR_UNSUPPORTED (device memory).
+ * Devices   ref, cpu; cuda (bf16, attention/select_cuda.h), where the plan holds device lists. The
+ *           device must outlive the planner.
+ * Errors    KN_ERR_ARG, KN_ERR_NOMEM, KN_ERR_DEVICE, KN_ERR_UNSUPPORTED.
  * Source    pbs-attn permute_states.py, utils.py; PAROAttention (permute_qk of its cogvideox.py,
  *           and its paper for the choice of orders).
  */
@@ -34,6 +36,7 @@ typedef struct kn_permute_params {
     const uint8_t *axes; /* axes: [heads] index into kn_axis_orders; copied */
     int heads, dim;
     double threshold; /* weight to keep in each row, 0 to 1; 0.9 in the reference */
+    double density;   /* over 0: blocks to keep in each row / all, instead of the threshold */
     float scale;
 } kn_permute_params;
 
@@ -45,6 +48,9 @@ void kn_permute_close(kn_permute **permute);
  * close. */
 KN_CHECKED kn_status kn_permute_plan(kn_dev *d, kn_permute *permute, const kn_tensor *q,
                                      const kn_tensor *k, const kn_attn_plan **plan);
+/* Fill in the rows and orders of the last plan when it was made on a CUDA device: for looking at
+ * it. */
+KN_CHECKED kn_status kn_permute_fetch(kn_permute *permute);
 
 typedef struct kn_axes_params {
     kn_attn_layout layout;

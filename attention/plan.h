@@ -52,6 +52,9 @@ struct kn_attn_plan {
     int32_t *bounds;        /* [rules][2 (T + H + W)]: see kn_attn_rule_bounds */
     float scale;            /* softmax scale; 0 = the caller's */
     double density;         /* visible (query, key) pairs / all pairs, element-exact */
+    /* Lists that a planner made in device memory (attention/device_lists.h), for the CUDA executor
+     * only, valid as long as the plan; rows, runs and orders above are then not filled in. */
+    const struct kn_attn_lists *lists;
 };
 
 /* Bounds of one rule on one axis (0 t, 1 h, 2 w), indexed by the query's coordinate c: keys with

@@ -14,6 +14,7 @@
 #include "io/memory.h"
 #include "io/safetensors.h"
 #include "pipeline/memory_plan.h"
+#include "pipeline/pass_attention.h"
 #include "pipeline/render_output.h"
 #include "text/utf8.h"
 
@@ -158,19 +159,16 @@ static kn_status tell_refine(kn_job *j, const kn_pass *p)
 {
     kn_schedule schedule;
     kn_pass_attention attention;
-    char sees[200] = "dense";
+    char sees[KN_ATTENTION_TEXT];
     KN_TRY(kn_pass_schedule(j->o, p, &schedule));
-    KN_TRY(kn_pass_attention_build(p, &j->dit, &attention));
-    if (p->windowed)
-        snprintf(sees, sizeof sees, "window %dx%d tokens (%.1f%% of dense), tiles %dx%dx%d%s", p->window[1], p->window[0],
-                 100 * attention.plan->density, attention.tile[0], attention.tile[1], attention.tile[2],
-                 p->dual ? ", override" : "");
+    KN_TRY(kn_pass_attention_build(p, &j->dit, j->session->dev, &attention));
+    kn_pass_attention_text(&attention, sees);
     kn_pass_attention_free(&attention);
-    kn_job_note(j, "%s: %" PRId64 "x%" PRId64 ", %" PRId64 " tokens; %d of %d steps from sigma %.4f, guidance %g, shift %g; %s, temperature %.4f",
+    kn_job_note(j, "%s: %" PRId64 "x%" PRId64 ", %" PRId64 " tokens; %d of %d steps from sigma %.4f, guidance %g, shift %g; %s%s, temperature %.4f",
                 p->name, p->geo.out_width_px, p->geo.out_height_px, p->geo.tokens, schedule.steps - schedule.begin,
-                schedule.steps, schedule.sigma[schedule.begin], p->guidance, p->shift, sees, p->temperature);
+                schedule.steps, schedule.sigma[schedule.begin], p->guidance, p->shift, sees, p->dual ? ", override" : "", p->temperature);
     if (p->dual)
-        kn_job_note(j, "%s: dense branch every %d step%s, for %s", p->name, p->refresh, p->refresh > 1 ? "s" : "",
+        kn_job_note(j, "%s: full branch every %d step%s, for %s", p->name, p->refresh, p->refresh > 1 ? "s" : "",
                     p->dual_negative ? "both prompts" : "the prompt only");
     return KN_OK;
 }

@@ -1,6 +1,6 @@
 #include "pipeline/sampler.h"
 
-enum { PROMPT, NEGATIVE };
+enum { PROMPT = KN_BRANCH_PROMPT, NEGATIVE = KN_BRANCH_NEGATIVE };
 
 static bool overridden(const kn_sampler *s, int which)
 {
@@ -14,8 +14,9 @@ static kn_dit_args args_of(const kn_sampler *s, int which)
                         .latents = s->latents,
                         .velocity = which == PROMPT ? s->velocity : s->velocity_negative,
                         .scratch = s->scratch,
-                        .plan = s->plan,
+                        .plan_user = s->attention,
                         .softmax_scale = s->softmax_scale};
+    if (!kn_pass_attention_dense(s->attention, which)) args.plan_fn = kn_pass_attention_plan;
     if (overridden(s, which)) {
         args.cross = KN_DIT_CROSS_USE;
         args.contexts = s->dual->contexts[which];
@@ -26,7 +27,8 @@ static kn_dit_args args_of(const kn_sampler *s, int which)
 static kn_dit_args full_args_of(const kn_sampler *s, int which)
 {
     kn_dit_args args = args_of(s, which);
-    args.plan = NULL;
+    bool dense = kn_pass_attention_dense(s->attention, KN_BRANCH_FULL + which);
+    args.plan_fn = dense ? NULL : kn_pass_attention_plan;
     args.cross = KN_DIT_CROSS_STORE;
     args.contexts_only = true;
     return args;
@@ -58,6 +60,7 @@ static kn_status refresh_contexts(const kn_sampler *s, int which, const kn_tenso
     kn_dit_args args = full_args_of(s, which);
     args.latents = *latents;
     args.timestep = s->schedule->timestep[i];
+    kn_pass_attention_at(s->attention, i - s->schedule->begin, KN_BRANCH_FULL + which);
     return kn_dit_forward(s->dit, &args);
 }
 
@@ -74,6 +77,7 @@ static kn_status network(const kn_sampler *s, int which, int i)
     if (overridden(s, which) && age(s, i) == 0) KN_TRY(refresh_contexts(s, which, &s->latents, i));
     kn_dit_args args = args_of(s, which);
     args.timestep = s->schedule->timestep[i];
+    kn_pass_attention_at(s->attention, i - s->schedule->begin, which);
     return kn_dit_forward(s->dit, &args);
 }
 
