@@ -286,7 +286,7 @@ static void end_block(kn_debug *d, int block, double now)
                           json_pack("{s:s, s:i, s:o, s:o, s:o, s:o}", "branch", d->branch, "layer", block, "density",
                                     rounded(d->density), "recall", rounded(d->recall), "plan_seconds", rounded(d->plan_sec),
                                     "block_seconds", rounded(now - d->block_sec)));
-    if (strcmp(d->branch, "full") != 0) {
+    if (strncmp(d->branch, "full", 4) != 0) {
         d->density_sum += d->density;
         d->density_count++;
         if (d->recall >= 0) d->recall_sum += d->recall, d->recall_count++;
@@ -388,7 +388,7 @@ kn_status kn_debug_pass_end(kn_debug *d, kn_debug_decode_fn *decode, void *user)
     size_t i;
     json_t *step;
     json_array_foreach (json_object_get(d->pass, "step"), i, step)
-        KN_TRY(preview(d, step, decode, user));
+        if (json_object_get(step, "sigma")) KN_TRY(preview(d, step, decode, user));
     add_span(d, "debug", "previews", start, kn_now_sec());
     return KN_OK;
 }

@@ -42,7 +42,7 @@ typedef struct kn_debug_pass {
 } kn_debug_pass;
 KN_CHECKED kn_status kn_debug_pass_begin(kn_debug *debug, const kn_debug_pass *pass);
 
-/* Before a forward: looks at it through its tap and its plan_fn. branch: "prompt", "negative", "full".
+/* Before a forward: looks at it through its tap and its plan_fn. branch: "prompt", "negative", "full", "full, negative".
  * step counts from 1. args must outlive the forward. */
 KN_CHECKED kn_status kn_debug_forward(kn_debug *debug, kn_dev *d, const char *branch, int step, kn_dit_args *args);
 void kn_debug_forward_end(kn_debug *debug);

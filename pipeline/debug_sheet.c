@@ -96,7 +96,7 @@ kn_status kn_debug_sheet_write(const kn_debug_sheet *s, const char *title, const
     for (const kn_sheet_cell *cell = s->first; cell; cell = cell->next, i++) {
         if (i == n) i = 0, n = cells_of_pass(cell);
         if (i == 0) {
-            char text[64];
+            char text[80];
             snprintf(text, sizeof text, "%s: what the network took the middle frame for", cell->pass);
             kn_canvas_text(&c, GAP, y, 1, 0x6B7280, text);
         }
