@@ -40,6 +40,7 @@ struct kn_video_writer {
     kn_palette *palette; /* gif only, with the spool of 8-bit frames */
     kn_atomic_file *spool;
     int64_t frames; /* put so far */
+    int64_t packets; /* got from the encoder so far */
     bool has_header, failed, finished;
     char text[192];
 };
@@ -362,6 +363,11 @@ static kn_status drain(kn_video_writer *w)
             if (r < 0) return kn_libav_fail(r, KN_ERR_NOMEM, "%s: packet", w->path);
             drop_user_data(w->packet);
         }
+        /* x265 subtracts from the first two a delay that it learns from the third frame: in a shorter
+         * clip it is memory that nobody set (encoder.cpp, m_bframeDelayTime). */
+        if (w->frames < 3 && !strcmp(w->choice.encoder->name, "libx265"))
+            w->packet->dts = w->packets - 2;
+        w->packets++;
         if (w->packet->duration <= 0) w->packet->duration = 1;
         w->packet->stream_index = w->stream->index;
         int64_t end_us = av_rescale_q(w->packet->dts + w->packet->duration, w->encoder->time_base,

@@ -124,6 +124,8 @@ kn_status kn_checkpoint_peek(const char *path, kn_checkpoint_place *out)
     if (!out->exists) return KN_OK;
     kn_safetensors *file;
     KN_TRY(kn_safetensors_open(path, NULL, &file));
+    const char *job = kn_safetensors_metadata(file, "job");
+    snprintf(out->job, sizeof out->job, "%s", job ? job : "");
     kn_status st = metadata_int(file, "seed", &out->seed);
     if (st == KN_OK) st = metadata_int(file, "pass", &out->pass);
     if (st == KN_OK) st = metadata_int(file, "step", &out->step);

@@ -46,6 +46,7 @@ KN_CHECKED kn_status kn_checkpoint_save(const char *path, kn_dev *d, const kn_jo
 typedef struct kn_checkpoint_place {
     bool exists;
     int64_t seed, pass, step;
+    char job[17]; /* fingerprint */
 } kn_checkpoint_place;
 KN_CHECKED kn_status kn_checkpoint_peek(const char *path, kn_checkpoint_place *out);
 /* Fill c's tensors and solver from a checkpoint of the same job and pass. */

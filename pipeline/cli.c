@@ -10,10 +10,10 @@
 #include "io/atomic_file.h"
 #include "io/log.h"
 #include "io/memory.h"
+#include "pipeline/cli_common.h"
 #include "pipeline/info.h"
 #include "pipeline/model_folder.h"
 #include "pipeline/preset.h"
-#include "pipeline/progress.h"
 #include "pipeline/render.h"
 
 int kn_cli_exit_code(kn_status st)
@@ -34,7 +34,7 @@ int kn_cli_exit_code(kn_status st)
     return 70;
 }
 
-static int report(kn_status st)
+int kn_cli_report(kn_status st)
 {
     if (st == KN_OK) return 0;
     fprintf(stderr, "kinora: %s\n", kn_error_text());
@@ -57,7 +57,7 @@ static void on_stop(int sig)
     stop_asked = 1;
 }
 
-static void catch_signals(void)
+void kn_cli_catch_signals(void)
 {
     struct sigaction a = {.sa_handler = on_stop};
     sigaction(SIGINT, &a, NULL);
@@ -66,14 +66,9 @@ static void catch_signals(void)
     signal(SIGXFSZ, SIG_IGN);
 }
 
-typedef struct listener {
-    kn_progress progress;
-    int told;
-} listener;
-
-static int on_event(void *user, const kn_event *event)
+int kn_cli_on_event(void *user, const kn_event *event)
 {
-    listener *l = user;
+    kn_cli_listener *l = user;
     kn_progress_event(&l->progress, event);
     if (stop_asked && !l->told) {
         l->told = 1;
@@ -126,7 +121,7 @@ static kn_status parse_flag(kn_options *o, int argc, char **argv, int *i)
     return kn_options_set(o, opt->key, value, KN_FROM_COMMAND_LINE, where);
 }
 
-static kn_status parse_options(kn_options *o, int argc, char **argv)
+kn_status kn_cli_options(kn_options *o, int argc, char **argv)
 {
     KN_TRY(kn_options_init(o));
     for (int i = 0; i < argc;) {
@@ -144,17 +139,17 @@ static kn_status parse_options(kn_options *o, int argc, char **argv)
 static int run_render(int argc, char **argv, int plan_only)
 {
     kn_options o = {0};
-    kn_status st = parse_options(&o, argc, argv);
-    listener l = {0};
+    kn_status st = kn_cli_options(&o, argc, argv);
+    kn_cli_listener l = {0};
     if (st == KN_OK) {
         kn_log_set_level(o.quiet ? KN_LOG_ERR : o.verbose ? KN_LOG_DEBUG : KN_LOG_INFO);
         kn_progress_open(&l.progress, (kn_progress_choice)o.progress, o.quiet, stderr, stdout);
-        catch_signals();
+        kn_cli_catch_signals();
         if (plan_only) o.dry_run = true;
-        st = kn_render(&o, on_event, &l);
+        st = kn_render(&o, kn_cli_on_event, &l);
         kn_progress_break(&l.progress);
     }
-    int code = report(st);
+    int code = kn_cli_report(st);
     if (st != KN_OK && o.progress == KN_PROGRESS_JSON) {
         json_t *e = json_pack("{s:s, s:s, s:i, s:s}", "event", "error", "kind", kn_status_name(st), "exit_code", code,
                               "text", kn_error_text());
@@ -172,14 +167,14 @@ static int run_presets(int argc, char **argv)
     if (argc == 0) {
         for (int i = 0; i < count; i++) {
             char *about;
-            if (kn_preset_about(&all[i], &about) != KN_OK) return report(KN_ERR_INTERNAL);
+            if (kn_preset_about(&all[i], &about) != KN_OK) return kn_cli_report(KN_ERR_INTERNAL);
             printf("%-16s %s\n", all[i].name, about);
             kn_free(about);
         }
         return 0;
     }
     if (argc != 2 || strcmp(argv[0], "show"))
-        return report(kn_fail(KN_ERR_ARG, "expected `kinora presets` or `kinora presets show NAME`, found 'presets %s'", argv[0]));
+        return kn_cli_report(kn_fail(KN_ERR_ARG, "expected `kinora presets` or `kinora presets show NAME`, found 'presets %s'", argv[0]));
     kn_options o;
     kn_status st = kn_options_init(&o);
     if (st == KN_OK) st = kn_preset_apply(argv[1], &o);
@@ -192,20 +187,21 @@ static int run_presets(int argc, char **argv)
                 printf("%s: %s\n", t[i].key, kn_options_text(&o, &t[i], text));
     }
     kn_options_free(&o);
-    return report(st);
+    return kn_cli_report(st);
 }
 
 static const struct command {
     const char *name, *about;
 } commands[] = {
     {"render", "make a video from a prompt"},
+    {"batch", "make many videos from a batch file (YAML, JSON or CSV)"},
     {"plan", "print sizes, memory and work of a render, and whether it fits; renders nothing"},
     {"info", "describe a model folder, a video, a sidecar or a safetensors file; alone: this build"},
     {"presets", "list the presets; `presets show NAME` prints one"},
     {"help", "this text; --man and --markdown print the other forms"},
 };
 
-static int columns(void)
+int kn_cli_columns(void)
 {
     struct winsize w;
     return ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 100;
@@ -219,7 +215,7 @@ static int run_help(FILE *f)
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
         fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].about);
     fputs("\nOptions of render and plan:\n", f);
-    kn_options_print_help(f, columns());
+    kn_options_print_help(f, kn_cli_columns());
     fputs("\nExit codes: 0 done, 2 usage, 3 file or model, 4 memory or device, 5 not supported,\n"
           "6 NaN in the computation, 70 bug, 130 stopped by a signal.\n", f);
     return 0;
@@ -277,10 +273,11 @@ int kn_cli_main(int argc, char **argv)
     if (!strcmp(command, "help") || !strcmp(command, "--help") || !strcmp(command, "-h") || asks_help(argc, argv))
         return run_help(stdout);
     if (!strcmp(command, "render")) return run_render(argc, argv, 0);
+    if (!strcmp(command, "batch")) return kn_cli_batch(argc, argv);
     if (!strcmp(command, "plan")) return run_render(argc, argv, 1);
     if (!strcmp(command, "presets")) return run_presets(argc, argv);
-    if (!strcmp(command, "info")) return report(kn_info_print(argc, argv, stdout));
+    if (!strcmp(command, "info")) return kn_cli_report(kn_info_print(argc, argv, stdout));
     const char *near = nearest_command(command);
-    return report(kn_fail(KN_ERR_ARG, "unknown command '%s'%s%s%s", command, near ? "; did you mean '" : "; `kinora help` lists them",
+    return kn_cli_report(kn_fail(KN_ERR_ARG, "unknown command '%s'%s%s%s", command, near ? "; did you mean '" : "; `kinora help` lists them",
                           near ? near : "", near ? "'?" : ""));
 }

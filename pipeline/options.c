@@ -159,6 +159,11 @@ static const kn_option table[] = {
          "auto: a bar on a terminal, else lines. json: one event per line on standard output."),
     BOOL("verbose", 'v', verbose, "false", "Files and messages", 0, "Say more."),
     BOOL("quiet", 'q', quiet, "false", "Files and messages", 0, "Only errors."),
+
+    PATH("output-dir", 0, output_dir, "Batch", C,
+         "Folder of a batch: relative outputs and results.jsonl go there. Default: the batch file's name without its ending."),
+    STR("shard", 0, shard, NULL, "Batch", C,
+        "I/N: do only every N-th job, from the I-th. Default: the place of this task in a Slurm job array."),
 };
 
 enum { TABLE_COUNT = sizeof table / sizeof table[0] };

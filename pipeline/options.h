@@ -41,7 +41,7 @@ typedef enum kn_attention_choice {
 } kn_attention_choice;
 typedef enum kn_override_choice { KN_OVERRIDE_AUTO, KN_OVERRIDE_PROMPT, KN_OVERRIDE_BOTH } kn_override_choice;
 
-enum { KN_OPTION_MAX = 96 };
+enum { KN_OPTION_MAX = 128 };
 
 typedef struct kn_options {
     /* model and prompt */
@@ -105,6 +105,9 @@ typedef struct kn_options {
     char *config;
     int64_t progress; /* kn_progress_choice */
     bool verbose, quiet;
+    /* batch */
+    char *output_dir;
+    char *shard; /* "I/N" */
 
     /* which layer set option i of the table (a kn_option_source) */
     unsigned char source[KN_OPTION_MAX];

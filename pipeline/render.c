@@ -62,12 +62,14 @@ static kn_status read_prompt(kn_options *o)
 }
 
 /* The folder a file would go to must be there and writable before hours are spent. */
-static kn_status check_target(const kn_options *o, const char *flag, const char *path)
+static kn_status check_target(const kn_job *j, const char *flag, const char *path)
 {
+    const kn_options *o = j->o;
     struct stat s;
     char folder[4096];
     const char *slash = strrchr(path, '/');
     snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path + (slash == path)) : 1, slash ? path : ".");
+    if (j->makes_folders && stat(folder, &s) != 0) return KN_OK;
     if (stat(folder, &s) != 0 || !S_ISDIR(s.st_mode) || access(folder, W_OK) != 0)
         return kn_fail(KN_ERR_IO, "%s %s: the folder '%s' is missing or not writable", flag, path, folder);
     if (stat(path, &s) != 0) return KN_OK;
@@ -82,14 +84,14 @@ static kn_status check_outputs(const kn_job *j)
     if (!o->output && !o->frames_dir && !o->latents_out && !o->embeds_out)
         return kn_fail(KN_ERR_ARG, "nowhere to write: give --output FILE (or --frames-dir, --latents-out)");
     if (o->output) {
-        KN_TRY(check_target(o, "--output", o->output));
+        KN_TRY(check_target(j, "--output", o->output));
         kn_video_writer_params p = kn_video_writer_defaults();
         kn_output_video_params(o, &j->geo, &p);
         KN_TRY(kn_video_writer_check(&p));
     }
-    if (o->contact_sheet) KN_TRY(check_target(o, "--contact-sheet", o->contact_sheet));
-    if (o->latents_out) KN_TRY(check_target(o, "--latents-out", o->latents_out));
-    if (o->embeds_out) KN_TRY(check_target(o, "--embeds-out", o->embeds_out));
+    if (o->contact_sheet) KN_TRY(check_target(j, "--contact-sheet", o->contact_sheet));
+    if (o->latents_out) KN_TRY(check_target(j, "--latents-out", o->latents_out));
+    if (o->embeds_out) KN_TRY(check_target(j, "--embeds-out", o->embeds_out));
     struct stat s;
     if (o->frames_dir && stat(o->frames_dir, &s) == 0 && !S_ISDIR(s.st_mode))
         return kn_fail(KN_ERR_ARG, "--frames-dir %s: is a file, expected a folder", o->frames_dir);
@@ -151,8 +153,7 @@ kn_status kn_job_prepare(kn_job *j)
     KN_TRY(kn_passes_build(o, &j->dit, j->pass, &j->passes));
     j->geo = j->pass[j->passes - 1].geo;
     for (int i = 0; i < j->passes; i++) j->guided |= j->pass[i].guidance != 1.0;
-    KN_TRY(check_outputs(j));
-    return kn_session_device(j->session, o);
+    return check_outputs(j);
 }
 
 /* Where a refine stage starts, and what its tokens see. */
@@ -222,6 +223,7 @@ static kn_status draw_attention(kn_job *j)
 kn_status kn_job_begin(kn_job *j)
 {
     kn_memory_plan plan;
+    KN_TRY(kn_session_device(j->session, j->o));
     KN_TRY(find_checkpoint(j));
     KN_TRY(pick_seed(j->o));
     KN_TRY(kn_job_identity_build(j->o, (const char *const *)j->folder.files, j->folder.files_count, &j->id));

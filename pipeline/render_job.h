@@ -32,6 +32,7 @@ typedef struct kn_job {
     int first;        /* pass to run first; = passes: the finished latents are there */
     bool resumed;     /* the latents of pass `first - 1`, or the state of `first`, are in the checkpoint */
     bool midway;      /* the latter */
+    bool makes_folders; /* set by the caller, who makes missing folders of the outputs before kn_job_begin */
     bool guided;      /* a pass evaluates the network for the negative prompt too */
     size_t budget_bytes; /* device memory that may be used; 0 = not known */
     float *embeds[KN_PROMPTS]; /* host [T, text_dim]; the second only when guided */
@@ -43,10 +44,10 @@ typedef struct kn_job {
     double pass_sec[KN_PASSES_MAX];
 } kn_job;
 
-/* Everything that can be checked about options, model folder and outputs; opens the device. Touches no
- * file. */
+/* Everything that can be checked about options, model folder and outputs. Writes nothing, needs no
+ * device. */
 KN_CHECKED kn_status kn_job_prepare(kn_job *j);
-/* Looks for a checkpoint, draws a seed where none is given, plans memory; tells the listener. */
+/* Opens the device, looks for a checkpoint, draws a seed where none is given, plans memory; tells the listener. */
 KN_CHECKED kn_status kn_job_begin(kn_job *j);
 /* The phases. Text is left out when the embeddings are there already. */
 KN_CHECKED kn_status kn_job_run(kn_job *j);

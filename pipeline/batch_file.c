@@ -1,0 +1,439 @@
+#include "pipeline/batch_file.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <strings.h>
+
+#include "io/atomic_file.h"
+#include "io/config.h"
+#include "io/memory.h"
+#include "io/text.h"
+#include "pipeline/batch_table.h"
+#include "pipeline/preset.h"
+
+enum { LIMIT_BYTES = 16 << 20, SLUG_BYTES = 48, NAME_BYTES = 160, WHERE_CHARS = 400 };
+
+/* One setting of the job that is being built; borrowed texts. */
+typedef struct setting {
+    const char *key, *value;
+    const char *where;   /* "table.csv line 3", or NULL: of node */
+    const kn_node *node; /* or NULL: of the matrix */
+} setting;
+
+enum { SETTINGS_MAX = 4 * KN_OPTION_MAX };
+
+typedef struct reader {
+    const char *path;
+    const kn_options *base;
+    kn_batch_file *out;
+    const kn_node *defaults;
+    const kn_node *job; /* NULL: a bare table */
+    setting list[SETTINGS_MAX];
+    int count;
+    char suffix[NAME_BYTES]; /* matrix values, for the name */
+} reader;
+
+/* ---- names ------------------------------------------------------------------------------------*/
+
+void kn_batch_slug(const char *text, size_t limit, char *out)
+{
+    size_t n = 0, word = 0;
+    for (; *text && n < limit; text++) {
+        unsigned char c = (unsigned char)*text;
+        bool upper = c >= 'A' && c <= 'Z', plain = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c >= 0x80;
+        if (upper || plain) {
+            out[n++] = (char)(upper ? c - 'A' + 'a' : c);
+        } else if (n > 0 && out[n - 1] != '-') {
+            word = n;
+            out[n++] = '-';
+        }
+    }
+    if (*text && word > limit / 2) n = word;              /* no half words */
+    while (*text && n > 0 && ((unsigned char)*text & 0xc0) == 0x80) { /* no half letters */
+        text--;
+        n--;
+    }
+    while (n > 0 && out[n - 1] == '-') n--;
+    out[n] = '\0';
+}
+
+/* template with {name}, {index}, {KEY} filled in. */
+static kn_status fill(const char *template, const kn_batch_entry *e, char **out)
+{
+    kn_text t = {0};
+    kn_status st = kn_text_add(&t, "");
+    for (const char *p = template; st == KN_OK && *p;) {
+        size_t n = strcspn(p, "{");
+        st = kn_text_add_bytes(&t, p, n);
+        p += n;
+        if (!*p || st != KN_OK) break;
+        size_t len = strcspn(++p, "}");
+        char key[64], text[KN_OPTION_TEXT];
+        const kn_option *opt;
+        snprintf(key, sizeof key, "%.*s", (int)(len < 63 ? len : 63), p);
+        if (!p[len])
+            st = kn_fail(KN_ERR_ARG, "'%s': expected a } after {%s", template, key);
+        else if (!strcmp(key, "name"))
+            st = kn_text_add(&t, e->name ? e->name : "");
+        else if (!strcmp(key, "index"))
+            st = kn_text_addf(&t, "%04d", e->index);
+        else if ((opt = kn_option_find(key)) != NULL) {
+            char slug[SLUG_BYTES + 1];
+            kn_batch_slug(kn_options_text(&e->o, opt, text), SLUG_BYTES, slug);
+            st = kn_text_add(&t, slug);
+        } else
+            st = kn_fail(KN_ERR_ARG, "'%s': {%s} is neither name, index nor an option", template, key);
+        p += len + 1;
+    }
+    if (st != KN_OK) kn_free(t.data), t.data = NULL;
+    *out = t.data;
+    return st;
+}
+
+static kn_status default_name(const reader *r, const kn_batch_entry *e, char **out)
+{
+    char slug[SLUG_BYTES + 1] = "";
+    if (e->o.prompt)
+        kn_batch_slug(e->o.prompt, SLUG_BYTES, slug);
+    else if (e->o.prompt_file) {
+        const char *base = strrchr(e->o.prompt_file, '/');
+        kn_batch_slug(base ? base + 1 : e->o.prompt_file, SLUG_BYTES, slug);
+    }
+    return kn_asprintf(out, "%s%s", *slug ? slug : "job", r->suffix);
+}
+
+static bool name_taken(const kn_batch_file *b, const char *name)
+{
+    for (int i = 0; i < b->count; i++)
+        if (b->entry[i].name && !strcmp(b->entry[i].name, name)) return true;
+    return false;
+}
+
+static kn_status make_name(const reader *r, kn_batch_entry *e, const char *template)
+{
+    char *name;
+    KN_TRY(template ? fill(template, e, &name) : default_name(r, e, &name));
+    for (char *p = name; *p; p++)
+        if (*p == '/') *p = '-'; /* a name is no path */
+    char *tried = name;
+    for (int n = 2; name_taken(r->out, tried); n++) {
+        if (tried != name) kn_free(tried);
+        kn_status st = kn_asprintf(&tried, "%s-%d", name, n);
+        if (st != KN_OK) {
+            kn_free(name);
+            return st;
+        }
+    }
+    if (tried != name) kn_free(name);
+    e->name = tried;
+    return KN_OK;
+}
+
+/* ---- one job ----------------------------------------------------------------------------------*/
+
+/* A written path: placeholders filled in, below the output folder unless absolute. */
+static kn_status place_path(const reader *r, kn_batch_entry *e, const char *key, const char *fallback)
+{
+    const kn_option *opt = kn_option_find(key);
+    char text[KN_OPTION_TEXT], where[80];
+    const char *template = kn_options_text(&e->o, opt, text);
+    if (!*template) template = fallback;
+    if (!template) return KN_OK;
+    char *filled, *path;
+    KN_TRY(fill(template, e, &filled));
+    kn_status st = *filled == '/' ? kn_strdup(filled, &path) : kn_asprintf(&path, "%s/%s", r->base->output_dir, filled);
+    kn_free(filled);
+    KN_TRY(st);
+    snprintf(where, sizeof where, "job %d: %s", e->index, key);
+    st = kn_options_set(&e->o, key, path, KN_FROM_COMMAND_LINE, where);
+    kn_free(path);
+    return st;
+}
+
+/* Where a setting stands, for messages. */
+static const char *place_of(const reader *r, const setting *s, char where[WHERE_CHARS])
+{
+    if (s->where || !s->node->line)
+        snprintf(where, WHERE_CHARS, "%s: %s", s->where ? s->where : r->path, s->key);
+    else
+        snprintf(where, WHERE_CHARS, "%s line %d: %s", r->path, s->node->line, s->key);
+    return where;
+}
+
+static kn_status apply_settings(const reader *r, kn_batch_entry *e)
+{
+    const char *preset = r->base->preset, *name = NULL;
+    char where[WHERE_CHARS];
+    for (int i = 0; i < r->count; i++) {
+        const setting *s = &r->list[i];
+        if (!strcmp(s->key, "name"))
+            name = s->value;
+        else if (!strcmp(s->key, "preset"))
+            preset = r->base->preset ? r->base->preset : s->value;
+        else
+            KN_TRY(kn_options_set(&e->o, s->key, s->value, KN_FROM_CONFIG, place_of(r, s, where)));
+    }
+    if (preset) KN_TRY(kn_preset_apply(preset, &e->o));
+    if (preset) KN_TRY(kn_options_set(&e->o, "preset", preset, KN_FROM_COMMAND_LINE, "preset"));
+    KN_TRY(make_name(r, e, name));
+    static const char *const paths[] = {"frames-dir", "contact-sheet", "latents-out", "embeds-out"};
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) KN_TRY(place_path(r, e, paths[i], NULL));
+    return place_path(r, e, "output", "{name}.mp4");
+}
+
+static kn_status add_entry(reader *r)
+{
+    kn_batch_file *b = r->out;
+    if (b->count == KN_BATCH_MAX)
+        return kn_fail(KN_ERR_ARG, "%s: more than %d jobs", r->path, (int)KN_BATCH_MAX);
+    if ((b->count & (b->count - 1)) == 0) { /* grow at powers of two */
+        kn_batch_entry *grown;
+        KN_TRY(kn_alloc_array((size_t)(b->count ? 2 * b->count : 1), sizeof *grown, (void **)&grown));
+        if (b->count) memcpy(grown, b->entry, (size_t)b->count * sizeof *grown);
+        kn_free(b->entry);
+        b->entry = grown;
+    }
+    kn_batch_entry *e = &b->entry[b->count];
+    *e = (kn_batch_entry){.index = b->count + 1};
+    KN_TRY(kn_options_copy(r->base, &e->o));
+    e->status = apply_settings(r, e);
+    b->count++;
+    if (e->status == KN_OK) return KN_OK;
+    if (e->status == KN_ERR_NOMEM) return e->status;
+    KN_TRY(kn_strdup(kn_error_text(), &e->error));
+    kn_error_clear();
+    const char *name = NULL;
+    for (int i = 0; i < r->count; i++)
+        if (!strcmp(r->list[i].key, "name")) name = r->list[i].value;
+    if (!e->name && make_name(r, e, name) == KN_OK) return KN_OK;
+    kn_error_clear();
+    return e->name ? KN_OK : kn_asprintf(&e->name, "job-%d", e->index);
+}
+
+/* ---- matrices, rows and lines -----------------------------------------------------------------*/
+
+static kn_status push(reader *r, setting s)
+{
+    if (r->count == SETTINGS_MAX) return kn_fail(KN_ERR_ARG, "%s: more than %d settings in one job", r->path, (int)SETTINGS_MAX);
+    r->list[r->count++] = s;
+    return KN_OK;
+}
+
+static bool known_key(const char *key) { return kn_option_find(key) || !strcmp(key, "name"); }
+
+static kn_status unknown_key(const kn_node *n)
+{
+    const char *near = kn_option_nearest(n->key);
+    return kn_node_fail(KN_ERR_ARG, n, "expected the name of an option, found '%s'%s%s%s", n->key, near ? "; did you mean '" : "",
+                        near ? near : "", near ? "'?" : "");
+}
+
+/* "3..7"; a single number is no range. */
+static bool range_of(const char *text, int64_t *from, int64_t *to)
+{
+    char low[32];
+    const char *dots = strstr(text, "..");
+    if (!dots || dots - text >= (long)sizeof low) return false;
+    snprintf(low, sizeof low, "%.*s", (int)(dots - text), text);
+    return kn_text_to_int(low, from) && kn_text_to_int(dots + 2, to) && *from <= *to && *to - *from < KN_BATCH_MAX;
+}
+
+static kn_status each_combination(reader *r, const kn_node *matrix, int at);
+
+static kn_status one_value(reader *r, const kn_node *matrix, int at, const char *value)
+{
+    const char *key = matrix->item[at].key;
+    size_t had = strlen(r->suffix);
+    char slug[SLUG_BYTES + 1];
+    kn_batch_slug(value, 24, slug);
+    if (strcmp(key, "prompt") && strcmp(key, "name"))
+        snprintf(r->suffix + had, sizeof r->suffix - had, "-%s%s", strcmp(key, "preset") ? key : "", slug);
+    KN_TRY(push(r, (setting){.key = key, .value = value, .node = &matrix->item[at]}));
+    KN_TRY(each_combination(r, matrix, at + 1));
+    r->count--;
+    r->suffix[had] = '\0';
+    return KN_OK;
+}
+
+static kn_status each_combination(reader *r, const kn_node *matrix, int at)
+{
+    if (!matrix || at == matrix->count) return add_entry(r);
+    const kn_node *n = &matrix->item[at];
+    if (!known_key(n->key)) return unknown_key(n);
+    int64_t from, to;
+    int items = n->kind == KN_NODE_LIST ? n->count : 1;
+    if (n->kind == KN_NODE_MAP || items == 0) return kn_node_fail(KN_ERR_ARG, n, "expected a list of values");
+    for (int i = 0; i < items; i++) {
+        const kn_node *v = n->kind == KN_NODE_LIST ? &n->item[i] : n;
+        if (v->kind != KN_NODE_SCALAR) return kn_node_fail(KN_ERR_ARG, v, "expected one value");
+        if (v->scalar != KN_SCALAR_STRING && range_of(v->text, &from, &to)) {
+            for (int64_t k = from; k <= to; k++) {
+                char number[24];
+                snprintf(number, sizeof number, "%" PRId64, k);
+                KN_TRY(one_value(r, matrix, at, number));
+            }
+        } else {
+            KN_TRY(one_value(r, matrix, at, v->text));
+        }
+    }
+    return KN_OK;
+}
+
+static kn_status beside(const char *file, const char *name, char **out)
+{
+    const char *slash = strrchr(file, '/');
+    if (*name == '/' || !slash) return kn_strdup(name, out);
+    return kn_asprintf(out, "%.*s/%s", (int)(slash - file), file, name);
+}
+
+static kn_status each_line(reader *r, const kn_node *matrix, const char *path)
+{
+    char *text;
+    size_t size;
+    KN_TRY(kn_file_read(path, LIMIT_BYTES, &text, &size));
+    kn_status st = strlen(text) == size && kn_text_is_utf8(text) ? KN_OK : kn_fail(KN_ERR_FORMAT, "%s: expected UTF-8 text", path);
+    int number = 0, found = 0;
+    for (char *line = text; st == KN_OK && line;) {
+        char where[300], *end = strchr(line, '\n');
+        if (end) *end = '\0';
+        number++;
+        line[strcspn(line, "\r")] = '\0';
+        line += strspn(line, " \t");
+        if (*line && *line != '#') {
+            int had = r->count;
+            snprintf(where, sizeof where, "%s line %d", path, number);
+            st = push(r, (setting){.key = "prompt", .value = line, .where = where});
+            if (st == KN_OK) st = each_combination(r, matrix, 0);
+            r->count = had;
+            found++;
+        }
+        line = end ? end + 1 : NULL;
+    }
+    if (st == KN_OK && !found) st = kn_fail(KN_ERR_ARG, "%s: expected a prompt per line, found none", path);
+    kn_free(text);
+    return st;
+}
+
+static kn_status each_row(reader *r, const kn_node *matrix, const char *path)
+{
+    kn_batch_table table;
+    KN_TRY(kn_batch_table_read(path, &table));
+    kn_status st = KN_OK;
+    for (int c = 0; st == KN_OK && c < table.cols; c++)
+        if (!known_key(table.cell[c])) {
+            const char *near = kn_option_nearest(table.cell[c]);
+            st = kn_fail(KN_ERR_ARG, "%s line 1: expected the name of an option, found '%s'%s%s%s", path, table.cell[c],
+                         near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+        }
+    for (int i = 1; st == KN_OK && i < table.rows; i++) {
+        int had = r->count;
+        char where[300];
+        snprintf(where, sizeof where, "%s line %d", path, table.line[i]);
+        for (int c = 0; st == KN_OK && c < table.cols; c++) {
+            const char *value = table.cell[i * table.cols + c];
+            if (*value) st = push(r, (setting){.key = table.cell[c], .value = value, .where = where}); /* an empty cell sets nothing */
+        }
+        if (st == KN_OK) st = each_combination(r, matrix, 0);
+        r->count = had;
+    }
+    kn_batch_table_free(&table);
+    return st;
+}
+
+/* ---- the file ---------------------------------------------------------------------------------*/
+
+static kn_status push_map(reader *r, const kn_node *map)
+{
+    for (int i = 0; i < map->count; i++) {
+        const kn_node *n = &map->item[i];
+        if (map == r->job && (!strcmp(n->key, "matrix") || !strcmp(n->key, "prompts") || !strcmp(n->key, "csv"))) continue;
+        if (!known_key(n->key)) return unknown_key(n);
+        if (n->kind != KN_NODE_SCALAR)
+            return kn_node_fail(KN_ERR_ARG, n, "expected one value; lists stand under `matrix:`");
+        KN_TRY(push(r, (setting){.key = n->key, .value = n->text, .node = n}));
+    }
+    return KN_OK;
+}
+
+static kn_status read_job(reader *r)
+{
+    const char *prompts = NULL, *csv = NULL;
+    const kn_node *matrix = kn_node_find(r->job, "matrix");
+    char *path = NULL;
+    r->count = 0;
+    r->suffix[0] = '\0';
+    if (r->job->kind != KN_NODE_MAP) return kn_node_fail(KN_ERR_ARG, r->job, "expected a job: a map of options");
+    if (matrix && matrix->kind != KN_NODE_MAP) return kn_node_fail(KN_ERR_ARG, matrix, "expected a map of options to lists");
+    if (r->defaults) KN_TRY(push_map(r, r->defaults));
+    KN_TRY(push_map(r, r->job));
+    KN_TRY(kn_node_string_or(r->job, "prompts", NULL, &prompts));
+    KN_TRY(kn_node_string_or(r->job, "csv", NULL, &csv));
+    if (prompts && csv) return kn_node_fail(KN_ERR_ARG, r->job, "expected prompts or csv, found both");
+    if (!prompts && !csv) return each_combination(r, matrix, 0);
+    KN_TRY(beside(r->path, prompts ? prompts : csv, &path));
+    kn_status st = prompts ? each_line(r, matrix, path) : each_row(r, matrix, path);
+    kn_free(path);
+    return st;
+}
+
+static kn_status read_config(reader *r, const kn_node *root)
+{
+    for (int i = 0; i < root->count; i++)
+        if (strcmp(root->item[i].key, "defaults") && strcmp(root->item[i].key, "jobs") && strcmp(root->item[i].key, "about"))
+            return kn_node_fail(KN_ERR_ARG, &root->item[i], "expected defaults or jobs, found '%s'", root->item[i].key);
+    r->defaults = kn_node_find(root, "defaults");
+    if (r->defaults && kn_node_is_null(r->defaults)) r->defaults = NULL;
+    if (r->defaults && r->defaults->kind != KN_NODE_MAP) return kn_node_fail(KN_ERR_ARG, r->defaults, "expected a map of options");
+    const kn_node *jobs = kn_node_find(root, "jobs");
+    if (!jobs || jobs->kind != KN_NODE_LIST || jobs->count == 0)
+        return kn_node_fail(KN_ERR_ARG, jobs ? jobs : root, "expected `jobs:`, a list of jobs");
+    for (int i = 0; i < jobs->count; i++) {
+        r->job = &jobs->item[i];
+        KN_TRY(read_job(r));
+    }
+    return KN_OK;
+}
+
+static kn_status check_distinct(const reader *r)
+{
+    const kn_batch_file *b = r->out;
+    for (int i = 0; i < b->count; i++)
+        for (int k = 0; k < i; k++)
+            if (b->entry[i].status == KN_OK && b->entry[k].status == KN_OK &&
+                !strcmp(b->entry[i].o.output, b->entry[k].o.output))
+                return kn_fail(KN_ERR_ARG, "%s: jobs %d (%s) and %d (%s) both write %s; put {name} or {seed} into `output`",
+                               r->path, b->entry[k].index, b->entry[k].name, b->entry[i].index, b->entry[i].name,
+                               b->entry[i].o.output);
+    return KN_OK;
+}
+
+kn_status kn_batch_file_read(const char *path, const kn_options *base, kn_batch_file *out)
+{
+    reader r = {.path = path, .base = base, .out = out};
+    size_t n = strlen(path);
+    kn_config *config = NULL;
+    kn_status st = KN_OK;
+    *out = (kn_batch_file){0};
+    if (n > 4 && !strcasecmp(path + n - 4, ".csv")) {
+        KN_TRY_GOTO(each_row(&r, NULL, path));
+    } else {
+        KN_TRY_GOTO(kn_config_open(path, &config));
+        KN_TRY_GOTO(read_config(&r, kn_config_root(config)));
+    }
+    KN_TRY_GOTO(check_distinct(&r));
+done:
+    kn_config_close(&config);
+    if (st != KN_OK) kn_batch_file_free(out);
+    return st;
+}
+
+void kn_batch_file_free(kn_batch_file *b)
+{
+    for (int i = 0; i < b->count; i++) {
+        kn_options_free(&b->entry[i].o);
+        kn_free(b->entry[i].name);
+        kn_free(b->entry[i].error);
+    }
+    kn_free(b->entry);
+    *b = (kn_batch_file){0};
+}

@@ -1,0 +1,28 @@
+/* pipeline/cli_common.h - what the commands share. Internal to pipeline/cli*.c. */
+#ifndef KN_PIPELINE_CLI_COMMON_H
+#define KN_PIPELINE_CLI_COMMON_H
+
+#include "pipeline/progress.h"
+
+/* Print the error to standard error; its exit code. */
+int kn_cli_report(kn_status st);
+/* SIGINT and SIGTERM: the first asks to stop at the next step, the second ends the process at once. */
+void kn_cli_catch_signals(void);
+
+typedef struct kn_cli_listener {
+    kn_progress progress;
+    int told;
+} kn_cli_listener;
+
+/* A kn_event_fn: prints, and answers whether a signal asked to stop. */
+int kn_cli_on_event(void *user, const kn_event *event);
+
+/* Defaults, flags, config file and preset. o is to be freed also after a failure. */
+KN_CHECKED kn_status kn_cli_options(kn_options *o, int argc, char **argv);
+/* Of the terminal on standard output; 100 where there is none. */
+int kn_cli_columns(void);
+
+/* kinora batch ...; its exit code. */
+int kn_cli_batch(int argc, char **argv);
+
+#endif
