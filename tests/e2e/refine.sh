@@ -10,7 +10,7 @@ two=("${dual[@]}" --steps 6 --refine-size 200x112,2x)
 "$kinora" plan "${two[@]}" --progress lines -o x.mp4 2>plan.txt
 grep -q 'refine 1: 200x112, .* 3 of 6 steps from sigma 0\.' plan.txt || fail "stage 1: $(cat plan.txt)"
 grep -q 'refine 2: 320x192, .* window 11x7 tokens .* temperature 1.0813' plan.txt || fail "stage 2: $(cat plan.txt)"
-grep -q 'dense branch every 3 steps, for both prompts' plan.txt || fail "override: $(cat plan.txt)"
+grep -q 'full branch every 3 steps, for both prompts' plan.txt || fail "override: $(cat plan.txt)"
 for phase in denoise 'upscale 1' 'refine 1' 'upscale 2' 'refine 2' decode; do
   grep -qE "^$phase +[0-9.]+ GiB" plan.txt || fail "memory of $phase: $(cat plan.txt)"
 done
