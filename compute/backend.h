@@ -51,6 +51,11 @@ kn_status kn_cpu_open_sizes(kn_dev *d, const kn_dev_params *params);
 void kn_cpu_close(kn_dev *d);
 kn_status kn_cuda_open(kn_dev *d, const kn_dev_params *params);
 
+/* norm_rope and gate_norm as the two operations that each of them joins (host.c): what ref means by
+ * them, and what backends run where joining saves nothing. */
+kn_norm_rope_fn kn_norm_then_rope;
+kn_gate_norm_fn kn_gate_then_norm;
+
 /* Device bytes that weight_open would hold on a kind; what the measure device counts. */
 size_t kn_host_weight_bytes(const kn_weight *w);
 kn_status kn_cpu_weight_bytes(const kn_dev *d, const kn_weight *w, size_t *bytes);

@@ -1,8 +1,8 @@
 /* compute/cuda.h - inside the CUDA backend: for the cuda files of compute/ and attention/.
  *
  * Purpose   State of an open cuda device, error macros, and the libraries that are looked for at
- *           run time. Everything a device computes is queued in order on one stream; upload,
- *           download, stats and kn_dev_sync wait for it.
+ *           run time. Everything a device computes is queued in order on one stream; uploads of
+ *           more than 64 KiB, downloads, stats and kn_dev_sync wait for it.
  * Threads   The device's host thread.
  * Errors    KN_ERR_DEVICE with the call's name and CUDA's own text; KN_ERR_NOMEM with the numbers.
  */
@@ -23,6 +23,8 @@ typedef struct kn_cuda_lists kn_cuda_lists; /* index lists that were sent before
 
 struct kn_attn_cuda;                      /* attention/sparse_cuda.c */
 
+enum { KN_CUDA_LETTERS = 16, KN_CUDA_LETTER_BYTES = 64 << 10 };
+
 typedef struct kn_cuda {
     cudaStream_t stream;
     int ordinal;
@@ -41,6 +43,9 @@ typedef struct kn_cuda {
     void *staged[2]; /* the same on the device */
     cudaEvent_t staged_done[2];
     int stage;
+    void *letters; /* pinned; small uploads wait here for the stream, cuda_device.c */
+    cudaEvent_t letter_sent[KN_CUDA_LETTERS];
+    int letter;
     void *scalars; /* 4 KiB of device memory for small results (stats) */
 } kn_cuda;
 

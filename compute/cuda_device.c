@@ -61,10 +61,25 @@ static void cuda_poison(kn_dev *d, void *p, size_t bytes)
     cudaMemsetAsync(p, 0xff, bytes, kn_cuda_of(d)->stream);
 }
 
+/* A few values inside a forward must not wait for the work queued before them: the host's memory
+ * is copied to a pinned place, from where they travel in the stream's order. */
+static kn_status send_letter(kn_cuda *c, const void *host, void *dst, size_t bytes)
+{
+    int i = c->letter;
+    char *place = (char *)c->letters + (size_t)i * KN_CUDA_LETTER_BYTES;
+    c->letter = (i + 1) % KN_CUDA_LETTERS;
+    KN_CUDA_TRY(cudaEventSynchronize(c->letter_sent[i])); /* the one before in this place */
+    memcpy(place, host, bytes);
+    KN_CUDA_TRY(cudaMemcpyAsync(dst, place, bytes, cudaMemcpyHostToDevice, c->stream));
+    KN_CUDA_TRY(cudaEventRecord(c->letter_sent[i], c->stream));
+    return KN_OK;
+}
+
 static kn_status cuda_upload(kn_dev *d, const void *host, void *dst, size_t bytes)
 {
     kn_cuda *c = kn_cuda_of(d);
     if (!bytes) return KN_OK;
+    if (bytes <= KN_CUDA_LETTER_BYTES) return send_letter(c, host, dst, bytes);
     KN_CUDA_TRY(cudaMemcpyAsync(dst, host, bytes, cudaMemcpyHostToDevice, c->stream));
     KN_CUDA_TRY(cudaStreamSynchronize(c->stream));
     return KN_OK;
@@ -263,6 +278,9 @@ static void cuda_close(kn_dev *d)
         if (c->pinned[i]) cudaFreeHost(c->pinned[i]);
         if (c->staged[i]) cudaFree(c->staged[i]);
     }
+    for (int i = 0; i < KN_CUDA_LETTERS; i++)
+        if (c->letter_sent[i]) cudaEventDestroy(c->letter_sent[i]);
+    if (c->letters) cudaFreeHost(c->letters);
     if (c->workspace) cudaFree(c->workspace);
     if (c->scalars) cudaFree(c->scalars);
     if (c->stream) cudaStreamDestroy(c->stream);
@@ -331,6 +349,9 @@ kn_status kn_cuda_open(kn_dev *d, const kn_dev_params *params)
     /* behind the workspace: a convolution's bias in bf16, cuda_conv.c */
     KN_CUDA_TRY(cudaMalloc(&c->workspace, c->workspace_bytes + KN_CUDA_BIAS_BYTES));
     KN_CUDA_TRY(cudaMalloc(&c->scalars, SCALARS_BYTES));
+    KN_CUDA_TRY(cudaMallocHost(&c->letters, KN_CUDA_LETTERS * KN_CUDA_LETTER_BYTES));
+    for (int i = 0; i < KN_CUDA_LETTERS; i++)
+        KN_CUDA_TRY(cudaEventCreateWithFlags(&c->letter_sent[i], cudaEventDisableTiming));
     kn_cuda_fill_rows(&d->ops);
     kn_cuda_fill_layout(&d->ops);
     d->ops.linear = kn_cuda_linear;

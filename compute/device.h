@@ -54,8 +54,8 @@ size_t kn_dev_bytes_now(const kn_dev *d);
 size_t kn_dev_bytes_peak(const kn_dev *d);
 void kn_dev_reset_peak(kn_dev *d);
 
-/* Contiguous copies host <-> device, same dtype and count. Upload and download are complete on
- * return. */
+/* Contiguous copies host <-> device, same dtype and count. On return the host's memory is the
+ * caller's again: a download is complete; an upload comes before all work queued after it. */
 KN_CHECKED kn_status kn_dev_upload(kn_dev *d, const void *host, const kn_tensor *dst);
 KN_CHECKED kn_status kn_dev_download(kn_dev *d, const kn_tensor *src, void *host);
 /* Wait for all work of the device and report its errors. */

@@ -85,13 +85,14 @@ typedef struct kn_dit_args {
     kn_dit_plan_fn *plan_fn;  /* not NULL: asked instead of `plan`; never when measuring */
     void *plan_user;
     double softmax_scale;     /* of self-attention; 0 = 1/sqrt(D). A plan's own scale wins */
-    int64_t ffn_rows;         /* tokens that the feed-forward takes at a time; 0 = all */
+    int64_t ffn_rows;         /* tokens that the feed-forward takes at a time; 0 = all, in even
+                                 pieces of at most 32768, which cost no speed */
     kn_dit_cross cross;
     kn_tensor contexts;       /* as kn_dit_contexts_shape; not for OWN */
     bool contexts_only;       /* STORE: stop at the last context. velocity is not written and may be
                                  absent */
     /* patch_embed temb timestep_proj; per block blocks.N. attn1.q attn1.k attn1 attn2 ffn (when
-     * ffn_rows is 0) out; norm_out output */
+     * it is taken in one piece) out; norm_out output */
     kn_dit_tap tap;
 } kn_dit_args;
 
