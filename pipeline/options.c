@@ -155,6 +155,10 @@ static const kn_option table[] = {
 
     STR("preset", 0, preset, NULL, "Files and messages", C, "Named settings; `kinora presets` lists them."),
     PATH("config", 0, config, "Files and messages", C, "YAML or JSON file whose keys are these option names."),
+    PATH("from", 0, from, "Files and messages", C,
+         "Take the settings of a video, frame or sidecar that Kinora made: renders it again. Flags change single ones."),
+    STR("save-preset", 0, save_preset, NULL, "Files and messages", C,
+        "Save the settings given as flags and by --config as a preset of your own. Without --output nothing is rendered."),
     PICK("progress", 0, progress, "auto|bar|lines|json|none", "auto", "Files and messages", 0,
          "auto: a bar on a terminal, else lines. json: one event per line on standard output."),
     BOOL("verbose", 'v', verbose, "false", "Files and messages", 0, "Say more."),

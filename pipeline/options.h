@@ -103,6 +103,8 @@ typedef struct kn_options {
     bool dry_run;
     char *preset;
     char *config;
+    char *from;
+    char *save_preset;
     int64_t progress; /* kn_progress_choice */
     bool verbose, quiet;
     /* batch */
@@ -188,5 +190,7 @@ KN_CHECKED kn_status kn_options_resolve(kn_options *o);
 void kn_options_print_help(FILE *f, int columns);
 void kn_options_print_man(FILE *f);
 void kn_options_print_markdown(FILE *f);
+/* shell: bash, zsh or fish; KN_ERR_ARG for others. */
+KN_CHECKED kn_status kn_options_print_completion(FILE *f, const char *shell);
 
 #endif

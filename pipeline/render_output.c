@@ -146,7 +146,8 @@ static kn_status write_sidecar(const kn_output *x)
 kn_status kn_output_finish(kn_output *x)
 {
     if (x->video) KN_TRY(kn_video_writer_finish(x->video));
-    if (x->sheet) KN_TRY(kn_contact_sheet_write(x->sheet, x->job->o->contact_sheet));
+    const char *text[] = {"kinora", x->settings, NULL};
+    if (x->sheet) KN_TRY(kn_contact_sheet_write(x->sheet, x->job->o->contact_sheet, text));
     if (x->video && x->job->o->sidecar) KN_TRY(write_sidecar(x));
     return KN_OK;
 }
