@@ -264,6 +264,13 @@ bool kn_pass_attention_restartable(const kn_pass_attention *a, int done)
     return !kept || done <= p->dense_steps || (done - p->dense_steps) % p->reuse_lists == 0;
 }
 
+double kn_pass_attention_expected(const kn_pass_attention *a)
+{
+    if (a->plan) return a->plan->density;
+    if (a->pass->attention == KN_ATTENTION_DENSE) return 1;
+    return a->pass->attention == KN_ATTENTION_DRAFT ? a->pass->density : a->pass->mass;
+}
+
 const char *kn_pass_attention_text(const kn_pass_attention *a, char buf[KN_ATTENTION_TEXT])
 {
     const kn_pass *p = a->pass;

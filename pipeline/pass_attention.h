@@ -56,6 +56,9 @@ kn_status kn_pass_attention_plan(void *user, int layer, const kn_tensor *q, cons
 /* May a run that is stopped after `done` steps of the pass go on with the same lists? Not between two
  * choices of lists that are kept. */
 bool kn_pass_attention_restartable(const kn_pass_attention *a, int done);
+/* Share of dense work that the sparse steps will do, for estimates: known where lists are, else --density or
+ * --mass, which is more than permute and paro will need. */
+double kn_pass_attention_expected(const kn_pass_attention *a);
 /* "window 53x31 tokens (20.1% of dense), tiles 21x3x2": for people. */
 enum { KN_ATTENTION_TEXT = 200 };
 const char *kn_pass_attention_text(const kn_pass_attention *a, char buf[KN_ATTENTION_TEXT]);

@@ -21,8 +21,7 @@ static kn_status pass_operations(const kn_job *j, const kn_pass *p, double *oper
     kn_pass_attention attention;
     KN_TRY(kn_pass_schedule(j->o, p, &schedule));
     KN_TRY(kn_pass_attention_build(p, &j->dit, j->session->dev, &attention));
-    bool chosen = !attention.plan && p->attention != KN_ATTENTION_DENSE; /* during the run */
-    double density = attention.plan ? attention.plan->density : chosen ? p->density : 1;
+    double density = kn_pass_attention_expected(&attention);
     kn_pass_attention_free(&attention);
     int steps = schedule.steps - schedule.begin, evaluations = p->guidance != 1 ? 2 : 1;
     *operations = steps * evaluations * forward_operations(j, p, density);
