@@ -370,8 +370,11 @@ static kn_status self_attention(pass *p, const kn_dit_block *b)
     KN_TRY(tap_block(p, "attn1.k", &p->k));
     attn.scale =
         (float)(args->softmax_scale > 0 ? args->softmax_scale : 1 / sqrt(p->m->config.head_dim));
-    if (args->plan)
-        KN_TRY(kn_attn_sparse(p->dev, &attn, args->plan, p->mem));
+    const kn_attn_plan *plan = args->plan;
+    if (args->plan_fn && kn_dev_get_kind(p->dev) != KN_DEV_MEASURE)
+        KN_TRY(args->plan_fn(args->plan_user, p->block, &attn.q, &attn.k, &plan));
+    if (plan)
+        KN_TRY(kn_attn_sparse(p->dev, &attn, plan, p->mem));
     else
         KN_TRY(kn_attn_dense(p->dev, &attn, p->mem));
     KN_TRY(linear(p->dev, &a->out, &p->h, KN_ACT_NONE, &p->q));

@@ -14,6 +14,8 @@
 #include "io/memory.h"
 #include "io/safetensors.h"
 #include "pipeline/memory_plan.h"
+#include "pipeline/attention_map.h"
+#include "pipeline/pass_attention.h"
 #include "pipeline/render_output.h"
 #include "text/utf8.h"
 
@@ -164,19 +166,16 @@ static kn_status tell_refine(kn_job *j, const kn_pass *p)
 {
     kn_schedule schedule;
     kn_pass_attention attention;
-    char sees[200] = "dense";
+    char sees[KN_ATTENTION_TEXT];
     KN_TRY(kn_pass_schedule(j->o, p, &schedule));
-    KN_TRY(kn_pass_attention_build(p, &j->dit, &attention));
-    if (p->windowed)
-        snprintf(sees, sizeof sees, "window %dx%d tokens (%.1f%% of dense), tiles %dx%dx%d%s", p->window[1], p->window[0],
-                 100 * attention.plan->density, attention.tile[0], attention.tile[1], attention.tile[2],
-                 p->dual ? ", override" : "");
+    KN_TRY(kn_pass_attention_build(p, &j->dit, j->session->dev, &attention));
+    kn_pass_attention_text(&attention, sees);
     kn_pass_attention_free(&attention);
-    kn_job_note(j, "%s: %" PRId64 "x%" PRId64 ", %" PRId64 " tokens; %d of %d steps from sigma %.4f, guidance %g, shift %g; %s, temperature %.4f",
+    kn_job_note(j, "%s: %" PRId64 "x%" PRId64 ", %" PRId64 " tokens; %d of %d steps from sigma %.4f, guidance %g, shift %g; %s%s, temperature %.4f",
                 p->name, p->geo.out_width_px, p->geo.out_height_px, p->geo.tokens, schedule.steps - schedule.begin,
-                schedule.steps, schedule.sigma[schedule.begin], p->guidance, p->shift, sees, p->temperature);
+                schedule.steps, schedule.sigma[schedule.begin], p->guidance, p->shift, sees, p->dual ? ", override" : "", p->temperature);
     if (p->dual)
-        kn_job_note(j, "%s: dense branch every %d step%s, for %s", p->name, p->refresh, p->refresh > 1 ? "s" : "",
+        kn_job_note(j, "%s: full branch every %d step%s, for %s", p->name, p->refresh, p->refresh > 1 ? "s" : "",
                     p->dual_negative ? "both prompts" : "the prompt only");
     return KN_OK;
 }
@@ -205,6 +204,27 @@ static void keep_peaks(kn_job *j, const kn_memory_plan *plan)
     }
 }
 
+/* --attention-map: the last pass. */
+static kn_status draw_attention(kn_job *j)
+{
+    const kn_options *o = j->o;
+    const kn_pass *p = &j->pass[j->passes - 1];
+    kn_pass_attention attention;
+    char sees[KN_ATTENTION_TEXT], title[KN_ATTENTION_TEXT + 32];
+    kn_attention_map map = {.title = title, .has_query = o->attention_query != NULL};
+    if (!o->dry_run) return kn_fail(KN_ERR_ARG, "--attention-map: expected with `kinora plan`; a render draws its maps into --debug-dir");
+    if (o->attention_query) KN_TRY(kn_attention_query_parse(o->attention_query, map.query));
+    KN_TRY(kn_pass_attention_build(p, &j->dit, j->session->dev, &attention));
+    snprintf(title, sizeof title, "%s: %s", p->name, kn_pass_attention_text(&attention, sees));
+    map.plan = attention.plan;
+    kn_status st = map.plan ? kn_attention_map_write(&map, o->attention_map) :
+        kn_fail(KN_ERR_UNSUPPORTED, "--attention-map: the attention of %s (%s) has no plan before the run; %s", p->name, sees,
+                p->attention == KN_ATTENTION_DENSE ? "dense attention sees everything"
+                                                   : "it is chosen from queries and keys: render with --debug-dir, which draws it");
+    kn_pass_attention_free(&attention);
+    return st;
+}
+
 kn_status kn_job_begin(kn_job *j)
 {
     kn_memory_plan plan;
@@ -216,16 +236,31 @@ kn_status kn_job_begin(kn_job *j)
     KN_TRY(kn_memory_plan_build(j, &plan));
     if (j->o->dry_run) kn_memory_plan_tell(j, &plan);
     keep_peaks(j, &plan);
+    if (j->o->attention_map) KN_TRY(draw_attention(j));
     return kn_memory_plan_check(j, &plan);
+}
+
+static kn_status finish_debug(const kn_job *j)
+{
+    char title[160];
+    snprintf(title, sizeof title, "%" PRId64 "x%" PRId64 ", %" PRId64 " frames, seed %" PRId64 ", %s", j->geo.out_width_px,
+             j->geo.out_height_px, j->o->frames, j->o->seed, kn_dev_describe(j->session->dev));
+    return kn_debug_finish(j->debug, title);
 }
 
 kn_status kn_job_run(kn_job *j)
 {
     const kn_options *o = j->o;
     bool frames = kn_job_wants_frames(j), texts = j->first < j->passes || o->embeds_out;
+    if (o->debug_dir) KN_TRY(kn_debug_open(o->debug_dir, &j->debug));
+    double start = kn_now_sec();
     if (texts && !j->embeds[KN_PROMPT]) KN_TRY(kn_job_text(j));
+    kn_debug_span(j->debug, "phase", "text", start);
     if (frames || o->latents_out) KN_TRY(kn_job_denoise(j));
+    start = kn_now_sec();
     if (frames) KN_TRY(kn_job_decode(j));
+    kn_debug_span(j->debug, "phase", "decode", start);
+    if (j->debug) KN_TRY(finish_debug(j));
     if (j->checkpoint && !o->keep_checkpoint) unlink(j->checkpoint);
     if (o->output && j->fn) {
         kn_event e = {.kind = KN_EVENT_DONE, .text = o->output};
@@ -239,6 +274,7 @@ void kn_job_close(kn_job *j)
     for (int i = 0; i < KN_PROMPTS; i++) kn_free(j->embeds[i]);
     kn_free(j->latents);
     kn_free(j->checkpoint);
+    kn_debug_close(&j->debug);
     kn_job_identity_free(&j->id);
     kn_model_folder_close(&j->folder);
     memset(j, 0, sizeof *j);

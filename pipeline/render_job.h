@@ -7,6 +7,7 @@
 
 #include "dit/config.h"
 #include "pipeline/checkpoint.h"
+#include "pipeline/debug.h"
 #include "pipeline/geometry.h"
 #include "pipeline/highres.h"
 #include "pipeline/model_folder.h"
@@ -43,6 +44,7 @@ typedef struct kn_job {
     float *latents;   /* host [C,F,H,W], normalised as the transformer sees them: result of a pass, or what
                          the next one starts from */
     size_t peak_bytes[KN_NETWORKS]; /* planned, of the phases that use the network */
+    kn_debug *debug;  /* --debug-dir; NULL: off */
     double sec[3];    /* text, all passes, decode */
     double pass_sec[KN_PASSES_MAX];
 } kn_job;
@@ -68,6 +70,8 @@ KN_CHECKED kn_status kn_job_text(kn_job *j);
 KN_CHECKED kn_status kn_job_denoise(kn_job *j);
 /* The result of pass - 1 in j->latents, enlarged to the size of `pass`. */
 KN_CHECKED kn_status kn_job_upscale(kn_job *j, int pass);
+/* Pictures of the pass's steps into --debug-dir. */
+KN_CHECKED kn_status kn_job_previews(kn_job *j, int pass);
 /* j->latents to video, PNG frames and contact sheet; writes the sidecar. */
 KN_CHECKED kn_status kn_job_decode(kn_job *j);
 
