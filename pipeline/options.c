@@ -125,6 +125,13 @@ static const kn_option table[] = {
     BOOL("overwrite", 'y', overwrite, "false", "Output", 0, "Replace an output file that exists."),
     BOOL("sidecar", 0, sidecar, "true", "Output", 0, "Write all settings to OUTPUT.json beside the video."),
 
+    PATH("debug-dir", 0, debug_dir, "Looking inside", C,
+         "Write what happens inside the run into this folder: previews and latents of every step, density and recall of every layer, a timeline."),
+    PATH("attention-map", 0, attention_map, "Looking inside", C,
+         "With `kinora plan`: draw the attention of the last stage into a PNG file."),
+    STR("attention-query", 0, attention_query, NULL, "Looking inside", C,
+        "Token T,H,W whose receptive field the map shows; the middle of the clip if not given."),
+
     PATH("noise-in", 0, noise_in, "Research and parity", R, "Noise from a safetensors file (tensor `noise`; for refine stages `noise.1`, `noise.2`, ...)."),
     PATH("latents-in", 0, latents_in, "Research and parity", R,
          "Result of the base pass from a safetensors file (tensor `latents`): only refine stages, if any, and decoding follow."),

@@ -89,6 +89,8 @@ typedef struct kn_options {
     bool overwrite;
     bool sidecar;
     /* research and parity */
+    char *debug_dir;
+    char *attention_map, *attention_query; /* of kinora plan */
     char *noise_in, *latents_in, *latents_out, *embeds_in, *embeds_out;
     /* run */
     int64_t device; /* kn_device_choice */

@@ -137,7 +137,8 @@ static kn_status open_all(denoise *x)
                               .dual = p->dual ? &x->dual : NULL,
                               .schedule = &x->schedule,
                               .hook = save_step,
-                              .hook_user = x};
+                              .hook_user = x,
+                              .debug = x->session == j->session ? j->debug : NULL};
     KN_TRY(open_arena(x));
     x->sampler.scratch = x->arena;
     KN_TRY(kn_solver_open(x->dev, (kn_solver_kind)j->o->solver, &x->schedule, 4, x->sampler.latents.dim, &x->solver));
@@ -195,6 +196,18 @@ static kn_status fill_latents(denoise *x)
     return kn_axpby(x->dev, (float)(1 - sigma), latents, (float)sigma, noise, latents);
 }
 
+static kn_status begin_debug(const denoise *x)
+{
+    char text[KN_ATTENTION_TEXT];
+    kn_debug_pass about = {.name = x->pass->name,
+                           .attention = kn_pass_attention_text(&x->attention, text),
+                           .begin = x->schedule.begin,
+                           .steps = x->schedule.steps,
+                           .layers = x->job->dit.layers,
+                           .softmax_scale = x->sampler.softmax_scale};
+    return kn_debug_pass_begin(x->job->debug, &about);
+}
+
 static kn_status run(denoise *x)
 {
     kn_job *j = x->job;
@@ -202,6 +215,7 @@ static kn_status run(denoise *x)
     KN_TRY(fill_latents(x));
     kn_free(j->latents);
     j->latents = NULL;
+    if (j->debug) KN_TRY(begin_debug(x));
     KN_TRY(kn_sampler_run(&x->sampler, j->fn, j->user));
     const kn_pass_attention *a = &x->attention;
     if (a->density_count > 0 && !a->plan) /* of a method whose lists no one knew before */
@@ -222,6 +236,8 @@ static kn_status run_pass(kn_job *j, int number)
     close_all(&x);
     j->part_sec[number ? KN_PART_REFINE : KN_PART_BASE] +=
         kn_now_sec() - passed - (j->session->load_sec - load_sec);
+    if (st == KN_OK && j->debug) st = kn_job_previews(j, number);
+    kn_debug_span(j->debug, "phase", j->pass[number].name, start);
     j->pass_sec[number] = kn_now_sec() - start;
     return st;
 }

@@ -55,13 +55,23 @@ static int age(const kn_sampler *s, int i)
     return (i - s->schedule->begin) % s->dual->refresh;
 }
 
+static kn_status forward(const kn_sampler *s, int branch, int i, kn_dit_args *args)
+{
+    static const char *const names[KN_BRANCHES] = {"prompt", "negative", "full", "full, negative"};
+    args->timestep = s->schedule->timestep[i];
+    kn_pass_attention_at(s->attention, i - s->schedule->begin, branch);
+    if (!s->debug) return kn_dit_forward(s->dit, args);
+    KN_TRY(kn_debug_forward(s->debug, kn_arena_dev(s->scratch), names[branch], i + 1, args));
+    kn_status st = kn_dit_forward(s->dit, args);
+    kn_debug_forward_end(s->debug);
+    return st;
+}
+
 static kn_status refresh_contexts(const kn_sampler *s, int which, const kn_tensor *latents, int i)
 {
     kn_dit_args args = full_args_of(s, which);
     args.latents = *latents;
-    args.timestep = s->schedule->timestep[i];
-    kn_pass_attention_at(s->attention, i - s->schedule->begin, KN_BRANCH_FULL + which);
-    return kn_dit_forward(s->dit, &args);
+    return forward(s, KN_BRANCH_FULL + which, i, &args);
 }
 
 /* The contexts of a run that goes on between two refreshes. */
@@ -76,9 +86,7 @@ static kn_status network(const kn_sampler *s, int which, int i)
 {
     if (overridden(s, which) && age(s, i) == 0) KN_TRY(refresh_contexts(s, which, &s->latents, i));
     kn_dit_args args = args_of(s, which);
-    args.timestep = s->schedule->timestep[i];
-    kn_pass_attention_at(s->attention, i - s->schedule->begin, which);
-    return kn_dit_forward(s->dit, &args);
+    return forward(s, which, i, &args);
 }
 
 static kn_status check_finite(const kn_sampler *s, int done)
@@ -106,7 +114,9 @@ kn_status kn_sampler_run(const kn_sampler *s, kn_event_fn *fn, void *user)
             KN_TRY(network(s, NEGATIVE, i));
             KN_TRY(kn_axpby(d, g, &s->velocity, 1 - g, &s->velocity_negative, &s->velocity));
         }
+        if (s->debug) KN_TRY(kn_debug_step(s->debug, d, s->schedule->sigma[i], &s->latents, &s->velocity));
         KN_TRY(kn_solver_step(s->solver, &s->velocity, &s->latents));
+        if (s->debug) kn_debug_step_end(s->debug);
         KN_TRY(check_finite(s, i + 1));
         if (s->hook) KN_TRY(s->hook(s->hook_user, i + 1, steps));
         KN_TRY(kn_stage_step(&stage, i + 1 - begin));

@@ -13,6 +13,7 @@
 #define KN_PIPELINE_SAMPLER_H
 
 #include "dit/dit.h"
+#include "pipeline/debug.h"
 #include "pipeline/pass_attention.h"
 #include "pipeline/progress.h"
 #include "pipeline/solver.h"
@@ -48,6 +49,7 @@ typedef struct kn_sampler {
     kn_tensor velocity, velocity_negative; /* f32, like latents; the second only with guidance */
     kn_step_fn *hook;
     void *hook_user;
+    kn_debug *debug; /* looks at every forward and step; NULL: off */
 } kn_sampler;
 
 KN_CHECKED kn_status kn_sampler_run(const kn_sampler *s, kn_event_fn *fn, void *user);
