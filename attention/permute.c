@@ -437,9 +437,8 @@ static kn_status check_axes(kn_dev *d, const kn_axes_params *p, int64_t video, c
                             const kn_tensor *k)
 {
     char a[KN_SHAPE_TEXT], b[KN_SHAPE_TEXT];
-    if (kn_dev_get_kind(d) != KN_DEV_REF && kn_dev_get_kind(d) != KN_DEV_CPU)
-        return kn_fail(KN_ERR_UNSUPPORTED,
-                       "axis choice: works on host memory, not on the %s device",
+    if (kn_dev_get_kind(d) == KN_DEV_MEASURE)
+        return kn_fail(KN_ERR_UNSUPPORTED, "axis choice: wants data, not a %s device",
                        kn_dev_kind_name(kn_dev_get_kind(d)));
     if (q->rank != 3 || !kn_tensor_same_shape(q, k) || q->dim[0] != video + p->layout.text ||
         q->stride[2] != 1 || k->stride[2] != 1)
@@ -451,18 +450,33 @@ static kn_status check_axes(kn_dev *d, const kn_axes_params *p, int64_t video, c
     return KN_OK;
 }
 
+/* The tensor itself, or, on a CUDA device, a copy in host memory that the caller frees. */
+static kn_status to_host(kn_dev *d, const kn_tensor *t, kn_tensor *host, void **copy)
+{
+    *host = *t;
+    if (kn_dev_get_kind(d) != KN_DEV_CUDA) return KN_OK;
+    KN_TRY(kn_alloc(kn_tensor_bytes(t), copy));
+    *host = kn_tensor_make(*copy, t->dtype, t->rank, t->dim);
+    return kn_dev_download(d, t, *copy);
+}
+
 kn_status kn_permute_choose_axes(kn_dev *d, const kn_axes_params *params, const kn_tensor *q,
                                  const kn_tensor *k, uint8_t *axes)
 {
     kn_axes_params p = *params;
     KN_TRY(kn_attn_layout_check(&p.layout));
-    axes_job job = {.params = &p, .q = q, .k = k, .video = kn_grid_tokens(p.layout.grid)};
+    kn_tensor host_q, host_k;
+    void *copy_q = NULL, *copy_k = NULL;
+    axes_job job = {
+        .params = &p, .q = &host_q, .k = &host_k, .video = kn_grid_tokens(p.layout.grid)};
     KN_TRY(check_axes(d, &p, job.video, q, k));
     job.columns = (job.video + p.block - 1) / p.block;
     int64_t judged = (job.columns + p.stride - 1) / p.stride;
     int32_t *slot = NULL;
     void *perm = NULL;
     kn_status st;
+    KN_TRY_GOTO(to_host(d, q, &host_q, &copy_q));
+    KN_TRY_GOTO(to_host(d, k, &host_k, &copy_k));
     KN_TRY_GOTO(find_slots(&p.layout, &slot));
     KN_TRY_GOTO(kn_alloc_array((size_t)job.video, sizeof(int32_t), &perm));
     KN_TRY_GOTO(
@@ -485,6 +499,8 @@ kn_status kn_permute_choose_axes(kn_dev *d, const kn_axes_params *params, const 
         axes[job.head] = best_order(sparse, uneven, (double)(judged * job.columns), p.alpha);
     }
 done:
+    kn_free(copy_q);
+    kn_free(copy_k);
     kn_free(slot);
     kn_free(perm);
     kn_free(job.weights);

@@ -64,7 +64,8 @@ typedef struct kn_axes_params {
 
 /* For each head the order with the sparsest, most even blocks: the smallest
  * alpha (1 - sparse) / sum + (1 - alpha) uneven / sum over the six. Looks at whole rows of the
- * attention map: for calibration, not for every step. axes: [N] */
+ * attention map: for calibration, not for every step; on a CUDA device q and k are copied to the
+ * host and judged there. axes: [N] */
 KN_CHECKED kn_status kn_permute_choose_axes(kn_dev *d, const kn_axes_params *params,
                                             const kn_tensor *q, const kn_tensor *k, uint8_t *axes);
 

@@ -62,7 +62,7 @@ kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
 {
     static const char smaller[] = "try fewer frames or a smaller frame size", tile[] = "try a smaller --vae-tile or frame size";
     const kn_options *o = j->o;
-    bool frames = o->output || o->frames_dir || o->contact_sheet, denoise = frames || o->latents_out;
+    bool frames = kn_job_wants_frames(j), denoise = frames || o->latents_out;
     memset(out, 0, sizeof *out);
     out->budget_bytes = o->memory_gib > 0 ? (size_t)(o->memory_gib * GIB) : kn_host_memory_available() + kn_dev_bytes_now(j->session->dev); /* what the session keeps can be closed */
     j->budget_bytes = out->budget_bytes; /* the VAE chooses its tiles by it */

@@ -78,10 +78,15 @@ static kn_status check_target(const kn_job *j, const char *flag, const char *pat
     return KN_OK;
 }
 
+bool kn_job_wants_frames(const kn_job *j)
+{
+    return j->frame || j->o->output || j->o->frames_dir || j->o->contact_sheet;
+}
+
 static kn_status check_outputs(const kn_job *j)
 {
     const kn_options *o = j->o;
-    if (!o->output && !o->frames_dir && !o->latents_out && !o->embeds_out)
+    if (!kn_job_wants_frames(j) && !o->latents_out && !o->embeds_out)
         return kn_fail(KN_ERR_ARG, "nowhere to write: give --output FILE (or --frames-dir, --latents-out)");
     if (o->output) {
         KN_TRY(check_target(j, "--output", o->output));
@@ -246,7 +251,7 @@ static kn_status finish_debug(const kn_job *j)
 kn_status kn_job_run(kn_job *j)
 {
     const kn_options *o = j->o;
-    bool frames = o->output || o->frames_dir || o->contact_sheet, texts = j->first < j->passes || o->embeds_out;
+    bool frames = kn_job_wants_frames(j), texts = j->first < j->passes || o->embeds_out;
     if (o->debug_dir) KN_TRY(kn_debug_open(o->debug_dir, &j->debug));
     double start = kn_now_sec();
     if (texts && !j->embeds[KN_PROMPT]) KN_TRY(kn_job_text(j));

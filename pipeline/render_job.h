@@ -17,6 +17,9 @@
 
 enum { KN_PROMPT, KN_NEGATIVE, KN_PROMPTS };
 
+/* A finished frame [height,width,3] in [0,1], in time order. Not KN_OK: the job ends with it. */
+typedef kn_status kn_frame_fn(void *user, const float *rgb, int width_px, int height_px, int64_t index);
+
 typedef struct kn_job {
     kn_options *o;
     kn_event_fn *fn;
@@ -32,6 +35,8 @@ typedef struct kn_job {
     int first;        /* pass to run first; = passes: the finished latents are there */
     bool resumed;     /* the latents of pass `first - 1`, or the state of `first`, are in the checkpoint */
     bool midway;      /* the latter */
+    kn_frame_fn *frame; /* NULL: nobody takes frames */
+    void *frame_user;
     bool makes_folders; /* set by the caller, who makes missing folders of the outputs before kn_job_begin */
     bool guided;      /* a pass evaluates the network for the negative prompt too */
     size_t budget_bytes; /* device memory that may be used; 0 = not known */
@@ -52,6 +57,9 @@ KN_CHECKED kn_status kn_job_begin(kn_job *j);
 /* The phases. Text is left out when the embeddings are there already. */
 KN_CHECKED kn_status kn_job_run(kn_job *j);
 void kn_job_close(kn_job *j);
+
+/* True when frames go anywhere. */
+bool kn_job_wants_frames(const kn_job *j);
 
 /* One line for the listener. */
 void kn_job_note(kn_job *j, const char *fmt, ...) KN_PRINTF(2, 3);

@@ -92,6 +92,9 @@ static kn_status put_frame(kn_output *x)
     if (o->frames_dir)
         KN_TRY(kn_frames_write(o->frames_dir, x->count, x->frame, (int)x->job->geo.out_width_px,
                                (int)x->job->geo.out_height_px, (int)o->frames_depth, text));
+    if (x->job->frame)
+        KN_TRY(x->job->frame(x->job->frame_user, x->frame, (int)x->job->geo.out_width_px,
+                             (int)x->job->geo.out_height_px, x->count));
     x->count++;
     return KN_OK;
 }
