@@ -370,8 +370,11 @@ static kn_status self_attention(pass *p, const kn_dit_block *b)
     KN_TRY(tap_block(p, "attn1.k", &p->k));
     attn.scale =
         (float)(args->softmax_scale > 0 ? args->softmax_scale : 1 / sqrt(p->m->config.head_dim));
-    if (args->plan)
-        KN_TRY(kn_attn_sparse(p->dev, &attn, args->plan, p->mem));
+    const kn_attn_plan *plan = args->plan;
+    if (args->plan_fn && kn_dev_get_kind(p->dev) != KN_DEV_MEASURE)
+        KN_TRY(args->plan_fn(args->plan_user, p->block, &attn.q, &attn.k, &plan));
+    if (plan)
+        KN_TRY(kn_attn_sparse(p->dev, &attn, plan, p->mem));
     else
         KN_TRY(kn_attn_dense(p->dev, &attn, p->mem));
     KN_TRY(linear(p->dev, &a->out, &p->h, KN_ACT_NONE, &p->q));
@@ -529,8 +532,7 @@ kn_status kn_dit_forward(const kn_dit *m, const kn_dit_args *args)
     KN_TRY(check_shape(m, args->rope, "latents", m->config.in_channels, &args->latents));
     KN_TRY(check_contexts(m, args));
     if (!args->contexts_only)
-        KN_TRY(
-            check_shape(m, args->rope, "velocities", m->config.out_channels, &args->velocity));
+        KN_TRY(check_shape(m, args->rope, "velocities", m->config.out_channels, &args->velocity));
     if (!(args->timestep >= 0 && args->timestep <= 1000))
         return kn_fail(KN_ERR_ARG, "transformer: timestep is %g: expected 0 to 1000",
                        args->timestep);
