@@ -292,6 +292,35 @@ static kn_status plan_on_host(kn_dev *d, kn_permute *x, const kn_tensor *q, cons
     return KN_OK;
 }
 
+static kn_status fill_fetched(kn_permute *x, const uint32_t *keep, int64_t words)
+{
+    KN_TRY(open_host(x));
+    for (int h = 0; h < x->params.heads; h++) {
+        for (int64_t b = 0; b < x->blocks; b++, keep += words) {
+            for (int64_t j = 0; j < x->blocks; j++) x->keep[j] = keep[j / 32] >> (j % 32) & 1;
+            KN_TRY(fill_row(x));
+        }
+        KN_TRY(fill_text_rows(x->plan, x->blocks));
+    }
+    return KN_OK;
+}
+
+/* Rows and orders of a plan that was made on the device. */
+static kn_status fetch_rows(void *planner)
+{
+    kn_permute *x = planner;
+    void *keep = NULL;
+    int64_t words = (x->blocks + 31) / 32;
+    kn_status st;
+    KN_TRY_GOTO(kn_alloc_array((size_t)(x->params.heads * x->blocks * words), sizeof(uint32_t),
+                               &keep));
+    KN_TRY_GOTO(kn_select_fetch(x->select, keep, x->plan->perm_k));
+    KN_TRY_GOTO(fill_fetched(x, keep, words));
+done:
+    kn_free(keep);
+    return st;
+}
+
 static kn_status plan_on_cuda(kn_dev *d, kn_permute *x, const kn_tensor *q, const kn_tensor *k)
 {
     if (!x->select) {
@@ -311,6 +340,8 @@ static kn_status plan_on_cuda(kn_dev *d, kn_permute *x, const kn_tensor *q, cons
     kn_attn_plan_restart(x->plan);
     KN_TRY(kn_select_run_rows(x->select, x->params.threshold, budget_of(x), q, k));
     x->plan->lists = kn_select_lists(x->select);
+    x->plan->fetch = fetch_rows;
+    x->plan->planner = x;
     x->plan->density = kn_select_density(x->select);
     return KN_OK;
 }
@@ -327,34 +358,6 @@ kn_status kn_permute_plan(kn_dev *d, kn_permute *permute, const kn_tensor *q, co
         KN_TRY(plan_on_host(d, x, q, k));
     *plan = x->plan;
     return KN_OK;
-}
-
-static kn_status fill_fetched(kn_permute *x, const uint32_t *keep, int64_t words)
-{
-    KN_TRY(open_host(x));
-    for (int h = 0; h < x->params.heads; h++) {
-        for (int64_t b = 0; b < x->blocks; b++, keep += words) {
-            for (int64_t j = 0; j < x->blocks; j++) x->keep[j] = keep[j / 32] >> (j % 32) & 1;
-            KN_TRY(fill_row(x));
-        }
-        KN_TRY(fill_text_rows(x->plan, x->blocks));
-    }
-    return KN_OK;
-}
-
-kn_status kn_permute_fetch(kn_permute *x)
-{
-    void *keep = NULL;
-    int64_t words = (x->blocks + 31) / 32;
-    kn_status st;
-    if (!x->plan->lists || x->plan->rows) return KN_OK;
-    KN_TRY_GOTO(kn_alloc_array((size_t)(x->params.heads * x->blocks * words), sizeof(uint32_t),
-                               &keep));
-    KN_TRY_GOTO(kn_select_fetch(x->select, keep, x->plan->perm_k));
-    KN_TRY_GOTO(fill_fetched(x, keep, words));
-done:
-    kn_free(keep);
-    return st;
 }
 
 /* ---- choice of axes ---------------------------------------------------------------------------*/

@@ -48,9 +48,6 @@ void kn_permute_close(kn_permute **permute);
  * close. */
 KN_CHECKED kn_status kn_permute_plan(kn_dev *d, kn_permute *permute, const kn_tensor *q,
                                      const kn_tensor *k, const kn_attn_plan **plan);
-/* Fill in the rows and orders of the last plan when it was made on a CUDA device: for looking at
- * it. */
-KN_CHECKED kn_status kn_permute_fetch(kn_permute *permute);
 
 typedef struct kn_axes_params {
     kn_attn_layout layout;

@@ -428,8 +428,7 @@ static kn_status find_error(bench *b, made *m, double *error)
     kn_status st;
     KN_TRY_GOTO(kn_alloc((size_t)b->tokens, (void **)&visible));
     KN_TRY_GOTO(kn_alloc((size_t)b->tokens * sizeof *s, (void **)&s));
-    if (m->draft) KN_TRY_GOTO(kn_draft_fetch(m->draft));
-    if (m->permute) KN_TRY_GOTO(kn_permute_fetch(m->permute));
+    KN_TRY_GOTO(kn_attn_plan_fetch(m->plan));
     for (int i = 0; i < b->error_rows; i++) {
         int64_t query = (int64_t)(mixed(77 + (uint64_t)i) % (uint64_t)b->tokens);
         int head = i % b->heads;

@@ -223,7 +223,7 @@ static kn_status measure_recall(kn_debug *d, const kn_attn_plan *plan, const kn_
     kn_tensor hq, hk;
     void *cq = NULL, *ck = NULL;
     kn_status st = KN_OK;
-    if (q->dim[1] > HEADS_MAX || plan->rows == 0) return KN_OK; /* lists that stand on a device only */
+    if (q->dim[1] > HEADS_MAX) return KN_OK;
     KN_TRY_GOTO(on_host(d->dev, q, &hq, &cq));
     KN_TRY_GOTO(on_host(d->dev, k, &hk, &ck));
     KN_TRY_GOTO(kn_attn_plan_recall(d->dev, plan, &hq, &hk, d->about.softmax_scale, SAMPLES, recall));
@@ -240,7 +240,7 @@ static kn_status draw_map(kn_debug *d, int layer, const kn_attn_plan *plan)
     const kn_debug_pass *p = &d->about;
     int middle = (p->begin + 1 + p->steps) / 2, step = d->step_number;
     bool fixed = plan == d->plan, chosen = step == p->begin + 1 || step == middle || step == p->steps;
-    if (layer != p->layers / 2 || strcmp(d->branch, "prompt") != 0 || plan->rows == 0) return KN_OK;
+    if (layer != p->layers / 2 || strcmp(d->branch, "prompt") != 0) return KN_OK;
     if (fixed ? d->map_drawn : !chosen) return KN_OK;
     char *path, title[320];
     snprintf(title, sizeof title, "%s, step %d, layer %d: %s", p->name, step, layer, p->attention);
@@ -266,6 +266,7 @@ static kn_status look_at_plan(void *user, int layer, const kn_tensor *q, const k
         add_span(d, "plan", "choose blocks", start, planned);
         d->density = (*plan)->density;
         d->recall = -1;
+        KN_TRY(kn_attn_plan_fetch(*plan));
         KN_TRY(measure_recall(d, *plan, q, k));
         KN_TRY(draw_map(d, layer, *plan));
         add_span(d, "debug", "recall", planned, kn_now_sec());

@@ -106,6 +106,8 @@ static kn_status read_methods(const kn_options *o, kn_pass *p)
     p->full_attention = full[o->full_attention];
     p->density = o->density;
     p->mass = o->mass;
+    if (kn_options_source(o, kn_option_find("density")) > kn_options_source(o, kn_option_find("mass"))) p->mass = 0;
+    p->within_density = o->within_density;
     p->reuse_lists = (int)o->reuse_lists;
     KN_TRY(read_box("--attention-tile", o->attention_tile, p->tile));
     KN_TRY(read_box("--tile-window", o->tile_window, p->tile_window));

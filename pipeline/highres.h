@@ -36,7 +36,8 @@ typedef struct kn_pass {
     kn_attention_choice attention;
     int window[2];      /* h, w in tokens: what the base pass sees, or --window */
     int tile[3], tile_window[3]; /* t, h, w; 0: chosen by the method */
-    double density, mass;
+    double density, mass; /* mass 0: permute and paro go by density too */
+    bool within_density;
     int64_t dense_steps, dense_layers; /* first ones that stay dense */
     int reuse_lists;
     kn_attention_choice full_attention; /* of the second branch */

@@ -89,6 +89,7 @@ typedef struct kn_options {
     bool overwrite;
     bool sidecar;
     /* research and parity */
+    bool within_density;
     char *debug_dir;
     char *attention_map, *attention_query; /* of kinora plan */
     char *noise_in, *latents_in, *latents_out, *embeds_in, *embeds_out;

@@ -158,6 +158,7 @@ static kn_status open_draft(const kn_pass_attention *a, kn_layer_planner *p)
                          .heads = a->dit->heads,
                          .dim = a->dit->head_dim,
                          .sparsity = 1 - a->pass->density,
+                         .within_budget = a->pass->within_density,
                          .scale = (float)a->scale};
     return kn_draft_open(&d, &p->draft);
 }
@@ -173,6 +174,7 @@ static kn_status open_permute(const kn_pass_attention *a, bool paro, kn_layer_pl
                            .heads = a->dit->heads,
                            .dim = a->dit->head_dim,
                            .threshold = a->pass->mass,
+                           .density = a->pass->mass > 0 ? 0 : a->pass->density,
                            .scale = (float)a->scale};
     return kn_permute_open(&m, &p->permute);
 }
@@ -268,7 +270,7 @@ double kn_pass_attention_expected(const kn_pass_attention *a)
 {
     if (a->plan) return a->plan->density;
     if (a->pass->attention == KN_ATTENTION_DENSE) return 1;
-    return a->pass->attention == KN_ATTENTION_DRAFT ? a->pass->density : a->pass->mass;
+    return a->pass->attention == KN_ATTENTION_DRAFT || a->pass->mass <= 0 ? a->pass->density : a->pass->mass;
 }
 
 const char *kn_pass_attention_text(const kn_pass_attention *a, char buf[KN_ATTENTION_TEXT])
@@ -287,8 +289,11 @@ const char *kn_pass_attention_text(const kn_pass_attention *a, char buf[KN_ATTEN
         snprintf(buf, KN_ATTENTION_TEXT, "%s (%.1f%% of dense), tiles %dx%dx%d%s", kn_attention_name(p->attention),
                  100 * a->plan->density, t[0], t[1], t[2], more);
     else if (p->attention == KN_ATTENTION_DRAFT)
-        snprintf(buf, KN_ATTENTION_TEXT, "draft, %.1f%% of %dx%dx%d tiles and the forced ones%s", 100 * p->density, t[0], t[1],
-                 t[2], more);
+        snprintf(buf, KN_ATTENTION_TEXT, "draft, %.1f%% of %dx%dx%d tiles%s%s", 100 * p->density, t[0], t[1], t[2],
+                 p->within_density ? "" : " and the forced ones", more);
+    else if (p->mass <= 0)
+        snprintf(buf, KN_ATTENTION_TEXT, "%s, %.1f%% of the blocks, tiles %dx%dx%d%s", kn_attention_name(p->attention),
+                 100 * p->density, t[0], t[1], t[2], more);
     else
         snprintf(buf, KN_ATTENTION_TEXT, "%s, blocks with %.1f%% of the weight, tiles %dx%dx%d%s", kn_attention_name(p->attention),
                  100 * p->mass, t[0], t[1], t[2], more);

@@ -64,3 +64,10 @@ print(sys.argv[1], error)
 assert error < 1e-4, error
 PY
 done
+
+# Every preset is a valid job for the shipped model, but for sizes that need the memory of a large machine.
+for preset in $("$kinora" presets | cut -d' ' -f1); do
+  "$kinora" plan --model "$model" --prompt x --seed 1 --preset "$preset" --memory 65536 -o p.mkv >plan.txt 2>&1 ||
+    fail "preset $preset: $(cat plan.txt)"
+done
+has 'permute, 20.0% of the blocks' "$kinora" plan "${quick[@]}" --progress lines --preset permute-80 -o x.mp4 || fail "permute-80: $(cat has.txt)"
