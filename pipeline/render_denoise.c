@@ -40,8 +40,9 @@ static kn_checkpoint checkpoint_of(const denoise *x)
 static kn_status save_step(void *user, int done, int total)
 {
     denoise *x = user;
-    const kn_job *j = x->job;
+    kn_job *j = x->job;
     int64_t every = j->o->checkpoint_every;
+    kn_job_live_preview(j, x->pass, &x->sampler.latents, &x->sampler.velocity, x->schedule.sigma[done]);
     if (!j->checkpoint || (done < total && (every == 0 || done % every))) return KN_OK;
     if (done < total && !kn_pass_attention_restartable(&x->attention, done - x->schedule.begin)) return KN_OK;
     kn_checkpoint c = checkpoint_of(x);
@@ -233,6 +234,7 @@ static kn_status run_pass(kn_job *j, int number)
     denoise x = {.job = j, .pass = &j->pass[number], .session = j->session, .dev = j->session->dev};
     kn_status st = run(&x);
     close_all(&x);
+    if (j->o->preview) kn_session_done(j->session, KN_NETWORK_VAE);
     if (st == KN_OK && j->debug) st = kn_job_previews(j, number);
     kn_debug_span(j->debug, "phase", j->pass[number].name, start);
     j->pass_sec[number] = kn_now_sec() - start;
