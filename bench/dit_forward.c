@@ -68,10 +68,8 @@ static kn_status input_tensor(kn_dev *d, kn_safetensors *file, const char *name,
 
 static kn_status write_velocity(kn_dev *d, const char *path, const kn_tensor *velocity)
 {
-    kn_st_tensor t = {.name = "velocity",
-                      .dtype = KN_ST_F32,
-                      .rank = 4,
-                      .bytes = kn_tensor_bytes(velocity)};
+    kn_st_tensor t = {
+        .name = "velocity", .dtype = KN_ST_F32, .rank = 4, .bytes = kn_tensor_bytes(velocity)};
     for (int i = 0; i < 4; i++) t.dim[i] = velocity->dim[i];
     void *values;
     KN_TRY(kn_alloc(t.bytes, &values));
@@ -164,8 +162,9 @@ int main(int argc, char **argv)
     static double forward[MAX_RUNS], both[MAX_RUNS];
     int runs = argc >= 8 ? atoi(argv[7]) : 0;
     if (argc < 8 || argc == 10 || runs < 1 || runs > MAX_RUNS) {
-        fprintf(stderr, "usage: bench_dit_forward MODEL F H W T THREADS RUNS(1..%d) "
-                        "[ref|cpu|cuda [IN OUT]]\n",
+        fprintf(stderr,
+                "usage: bench_dit_forward MODEL F H W T THREADS RUNS(1..%d) "
+                "[ref|cpu|cuda [IN OUT]]\n",
                 MAX_RUNS);
         return 2;
     }

@@ -157,8 +157,7 @@ void kn_cuda_lists_close(kn_dev *d)
     kn_cuda *c = kn_cuda_of(d);
     if (!c->lists) return;
     for (int i = 0; i < LISTS; i++)
-        kn_dev_free(d, c->lists->list[i].device,
-                    (size_t)c->lists->list[i].count * sizeof(int32_t));
+        kn_dev_free(d, c->lists->list[i].device, (size_t)c->lists->list[i].count * sizeof(int32_t));
     kn_free(c->lists);
     c->lists = NULL;
 }

@@ -266,9 +266,8 @@ static bool fits_product(const kn_tensor *x, const kn_weight *w, const kn_tensor
 {
     kn_rows rx = kn_rows_of(x), ro = kn_rows_of(out);
     return x->dtype == KN_BF16 && rx.axes == 1 && ro.axes == 1 && w->t.dim[1] % 8 == 0 &&
-           (uintptr_t)rx.data % 16 == 0 && (uintptr_t)ro.data % 16 == 0 &&
-           rx.pitch[0] % 16 == 0 && ro.pitch[0] % 16 == 0 && w->t.dim[0] % 8 == 0 &&
-           w->t.dim[0] * 2 <= KN_CUDA_BIAS_BYTES;
+           (uintptr_t)rx.data % 16 == 0 && (uintptr_t)ro.data % 16 == 0 && rx.pitch[0] % 16 == 0 &&
+           ro.pitch[0] % 16 == 0 && w->t.dim[0] % 8 == 0 && w->t.dim[0] * 2 <= KN_CUDA_BIAS_BYTES;
 }
 
 kn_status kn_cuda_linear(kn_dev *d, const kn_tensor *x, const kn_weight *w, const kn_tensor *bias,

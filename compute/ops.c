@@ -370,8 +370,8 @@ kn_status kn_rmsnorm(kn_dev *d, const kn_tensor *x, const kn_tensor *weight,
 }
 
 /* Absent ones pass; all of them have the width of out. */
-static kn_status check_layernorm_vectors(const kn_dev *d, const char *op, const kn_tensor *const v[4],
-                                         const kn_tensor *out)
+static kn_status check_layernorm_vectors(const kn_dev *d, const char *op,
+                                         const kn_tensor *const v[4], const kn_tensor *out)
 {
     static const char *const names[4] = {"weight", "bias", "scale", "shift"};
     for (int i = 0; i < 4; i++) {
@@ -440,8 +440,7 @@ kn_status kn_norm_rope(kn_dev *d, const kn_tensor *x, const kn_tensor *weight, f
     for (int i = 0; i < 2; i++)
         if (x->dim[1] > 1 && both[i]->stride[1] != x->dim[2])
             return bad("norm_rope", i ? "out" : "x", both[i], "heads are not dense");
-    return nothing(d, out) ? KN_OK
-                           : d->ops.norm_rope(d, x, optional(weight), eps, cos, sin, out);
+    return nothing(d, out) ? KN_OK : d->ops.norm_rope(d, x, optional(weight), eps, cos, sin, out);
 }
 
 kn_status kn_gate_norm(kn_dev *d, const kn_tensor *x, const kn_tensor *y, const kn_tensor *gate,

@@ -532,8 +532,7 @@ kn_status kn_dit_forward(const kn_dit *m, const kn_dit_args *args)
     KN_TRY(check_shape(m, args->rope, "latents", m->config.in_channels, &args->latents));
     KN_TRY(check_contexts(m, args));
     if (!args->contexts_only)
-        KN_TRY(
-            check_shape(m, args->rope, "velocities", m->config.out_channels, &args->velocity));
+        KN_TRY(check_shape(m, args->rope, "velocities", m->config.out_channels, &args->velocity));
     if (!(args->timestep >= 0 && args->timestep <= 1000))
         return kn_fail(KN_ERR_ARG, "transformer: timestep is %g: expected 0 to 1000",
                        args->timestep);

@@ -44,32 +44,57 @@ static kn_grid_search window_search(const kn_pass_attention *a)
     return s;
 }
 
-/* Key tiles or unaligned runs, by counted work; on a GPU tiles, whose queries need no gathering. */
+/* Pairs in the lists of a plan / all pairs: what the CPU executor pays for, which cuts runs to each
+ * panel of queries. */
+static double listed(const kn_attn_plan *plan)
+{
+    kn_attn_plan_stats stats;
+    kn_attn_plan_count(plan, BLOCK, BLOCK, &stats);
+    return stats.listed;
+}
+
+/* Keys in unaligned runs of (h,w,t) order, in the place of a->plan where that lists less. */
+static kn_status try_runs(kn_pass_attention *a, kn_window_params params)
+{
+    kn_grid_search search = window_search(a);
+    kn_grid_choice best;
+    kn_attn_plan *plan;
+    search.runs = true;
+    KN_TRY(kn_grid_best_tile(&search, &best));
+    memcpy(params.query_tile, best.tile, sizeof best.tile);
+    params.layout.tile[0] = params.layout.grid[0];
+    params.layout.tile[1] = params.layout.tile[2] = 1;
+    KN_TRY(kn_window_plan(&params, &plan));
+    a->runs = listed(plan) < listed(a->plan);
+    if (a->runs) {
+        kn_attn_plan *tiles = a->plan;
+        a->plan = plan;
+        plan = tiles;
+        a->layout = params.layout;
+    }
+    kn_attn_plan_free(&plan);
+    return KN_OK;
+}
+
+/* Key tiles or, on a CPU, unaligned runs, by counted work; a GPU pays for whole blocks, of which tiles
+ * have fewer to gather. A full branch that looks at tensors wants the tiles' order. */
 static kn_status plan_window(kn_pass_attention *a)
 {
     kn_grid_search search = window_search(a);
     kn_window_params params = {.block = BLOCK, .layout = a->layout};
-    kn_grid_choice tiles, runs = {.executed = 2};
+    kn_grid_choice tiles;
     memcpy(params.window, search.window, sizeof search.window);
-    if (a->pass->tile[0]) {
+    if (a->pass->tile[0])
         memcpy(tiles.tile, a->pass->tile, sizeof tiles.tile);
-    } else {
+    else
         KN_TRY(kn_grid_best_tile(&search, &tiles));
-        search.runs = true;
-        /* the second branch's regions are tiles of the same order: they must not be single columns */
-        bool host = kn_dev_measured(a->dev) != KN_DEV_CUDA;
-        if (host && !looks_at_tensors(a->pass->full_attention)) KN_TRY(kn_grid_best_tile(&search, &runs));
-        a->runs = runs.executed < tiles.executed;
-    }
     memcpy(params.layout.tile, tiles.tile, sizeof tiles.tile);
-    if (a->runs) {
-        memcpy(params.query_tile, runs.tile, sizeof runs.tile);
-        params.layout.tile[0] = params.layout.grid[0];
-        params.layout.tile[1] = params.layout.tile[2] = 1;
-    }
     KN_TRY(kn_attn_layout_check(&params.layout));
     a->layout = params.layout;
-    return kn_window_plan(&params, &a->plan);
+    KN_TRY(kn_window_plan(&params, &a->plan));
+    bool host = kn_dev_measured(a->dev) != KN_DEV_CUDA;
+    if (!host || a->pass->tile[0] || looks_at_tensors(a->pass->full_attention)) return KN_OK;
+    return try_runs(a, params);
 }
 
 /* Odd number of tiles that cover what the base pass sees. */

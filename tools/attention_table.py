@@ -54,9 +54,10 @@ def psnr(a, b):
 
 
 def odd_window(density, grid):
-    """Odd sides in tokens with the grid's shape and about that share of a frame."""
-    side = [max(1, round(math.sqrt(density) * n)) for n in grid]
-    return [min(n - (n + 1) % 2, s + (s + 1) % 2) for s, n in zip(side, grid)]
+    """Odd sides whose share of the grid is nearest to density; of equals, the most square."""
+    pairs = [(h, w) for h in range(1, grid[0] + 1, 2) for w in range(1, grid[1] + 1, 2)]
+    return min(pairs, key=lambda p: (round(abs(p[0] * p[1] / (grid[0] * grid[1]) - density), 2),
+                                     abs(math.log(p[0] / grid[0] * grid[1] / p[1]))))
 
 
 def methods(density, grid):

@@ -173,8 +173,8 @@ static kn_status run_gate_norm(kn_dev *d, const check_args *a)
     *(n->modulated ? &p.scale : &p.weight) = a->t[2];
     *(n->modulated ? &p.shift : &p.bias) = a->t[3];
     int out = n->gate ? 5 : 4;
-    return kn_gate_norm(d, &a->t[0], &a->t[1], n->gate ? &a->t[4] : KN_ABSENT, &p,
-                        &a->t[out + 1], &a->t[out]);
+    return kn_gate_norm(d, &a->t[0], &a->t[1], n->gate ? &a->t[4] : KN_ABSENT, &p, &a->t[out + 1],
+                        &a->t[out]);
 }
 
 /* As of layernorm, of the sums; an error of a sum counts as one of the largest of its row. */
@@ -226,7 +226,8 @@ static void gate_norm_one(check *c, int rows, int width, check_fill fill, gate_n
 
 static void joined(check *c)
 {
-    static const int heads[][3] = {{33, 12, 128}, {300, 4, 64}, {5, 40, 128}, {7, 3, 6}, {9, 2, 18}};
+    static const int heads[][3] = {
+        {33, 12, 128}, {300, 4, 64}, {5, 40, 128}, {7, 3, 6}, {9, 2, 18}};
     static const int widths[][2] = {{65, 1536}, {33, 256}, {5, 5120}, {7, 33}, {3, 1000}};
     for (int i = 0; i < 5; i++) {
         norm_rope_case(c, heads[i][0], heads[i][1], heads[i][2], CHECK_NORMAL);
