@@ -97,6 +97,18 @@ void kn_cuda_lists_close(kn_dev *d);
 void kn_cuda_fill_rows(kn_ops *ops);   /* cuda_rows.cu: rmsnorm layernorm gate_add rope */
 void kn_cuda_fill_layout(kn_ops *ops); /* cuda_layout.cu: the others */
 kn_linear_fn kn_cuda_linear;           /* cuda_linear.c */
+/* Products of `batch` pairs of matrices: out[m,n] = x[m,k] y[k,n], or x y[n,k]^T. x, y bf16, out
+ * bf16 or f32, fp32 accumulation. Pitches between rows and steps between matrices are in elements;
+ * everything 16-byte aligned. The library's first choice of algorithm. */
+typedef struct kn_cuda_product {
+    const void *x, *y;
+    void *out;
+    int64_t m, n, k, batch;
+    int64_t pitch_x, pitch_y, pitch_out, step_x, step_y, step_out;
+    bool y_transposed;
+    kn_dtype out_dtype;
+} kn_cuda_product;
+kn_status kn_cuda_products(kn_dev *d, const kn_cuda_product *p);
 void kn_blaslt_close(kn_blaslt **b);
 kn_conv_fn kn_cuda_conv; /* cuda_conv.c */
 void kn_cudnn_close(kn_cudnn **c);

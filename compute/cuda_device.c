@@ -94,6 +94,38 @@ static kn_status cuda_download(kn_dev *d, const void *src, void *host, size_t by
     return KN_OK;
 }
 
+static kn_status cuda_host_alloc(kn_dev *d, size_t bytes, void **out)
+{
+    (void)d;
+    cudaError_t e = cudaMallocHost(out, bytes ? bytes : 1);
+    if (e == cudaSuccess) return KN_OK;
+    cudaGetLastError();
+    return kn_fail(KN_ERR_NOMEM, "cuda: %zu bytes of page-locked host memory: %s", bytes,
+                   cudaGetErrorString(e));
+}
+
+static void cuda_host_release(kn_dev *d, void *p)
+{
+    cudaStreamSynchronize(kn_cuda_of(d)->stream); /* a transfer may still be under way */
+    cudaFreeHost(p);
+}
+
+static kn_status cuda_download_begin(kn_dev *d, const void *src, void *host, size_t bytes)
+{
+    if (bytes)
+        KN_CUDA_TRY(cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost,
+                                    kn_cuda_of(d)->stream));
+    return KN_OK;
+}
+
+static size_t cuda_memory_free(kn_dev *d)
+{
+    (void)d;
+    size_t free_bytes = 0, total = 0;
+    if (cudaMemGetInfo(&free_bytes, &total) != cudaSuccess) cudaGetLastError();
+    return free_bytes;
+}
+
 static kn_status cuda_sync(kn_dev *d)
 {
     KN_CUDA_TRY(cudaStreamSynchronize(kn_cuda_of(d)->stream));
@@ -294,6 +326,10 @@ static const kn_backend cuda_backend = {
     .upload = cuda_upload,
     .download = cuda_download,
     .sync = cuda_sync,
+    .host_alloc = cuda_host_alloc,
+    .host_release = cuda_host_release,
+    .download_begin = cuda_download_begin,
+    .memory_free = cuda_memory_free,
     .weight_open = cuda_weight_open,
     .weight_close = cuda_weight_close,
     .close = cuda_close,

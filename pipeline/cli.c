@@ -221,6 +221,7 @@ static const struct command {
     {"plan", "print sizes, memory and work of a render, and whether it fits; renders nothing"},
     {"compare", "tell two clips apart: PSNR, SSIM, difference picture (-o x.png) or video (-o x.mp4), --csv"},
     {"info", "describe a model folder, a video, a sidecar or a safetensors file; alone: this build"},
+    {"bench", "render with the options of render, show where the time goes; keeps no file it was not asked for"},
     {"presets", "list the presets; `presets show NAME` prints one"},
     {"help", "this text; --man, --markdown, --completion bash|zsh|fish"},
 };
@@ -300,6 +301,7 @@ int kn_cli_main(int argc, char **argv)
         return run_help(stdout);
     if (!strcmp(command, "render")) return run_render(argc, argv, 0);
     if (!strcmp(command, "batch")) return kn_cli_batch(argc, argv);
+    if (!strcmp(command, "bench")) return kn_cli_bench(argc, argv);
     if (!strcmp(command, "plan")) return run_render(argc, argv, 1);
     if (!strcmp(command, "compare")) return kn_cli_compare(argc, argv);
     if (!strcmp(command, "presets")) return run_presets(argc, argv);

@@ -246,6 +246,21 @@ kn_status kn_job_begin(kn_job *j)
     return kn_memory_plan_check(j, &plan);
 }
 
+const char *kn_part_name(kn_part part)
+{
+    static const char *const names[KN_PARTS] = {"load", "text", "base", "upsample", "encode", "refine", "decode", "mux"};
+    return names[part];
+}
+
+/* Networks are opened in the midst of text, passes and decode. */
+static void split_seconds(kn_job *j, double load_sec[4])
+{
+    double *part = j->part_sec;
+    part[KN_PART_LOAD] = load_sec[3] - load_sec[0];
+    part[KN_PART_TEXT] = j->sec[0] - (load_sec[1] - load_sec[0]);
+    part[KN_PART_DECODE] = j->sec[2] - (load_sec[3] - load_sec[2]) - part[KN_PART_MUX];
+}
+
 static kn_status finish_debug(const kn_job *j)
 {
     char title[160];
@@ -256,15 +271,20 @@ static kn_status finish_debug(const kn_job *j)
 
 kn_status kn_job_run(kn_job *j)
 {
+    double load_sec[4] = {j->session->load_sec};
     const kn_options *o = j->o;
     bool frames = kn_job_wants_frames(j), texts = j->first < j->passes || o->embeds_out;
     if (o->debug_dir) KN_TRY(kn_debug_open(o->debug_dir, &j->debug));
     double start = kn_now_sec();
     if (texts && !j->embeds[KN_PROMPT]) KN_TRY(kn_job_text(j));
     kn_debug_span(j->debug, "phase", "text", start);
+    load_sec[1] = j->session->load_sec;
     if (frames || o->latents_out) KN_TRY(kn_job_denoise(j));
+    load_sec[2] = j->session->load_sec;
     start = kn_now_sec();
     if (frames) KN_TRY(kn_job_decode(j));
+    load_sec[3] = j->session->load_sec;
+    split_seconds(j, load_sec);
     kn_debug_span(j->debug, "phase", "decode", start);
     if (j->debug) KN_TRY(finish_debug(j));
     if (j->checkpoint && !o->keep_checkpoint) unlink(j->checkpoint);
@@ -286,7 +306,7 @@ void kn_job_close(kn_job *j)
     memset(j, 0, sizeof *j);
 }
 
-kn_status kn_render_in(kn_session *session, kn_options *o, kn_event_fn *fn, void *user)
+static kn_status render(kn_session *session, kn_options *o, kn_event_fn *fn, void *user, kn_render_cost *cost)
 {
     kn_job j = {.o = o, .session = session, .fn = fn, .user = user};
     kn_status st = KN_OK;
@@ -296,7 +316,26 @@ kn_status kn_render_in(kn_session *session, kn_options *o, kn_event_fn *fn, void
 done:
     if (st == KN_ERR_CANCELLED && j.checkpoint && access(j.checkpoint, F_OK) == 0)
         st = kn_fail(st, "%s; the same command with --resume goes on from there", kn_error_text());
+    if (cost && st == KN_OK) {
+        memcpy(cost->part_sec, j.part_sec, sizeof j.part_sec);
+        cost->peak_bytes = kn_dev_bytes_peak(session->dev);
+        for (int i = 0; i < KN_NETWORKS; i++)
+            if (j.peak_bytes[i] > cost->planned_bytes) cost->planned_bytes = j.peak_bytes[i];
+    }
     kn_job_close(&j);
+    return st;
+}
+
+kn_status kn_render_in(kn_session *session, kn_options *o, kn_event_fn *fn, void *user)
+{
+    return render(session, o, fn, user, NULL);
+}
+
+kn_status kn_render_timed(kn_options *o, kn_event_fn *fn, void *user, kn_render_cost *cost)
+{
+    kn_session session = {0};
+    kn_status st = render(&session, o, fn, user, cost);
+    kn_session_close(&session);
     return st;
 }
 

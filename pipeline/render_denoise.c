@@ -232,9 +232,12 @@ static kn_status run_pass(kn_job *j, int number)
     bool midway = j->midway && number == j->first;
     if (number > 0 && !midway) KN_TRY(kn_job_upscale(j, number));
     denoise x = {.job = j, .pass = &j->pass[number], .session = j->session, .dev = j->session->dev};
+    double passed = kn_now_sec(), load_sec = j->session->load_sec;
     kn_status st = run(&x);
     close_all(&x);
     if (j->o->preview) kn_session_done(j->session, KN_NETWORK_VAE);
+    j->part_sec[number ? KN_PART_REFINE : KN_PART_BASE] +=
+        kn_now_sec() - passed - (j->session->load_sec - load_sec);
     if (st == KN_OK && j->debug) st = kn_job_previews(j, number);
     kn_debug_span(j->debug, "phase", j->pass[number].name, start);
     j->pass_sec[number] = kn_now_sec() - start;

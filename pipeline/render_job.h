@@ -12,6 +12,7 @@
 #include "pipeline/highres.h"
 #include "pipeline/model_folder.h"
 #include "pipeline/progress.h"
+#include "pipeline/render.h"
 #include "pipeline/session.h"
 #include "vae/vae_stream.h"
 
@@ -49,6 +50,7 @@ typedef struct kn_job {
     kn_debug *debug;  /* --debug-dir; NULL: off */
     double sec[3];    /* text, all passes, decode */
     double pass_sec[KN_PASSES_MAX];
+    double part_sec[KN_PARTS];
 } kn_job;
 
 /* Everything that can be checked about options, model folder and outputs. Writes nothing, needs no
