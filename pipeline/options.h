@@ -93,6 +93,7 @@ typedef struct kn_options {
     char *frames_dir;
     int64_t frames_depth; /* bits per channel of PNG frames, 8 or 16 */
     char *contact_sheet;
+    char *preview;
     bool overwrite;
     bool sidecar;
     /* research and parity */

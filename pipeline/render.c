@@ -97,6 +97,12 @@ static kn_status check_outputs(const kn_job *j)
         KN_TRY(kn_video_writer_check_audio(&p));
     }
     if (o->contact_sheet) KN_TRY(check_target(j, "--contact-sheet", o->contact_sheet));
+    if (o->preview) { /* made to be replaced: what stands there does not matter */
+        kn_options any = *o;
+        any.overwrite = true;
+        kn_job at = {.o = &any, .makes_folders = j->makes_folders};
+        KN_TRY(check_target(&at, "--preview", o->preview));
+    }
     if (o->latents_out) KN_TRY(check_target(j, "--latents-out", o->latents_out));
     if (o->embeds_out) KN_TRY(check_target(j, "--embeds-out", o->embeds_out));
     struct stat s;

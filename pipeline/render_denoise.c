@@ -40,8 +40,9 @@ static kn_checkpoint checkpoint_of(const denoise *x)
 static kn_status save_step(void *user, int done, int total)
 {
     denoise *x = user;
-    const kn_job *j = x->job;
+    kn_job *j = x->job;
     int64_t every = j->o->checkpoint_every;
+    kn_job_live_preview(j, x->pass, &x->sampler.latents, &x->sampler.velocity, x->schedule.sigma[done]);
     if (!j->checkpoint || (done < total && (every == 0 || done % every))) return KN_OK;
     if (done < total && !kn_pass_attention_restartable(&x->attention, done - x->schedule.begin)) return KN_OK;
     kn_checkpoint c = checkpoint_of(x);
@@ -256,6 +257,7 @@ static kn_status run_pass(kn_job *j, int number)
     double passed = kn_now_sec(), load_sec = j->session->load_sec;
     kn_status st = run(&x);
     close_all(&x);
+    if (j->o->preview) kn_session_done(j->session, KN_NETWORK_VAE);
     j->part_sec[number ? KN_PART_REFINE : KN_PART_BASE] +=
         kn_now_sec() - passed - (j->session->load_sec - load_sec);
     if (st == KN_OK && j->debug) st = kn_job_previews(j, number);

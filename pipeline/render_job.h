@@ -40,6 +40,8 @@ typedef struct kn_job {
     int first;        /* pass to run first; = passes: the finished latents are there */
     bool resumed;     /* the latents of pass `first - 1`, or the state of `first`, are in the checkpoint */
     bool midway;      /* the latter */
+    double preview_due_sec;
+    bool preview_off;
     kn_frame_fn *frame; /* NULL: nobody takes frames */
     void *frame_user;
     bool makes_folders; /* set by the caller, who makes missing folders of the outputs before kn_job_begin */
@@ -89,6 +91,9 @@ KN_CHECKED kn_status kn_job_denoise(kn_job *j);
 KN_CHECKED kn_status kn_job_upscale(kn_job *j, int pass);
 /* Pictures of the pass's steps into --debug-dir. */
 KN_CHECKED kn_status kn_job_previews(kn_job *j, int pass);
+/* --preview, when it is due: the clean clip that latents x and velocity v at noise level sigma point to,
+ * x - sigma v, middle frame. What goes wrong is a note and ends the previews, not the job. */
+void kn_job_live_preview(kn_job *j, const kn_pass *p, const kn_tensor *latents, const kn_tensor *velocity, double sigma);
 /* j->latents to video, PNG frames and contact sheet; writes the sidecar. */
 KN_CHECKED kn_status kn_job_decode(kn_job *j);
 
