@@ -13,7 +13,7 @@ refine=("$kinora" refine)
 fast=(--model "$model" --seed 5 --steps 3 --strength 0.4 --progress lines)
 
 # 23.976 frames per second, an odd size, audio; more frames than a segment has.
-make -f lavfi -i gradients=size=96x64:rate=24000/1001:duration=1.1:speed=0.02:seed=7 -f lavfi -i sine=frequency=440:duration=1.1 \
+make -f lavfi -i "gradients=size=96x64:rate=24000/1001:duration=1.1:speed=0.02:nb_colors=2:c0=red:c1=blue:x0=0:y0=0:x1=95:y1=63" -f lavfi -i sine=frequency=440:duration=1.1 \
   -vf crop=65:47 -pix_fmt yuv444p -c:v libx264 -crf 10 -c:a aac long.mp4
 frames=$(stream long.mp4 nb_read_frames)
 [ "$frames" = 27 ] || fail "made $frames frames"
