@@ -84,6 +84,8 @@ kn_video_writer_params kn_video_writer_defaults(void);
 /* Check everything about params that needs no file: codec, container, encoder, size, depth, preset
  * names. The same checks as open, so that a job can be refused before hours of work. */
 KN_CHECKED kn_status kn_video_writer_check(const kn_video_writer_params *params);
+/* Can the file hold the audio of params->audio_from? Opens that one only. */
+KN_CHECKED kn_status kn_video_writer_check_audio(const kn_video_writer_params *params);
 /* Opens the encoder and a temporary file beside params->path. Strings are copied. */
 KN_CHECKED kn_status kn_video_writer_open(const kn_video_writer_params *params,
                                           kn_video_writer **out);
@@ -131,6 +133,8 @@ const kn_video_info *kn_video_reader_info(const kn_video_reader *r);
  * untouched. */
 KN_CHECKED kn_status kn_video_reader_next(kn_video_reader *r, float *rgb, bool *end);
 KN_CHECKED kn_status kn_video_reader_next_u16(kn_video_reader *r, uint16_t *rgb, bool *end);
+/* Pass over the next frame: decodes it, converts nothing. */
+KN_CHECKED kn_status kn_video_reader_skip(kn_video_reader *r, bool *end);
 /* Presentation time in seconds of the frame that next gave last. */
 double kn_video_reader_time_s(const kn_video_reader *r);
 /* Container tags: i-th key and value, or false. Valid until close. */

@@ -230,10 +230,6 @@ static kn_status open_libav(kn_video_reader *r, int threads)
         r->info.sar_den = turned ? sar.num : sar.den;
     }
     snprintf(r->info.container, sizeof r->info.container, "%s", r->in->iformat->name);
-    if (r->info.matrix_guessed)
-        kn_log(KN_LOG_INFO, "video",
-               "%s does not state its colour matrix: read as %s, by its height", r->path,
-               r->info.matrix);
     return KN_OK;
 }
 
@@ -386,11 +382,18 @@ static kn_status decode(kn_video_reader *r, bool *end)
     return KN_OK;
 }
 
+/* rgb NULL: the frame is not wanted. */
 static kn_status next_libav(kn_video_reader *r, float *rgb, bool *end)
 {
     KN_TRY(decode(r, end));
     if (*end) return KN_OK;
     AVFrame *f = r->frame;
+    int64_t at = f->best_effort_timestamp;
+    if (at != AV_NOPTS_VALUE) r->time_s = (double)at * av_q2d(r->in->streams[r->index]->time_base);
+    if (!rgb) {
+        av_frame_unref(f);
+        return KN_OK;
+    }
     if (f->format != r->color_format) {
         const AVCodecParameters *par = r->in->streams[r->index]->codecpar;
         enum AVColorSpace matrix =
@@ -402,8 +405,6 @@ static kn_status next_libav(kn_video_reader *r, float *rgb, bool *end)
         r->color_format = f->format;
         fill_color(r, f->format);
     }
-    int64_t at = f->best_effort_timestamp;
-    if (at != AV_NOPTS_VALUE) r->time_s = (double)at * av_q2d(r->in->streams[r->index]->time_base);
     kn_status st = kn_color_unpack(f, &r->color, r->info.rotation_deg, rgb);
     av_frame_unref(f);
     return st;
@@ -442,6 +443,19 @@ kn_status kn_video_reader_next(kn_video_reader *r, float *rgb, bool *end)
     } else {
         KN_TRY(next_libav(r, rgb, end));
     }
+    if (!*end) r->frames++;
+    return KN_OK;
+}
+
+kn_status kn_video_reader_skip(kn_video_reader *r, bool *end)
+{
+    *end = false;
+    if (r->is_list)
+        *end = r->frames >= r->list.count;
+    else if (r->webp)
+        return kn_video_reader_next(r, NULL, end);
+    else
+        KN_TRY(next_libav(r, NULL, end));
     if (!*end) r->frames++;
     return KN_OK;
 }

@@ -333,7 +333,8 @@ kn_status kn_webp_next(kn_webp *w, float *rgb, int64_t *start_ms, bool *end)
     KN_TRY(decode(w, f));
     compose(w, f);
     av_frame_unref(w->frame);
-    memcpy(rgb, w->canvas,
+    if (rgb)
+        memcpy(rgb, w->canvas,
            3 * (size_t)w->info.width_px * (size_t)w->info.height_px * sizeof(float));
     if (f->dispose) clear(w, f);
     *start_ms = w->clock_ms;

@@ -67,25 +67,56 @@ static kn_status fail_write(kn_video_writer *w, int code, const char *what)
 
 /* ---- audio ----------------------------------------------------------------------------------- */
 
+/* Open `from` and find its first audio stream, which the container must be able to hold. None: *in is
+ * NULL. */
+static kn_status find_audio(const char *from, const kn_video_choice *choice, const char *path, AVFormatContext **in,
+                            int *index)
+{
+    AVDictionary *options = NULL;
+    char *url;
+    *in = NULL;
+    KN_TRY(kn_asprintf(&url, "file:%s", from)); /* a name may hold a colon */
+    av_dict_set(&options, "protocol_whitelist", "file", 0);
+    int r = avformat_open_input(in, url, NULL, &options);
+    av_dict_free(&options);
+    kn_free(url);
+    if (r >= 0) r = avformat_find_stream_info(*in, NULL);
+    if (r < 0) return kn_libav_fail(r, KN_ERR_FORMAT, "cannot read audio from %s", from);
+    *index = av_find_best_stream(*in, AVMEDIA_TYPE_AUDIO, -1, -1, NULL, 0);
+    if (*index < 0) {
+        avformat_close_input(in);
+        return KN_OK;
+    }
+    enum AVCodecID codec = (*in)->streams[*index]->codecpar->codec_id;
+    const AVOutputFormat *format = av_guess_format(choice->muxer, NULL, NULL);
+    if (!format || avformat_query_codec(format, codec, FF_COMPLIANCE_NORMAL) <= 0)
+        return kn_fail(KN_ERR_ARG, "%s: .%s cannot hold the %s audio of %s: use .mkv, or no audio", path,
+                       choice->extension, avcodec_get_name(codec), from);
+    return KN_OK;
+}
+
+kn_status kn_video_writer_check_audio(const kn_video_writer_params *p)
+{
+    kn_video_choice choice;
+    AVFormatContext *in;
+    int index;
+    kn_libav_setup();
+    if (!p->audio_from) return KN_OK;
+    KN_TRY(kn_video_choose(p, &choice));
+    kn_status st = find_audio(p->audio_from, &choice, p->path, &in, &index);
+    avformat_close_input(&in);
+    return st;
+}
+
 static kn_status open_audio(kn_video_writer *w, const char *from)
 {
     audio_copy *a = &w->audio;
-    AVDictionary *options = NULL;
-    av_dict_set(&options, "protocol_whitelist", "file", 0);
-    int r = avformat_open_input(&a->in, from, NULL, &options);
-    av_dict_free(&options);
-    if (r >= 0) r = avformat_find_stream_info(a->in, NULL);
-    if (r < 0) return kn_libav_fail(r, KN_ERR_FORMAT, "cannot read audio from %s", from);
-    a->in_index = av_find_best_stream(a->in, AVMEDIA_TYPE_AUDIO, -1, -1, NULL, 0);
-    if (a->in_index < 0) {
+    KN_TRY(find_audio(from, &w->choice, w->path, &a->in, &a->in_index));
+    if (!a->in) {
         kn_log(KN_LOG_INFO, "video", "%s has no audio: %s stays silent", from, w->path);
-        avformat_close_input(&a->in);
         return KN_OK;
     }
     const AVCodecParameters *par = a->in->streams[a->in_index]->codecpar;
-    if (avformat_query_codec(w->out->oformat, par->codec_id, FF_COMPLIANCE_NORMAL) <= 0)
-        return kn_fail(KN_ERR_ARG, "%s: .%s cannot hold the %s audio of %s: use .mkv, or no audio",
-                       w->path, w->choice.extension, avcodec_get_name(par->codec_id), from);
     int video = av_find_best_stream(a->in, AVMEDIA_TYPE_VIDEO, -1, -1, NULL, 0);
     int64_t start = video >= 0 ? a->in->streams[video]->start_time : AV_NOPTS_VALUE;
     if (start != AV_NOPTS_VALUE)
@@ -95,7 +126,7 @@ static kn_status open_audio(kn_video_writer *w, const char *from)
     a->out = avformat_new_stream(w->out, NULL);
     a->packet = av_packet_alloc();
     if (!a->out || !a->packet) return kn_fail(KN_ERR_NOMEM, "out of memory for an audio stream");
-    r = avcodec_parameters_copy(a->out->codecpar, par);
+    int r = avcodec_parameters_copy(a->out->codecpar, par);
     if (r < 0) return kn_libav_fail(r, KN_ERR_NOMEM, "%s: copying audio parameters", w->path);
     a->out->codecpar->codec_tag = 0; /* tags differ between containers: the muxer finds its own */
     a->out->time_base = a->in->streams[a->in_index]->time_base;

@@ -58,7 +58,8 @@ static kn_status fingerprint(task *t, int64_t seed, char out[17])
     kn_job_identity id;
     int64_t kept = t->o.seed;
     t->o.seed = seed;
-    kn_status st = kn_job_identity_build(&t->o, (const char *const *)t->job.folder.files, t->job.folder.files_count, &id);
+    kn_status st = kn_job_identity_build(&t->o, (const char *const *)t->job.folder.files, t->job.folder.files_count,
+                                         t->job.clip.sha256, &id);
     t->o.seed = kept;
     if (st == KN_OK) memcpy(out, id.fingerprint, sizeof id.fingerprint);
     if (st == KN_OK) kn_job_identity_free(&id);
@@ -458,6 +459,9 @@ static kn_status estimate_one(kn_batch *b, int i, double *rate)
     kn_status st = KN_OK;
     KN_TRY_GOTO(open_task(b, i, &t));
     KN_TRY_GOTO(judge_output(&t, &finished));
+    t.r->width_px = t.job.geo.out_width_px;
+    t.r->height_px = t.job.geo.out_height_px;
+    t.r->frames = t.job.geo.frames;
     t.r->tokens = t.job.geo.tokens;
     if (finished) t.r->state = KN_BATCH_SKIPPED;
     KN_TRY_GOTO(kn_session_device(&b->session, &t.o));

@@ -38,7 +38,8 @@ static kn_status hash_file(const char *path, uint64_t *h)
     return KN_OK;
 }
 
-kn_status kn_job_identity_build(const kn_options *o, const char *const *files, int count, kn_job_identity *out)
+kn_status kn_job_identity_build(const kn_options *o, const char *const *files, int count, const char *content,
+                                kn_job_identity *out)
 {
     memset(out, 0, sizeof *out);
     kn_text text = {0};
@@ -48,6 +49,7 @@ kn_status kn_job_identity_build(const kn_options *o, const char *const *files, i
     KN_TRY_GOTO(st);
     uint64_t h = hash_bytes(UINT64_C(0xcbf29ce484222325), KN_VERSION, sizeof KN_VERSION);
     h = hash_bytes(h, text.data, text.size);
+    h = hash_bytes(h, content, strlen(content));
     for (int i = 0; i < count; i++) KN_TRY_GOTO(hash_file(files[i], &h));
     snprintf(out->fingerprint, sizeof out->fingerprint, "%016" PRIx64, h);
     out->options = text.data;
@@ -92,13 +94,14 @@ kn_status kn_checkpoint_save(const char *path, kn_dev *d, const kn_job_identity 
     for (int i = 0; i < state.tensors; i++)
         KN_TRY_GOTO(download(d, &state.tensor[i], history_names[i], &tensors[count++]));
     if (c->refresh.rank) KN_TRY_GOTO(download(d, &c->refresh, "refresh", &tensors[count++]));
-    char pass[16], step[16], known[16], order[16], seed_text[32];
+    char segment[24], pass[16], step[16], known[16], order[16], seed_text[32];
+    snprintf(segment, sizeof segment, "%" PRId64, c->segment);
     snprintf(pass, sizeof pass, "%d", c->pass);
     snprintf(step, sizeof step, "%d", state.index);
     snprintf(known, sizeof known, "%d", state.known);
     snprintf(order, sizeof order, "%d", state.order);
     snprintf(seed_text, sizeof seed_text, "%" PRId64, seed);
-    const char *metadata[] = {"job", id->fingerprint, "pass", pass, "step", step, "known", known, "order", order,
+    const char *metadata[] = {"job", id->fingerprint, "segment", segment, "pass", pass, "step", step, "known", known, "order", order,
                               "seed", seed_text, "kinora", KN_VERSION, "options", id->options, NULL};
     KN_TRY_GOTO(kn_safetensors_write(path, tensors, count, metadata));
 done:
@@ -127,6 +130,7 @@ kn_status kn_checkpoint_peek(const char *path, kn_checkpoint_place *out)
     const char *job = kn_safetensors_metadata(file, "job");
     snprintf(out->job, sizeof out->job, "%s", job ? job : "");
     kn_status st = metadata_int(file, "seed", &out->seed);
+    if (st == KN_OK) st = metadata_int(file, "segment", &out->segment);
     if (st == KN_OK) st = metadata_int(file, "pass", &out->pass);
     if (st == KN_OK) st = metadata_int(file, "step", &out->step);
     kn_safetensors_close(&file);
@@ -174,12 +178,14 @@ kn_status kn_checkpoint_load(const char *path, kn_dev *d, const kn_job_identity 
     kn_safetensors *file;
     KN_TRY(kn_safetensors_open(path, NULL, &file));
     kn_status st = KN_OK;
-    int64_t pass, step, known, order;
+    int64_t segment, pass, step, known, order;
     const char *job = kn_safetensors_metadata(file, "job");
     if (!job || strcmp(job, id->fingerprint)) KN_TRY_GOTO(other_job(file, id));
+    KN_TRY_GOTO(metadata_int(file, "segment", &segment));
     KN_TRY_GOTO(metadata_int(file, "pass", &pass));
-    if (pass != c->pass)
-        KN_TRY_GOTO(kn_fail(KN_ERR_FORMAT, "%s: expected pass %d, found %" PRId64, path, c->pass, pass));
+    if (segment != c->segment || pass != c->pass)
+        KN_TRY_GOTO(kn_fail(KN_ERR_FORMAT, "%s: expected segment %" PRId64 ", pass %d, found segment %" PRId64 ", pass %" PRId64,
+                            path, c->segment, c->pass, segment, pass));
     KN_TRY_GOTO(upload(d, file, "latents", &c->latents));
     if (!c->solver) goto done;
     if (c->refresh.rank) KN_TRY_GOTO(upload(d, file, "refresh", &c->refresh));

@@ -5,7 +5,7 @@
  *           run then gives the same bytes as one that was never stopped.
  * Format    safetensors: `latents` [C,F,H,W] f32, `history.0` ..., and `refresh` (latents of the dual
  *           path's last refresh) where one is kept; metadata job (fingerprint of everything that shapes
- *           the result), pass, step, known, order, seed, kinora (version), options.
+ *           the result), segment, pass, step, known, order, seed, kinora (version), options.
  * Errors    KN_ERR_IO, KN_ERR_FORMAT; KN_ERR_ARG when the checkpoint is of another job: names the
  *           options that differ.
  */
@@ -23,15 +23,17 @@ typedef struct kn_job_identity {
     char *options;        /* JSON of the options behind it; free with kn_free */
 } kn_job_identity;
 
-/* files: paths of the model's weight and config files; their sizes and first 64 KiB count. */
+/* files: paths of the model's weight and config files; their sizes and first 64 KiB count. content: name of
+ * what is read beside them (SHA-256 of a clip), or "". */
 KN_CHECKED kn_status kn_job_identity_build(const kn_options *o, const char *const *files, int count,
-                                           kn_job_identity *out);
+                                           const char *content, kn_job_identity *out);
 void kn_job_identity_free(kn_job_identity *id);
 
 /* Path of the checkpoint of an output. Free with kn_free. */
 KN_CHECKED kn_status kn_checkpoint_path(const char *output, char **path);
 
 typedef struct kn_checkpoint {
+    int64_t segment; /* of a clip that is refined in segments; else 0 */
     int pass; /* 0 = base pass */
     kn_tensor latents;
     kn_tensor refresh;  /* rank 0: none */
@@ -45,7 +47,7 @@ KN_CHECKED kn_status kn_checkpoint_save(const char *path, kn_dev *d, const kn_jo
  * drew), the pass, and its steps done. exists is false, and KN_OK returned, when there is no file. */
 typedef struct kn_checkpoint_place {
     bool exists;
-    int64_t seed, pass, step;
+    int64_t seed, segment, pass, step;
     char job[17]; /* fingerprint */
 } kn_checkpoint_place;
 KN_CHECKED kn_status kn_checkpoint_peek(const char *path, kn_checkpoint_place *out);

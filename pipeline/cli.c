@@ -148,10 +148,13 @@ static kn_status save_preset(const kn_options *o)
     return KN_OK;
 }
 
-static int run_render(int argc, char **argv, int plan_only)
+/* video: of `kinora refine VIDEO`; NULL: of another command. */
+static int run_render(int argc, char **argv, const char *video, int plan_only)
 {
     kn_options o = {0};
     kn_status st = kn_cli_options(&o, argc, argv);
+    if (st == KN_OK && video && o.input) st = kn_fail(KN_ERR_ARG, "VIDEO and --input are both given: give one");
+    if (st == KN_OK && video) st = kn_options_set(&o, "input", video, KN_FROM_COMMAND_LINE, "VIDEO");
     kn_cli_listener l = {0};
     if (st == KN_OK) {
         kn_log_set_level(o.quiet ? KN_LOG_ERR : o.verbose ? KN_LOG_DEBUG : KN_LOG_INFO);
@@ -173,6 +176,16 @@ static int run_render(int argc, char **argv, int plan_only)
     }
     kn_options_free(&o);
     return code;
+}
+
+static int run_refine(int argc, char **argv)
+{
+    bool named = argc > 0 && argv[0][0] != '-';
+    bool other = false;
+    for (int i = 0; i < argc; i++) other |= !strncmp(argv[i], "--input", 7);
+    if (!named && !other)
+        return kn_cli_report(kn_fail(KN_ERR_ARG, "expected the video first: kinora refine VIDEO -m MODEL -o out.mp4"));
+    return run_render(argc - named, argv + named, named ? argv[0] : NULL, 0);
 }
 
 static void print_preset(void *user, const char *name, const char *about, bool own)
@@ -217,6 +230,7 @@ static const struct command {
     const char *name, *about;
 } commands[] = {
     {"render", "make a video from a prompt"},
+    {"refine", "make an existing video larger and sharper: `refine VIDEO`, with or without a prompt"},
     {"batch", "make many videos from a batch file (YAML, JSON or CSV)"},
     {"plan", "print sizes, memory and work of a render, and whether it fits; renders nothing"},
     {"compare", "tell two clips apart: PSNR, SSIM, difference picture (-o x.png) or video (-o x.mp4), --csv"},
@@ -236,10 +250,11 @@ static int run_help(FILE *f)
 {
     fputs("Kinora renders video with pretrained video diffusion transformers.\n\n"
           "usage: kinora COMMAND [options]\n"
-          "       kinora render -m MODEL -p PROMPT -o out.mp4\n\nCommands:\n", f);
+          "       kinora render -m MODEL -p PROMPT -o out.mp4\n"
+          "       kinora refine VIDEO -m MODEL -o out.mp4\n\nCommands:\n", f);
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
         fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].about);
-    fputs("\nOptions of render and plan:\n", f);
+    fputs("\nOptions of render, refine and plan:\n", f);
     kn_options_print_help(f, kn_cli_columns());
     fputs("\nExit codes: 0 done, 2 usage, 3 file or model, 4 memory or device, 5 not supported,\n"
           "6 NaN in the computation, 70 bug, 130 stopped by a signal.\n", f);
@@ -253,7 +268,7 @@ static int run_man(void)
          ".SH SYNOPSIS\n.B kinora\n.I command\n[\\fIoptions\\fR]\n.SH COMMANDS");
     for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
         printf(".TP\n.B %s\n%s\n", commands[i].name, commands[i].about);
-    puts(".SH OPTIONS\n.ad l\nOptions of \\fBrender\\fR and \\fBplan\\fR. The same keys, without dashes in front, are used in presets\n"
+    puts(".SH OPTIONS\n.ad l\nOptions of \\fBrender\\fR, \\fBrefine\\fR and \\fBplan\\fR. The same keys, without dashes in front, are used in presets\n"
          "and in files given to \\fB\\-\\-config\\fR.");
     kn_options_print_man(stdout);
     puts(".SH EXIT STATUS\n0 done; 2 usage or a bad option; 3 a file, folder or model that does not fit; 4 memory or device;\n"
@@ -299,10 +314,11 @@ int kn_cli_main(int argc, char **argv)
     }
     if (!strcmp(command, "help") || !strcmp(command, "--help") || !strcmp(command, "-h") || asks_help(argc, argv))
         return run_help(stdout);
-    if (!strcmp(command, "render")) return run_render(argc, argv, 0);
+    if (!strcmp(command, "render")) return run_render(argc, argv, NULL, 0);
+    if (!strcmp(command, "refine")) return run_refine(argc, argv);
     if (!strcmp(command, "batch")) return kn_cli_batch(argc, argv);
     if (!strcmp(command, "bench")) return kn_cli_bench(argc, argv);
-    if (!strcmp(command, "plan")) return run_render(argc, argv, 1);
+    if (!strcmp(command, "plan")) return run_render(argc, argv, NULL, 1);
     if (!strcmp(command, "compare")) return kn_cli_compare(argc, argv);
     if (!strcmp(command, "presets")) return run_presets(argc, argv);
     if (!strcmp(command, "info")) return kn_cli_report(kn_info_print(argc, argv, stdout));

@@ -11,8 +11,8 @@
 
 /* ---- options to passes ------------------------------------------------------------------------*/
 
-/* "1280x720" or "2x" (of the base size) at *at, which moves behind it and its comma. */
-static kn_status read_size(const kn_options *o, const char **at, int64_t *width, int64_t *height)
+/* "1280x720" or "2x" (of the size of `from`) at *at, which moves behind it and its comma. */
+static kn_status read_size(const kn_options *o, const kn_geometry *from, const char **at, int64_t *width, int64_t *height)
 {
     char item[32], *x;
     size_t n = strcspn(*at, ",");
@@ -25,8 +25,8 @@ static kn_status read_size(const kn_options *o, const char **at, int64_t *width,
     if (good) *x++ = '\0';
     if (good && !*x) {
         good = kn_text_to_double(item, &factor) && factor >= 1 && factor <= 64;
-        *width = good ? llround((double)o->width_px * factor) : 0;
-        *height = good ? llround((double)o->height_px * factor) : 0;
+        *width = good ? llround((double)from->out_width_px * factor) : 0;
+        *height = good ? llround((double)from->out_height_px * factor) : 0;
     } else if (good) {
         good = kn_text_to_int(item, width) && kn_text_to_int(x, height);
     }
@@ -143,14 +143,15 @@ static kn_status base_pass(const kn_options *o, const kn_dit_config *dit, kn_pas
     return read_methods(o, out);
 }
 
-static kn_status refine_pass(const kn_options *o, const kn_dit_config *dit, const kn_pass *base, int stage,
-                             const char **sizes, kn_pass *p)
+/* base: of the model's own size. from: what factors are of. */
+static kn_status refine_pass(const kn_options *o, const kn_dit_config *dit, const kn_pass *base, const kn_geometry *from,
+                             int stage, const char **sizes, kn_pass *p)
 {
     int64_t width, height, tokens[2];
     *p = *base;
     snprintf(p->name, sizeof p->name, "refine %d", stage + 1);
     snprintf(p->upscale, sizeof p->upscale, "upscale %d", stage + 1);
-    KN_TRY(read_size(o, sizes, &width, &height));
+    KN_TRY(read_size(o, from, sizes, &width, &height));
     p->geo = kn_geometry_of(width, height, o->frames, dit->in_channels, dit->patch);
     p->strength = kn_option_list_at(o->strength, stage);
     p->shift = kn_option_list_at(o->refine_shift, stage);
@@ -172,18 +173,26 @@ static kn_status refine_pass(const kn_options *o, const kn_dit_config *dit, cons
     return read_methods(o, p);
 }
 
-kn_status kn_passes_build(const kn_options *o, const kn_dit_config *dit, kn_pass passes[KN_PASSES_MAX], int *count)
+kn_status kn_passes_build(const kn_options *o, const kn_dit_config *dit, const int64_t clip_px[2],
+                          kn_pass passes[KN_PASSES_MAX], int *count)
 {
-    KN_TRY(base_pass(o, dit, &passes[0]));
+    kn_pass base;
+    KN_TRY(base_pass(o, dit, &base));
+    passes[0] = base;
+    if (clip_px) {
+        snprintf(passes[0].name, sizeof passes[0].name, "clip");
+        passes[0].geo = kn_geometry_of(clip_px[0], clip_px[1], o->frames, dit->in_channels, dit->patch);
+    }
     *count = 1;
     const char *at = o->refine_size;
     while (at && *at) {
         if (*count == KN_PASSES_MAX)
             return kn_fail(KN_ERR_ARG, "--refine-size: expected at most %d sizes, found '%s'", KN_PASSES_MAX - 1, o->refine_size);
         kn_pass *p = &passes[*count];
-        KN_TRY(refine_pass(o, dit, &passes[0], *count - 1, &at, p));
+        KN_TRY(refine_pass(o, dit, &base, &passes[0].geo, *count - 1, &at, p));
         const kn_geometry *from = &p[-1].geo, *to = &p->geo;
-        if (to->out_width_px < from->out_width_px || to->out_height_px < from->out_height_px)
+        bool stage = !clip_px || *count > 1; /* a clip may be made smaller first */
+        if (stage && (to->out_width_px < from->out_width_px || to->out_height_px < from->out_height_px))
             return kn_fail(KN_ERR_ARG, "--refine-size: expected each size at least as large as the one before, found %" PRId64 "x%" PRId64 " after %" PRId64 "x%" PRId64,
                            to->out_width_px, to->out_height_px, from->out_width_px, from->out_height_px);
         ++*count;

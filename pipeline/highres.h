@@ -47,9 +47,11 @@ typedef struct kn_pass {
     int refresh;
 } kn_pass;
 
-/* o: resolved. passes[0] is the base pass. */
-KN_CHECKED kn_status kn_passes_build(const kn_options *o, const kn_dit_config *dit, kn_pass passes[KN_PASSES_MAX],
-                                     int *count);
+/* o: resolved. passes[0] is the base pass; with clip_px (width, height of a video that is refined) it
+ * stands for the clip and is not run: windows and temperature go by --size, factors in --refine-size by
+ * the clip. */
+KN_CHECKED kn_status kn_passes_build(const kn_options *o, const kn_dit_config *dit, const int64_t clip_px[2],
+                                     kn_pass passes[KN_PASSES_MAX], int *count);
 KN_CHECKED kn_status kn_pass_schedule(const kn_options *o, const kn_pass *pass, kn_schedule *out);
 
 #endif

@@ -82,7 +82,7 @@ kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
         KN_TRY(add_phase(j, out, "text", KN_NETWORK_TEXT, kn_job_text_measure, 0, smaller));
     for (int i = j->first; denoise && i < j->passes; i++) {
         const kn_pass *pass = &j->pass[i];
-        if (i > 0 && o->upscale != KN_UPSCALE_LATENT)
+        if (i > 0 && (o->upscale != KN_UPSCALE_LATENT || (o->input && i == 1)))
             KN_TRY(add_phase(j, out, pass->upscale, KN_NETWORK_VAE, kn_job_upscale_measure, i, tile));
         KN_TRY(add_phase(j, out, pass->name, KN_NETWORK_DIT, kn_job_denoise_measure, i,
                          pass->dual ? "try --no-override, fewer frames or a smaller frame size" : smaller));

@@ -39,6 +39,8 @@ typedef enum kn_attention_choice {
     KN_ATTENTION_PERMUTE,
     KN_ATTENTION_PARO
 } kn_attention_choice;
+typedef enum kn_fit_choice { KN_FIT_CROP, KN_FIT_PAD, KN_FIT_STRETCH } kn_fit_choice;
+typedef enum kn_tail_choice { KN_TAIL_TRIM, KN_TAIL_KEEP } kn_tail_choice;
 typedef enum kn_override_choice { KN_OVERRIDE_AUTO, KN_OVERRIDE_PROMPT, KN_OVERRIDE_BOTH } kn_override_choice;
 
 enum { KN_OPTION_MAX = 128 };
@@ -63,6 +65,11 @@ typedef struct kn_options {
     int64_t solver; /* kn_solver_kind */
     int64_t grid;   /* 0 = of the solver, else kn_grid + 1 */
     /* high resolution */
+    char *input;       /* video to refine in place of a base pass; NULL: none */
+    int64_t fit;       /* kn_fit_choice */
+    int64_t overlap;   /* frames that two segments share */
+    int64_t tail;      /* kn_tail_choice */
+    bool audio;
     char *refine_size; /* NULL: the base pass is all */
     char *strength, *refine_steps, *refine_shift, *refine_guidance; /* lists */
     int64_t upscale;   /* kn_upscale_choice */
@@ -86,6 +93,7 @@ typedef struct kn_options {
     char *frames_dir;
     int64_t frames_depth; /* bits per channel of PNG frames, 8 or 16 */
     char *contact_sheet;
+    char *preview;
     bool overwrite;
     bool sidecar;
     /* research and parity */

@@ -55,6 +55,7 @@ static kn_status read_prompt(kn_options *o)
         kn_free(o->prompt_file);
         o->prompt_file = NULL;
     }
+    if (!o->prompt && o->input) KN_TRY(kn_options_set(o, "prompt", "", KN_FROM_DEFAULT, "prompt"));
     if (!o->prompt && !o->embeds_in && (!o->latents_in || o->refine_size))
         return kn_fail(KN_ERR_ARG, "nothing to render: give --prompt TEXT or --prompt-file FILE");
     if (o->prompt) KN_TRY(check_utf8("--prompt", o->prompt));
@@ -91,16 +92,82 @@ static kn_status check_outputs(const kn_job *j)
     if (o->output) {
         KN_TRY(check_target(j, "--output", o->output));
         kn_video_writer_params p = kn_video_writer_defaults();
-        kn_output_video_params(o, &j->geo, &p);
+        kn_output_video_params(j, &p);
         KN_TRY(kn_video_writer_check(&p));
+        KN_TRY(kn_video_writer_check_audio(&p));
     }
     if (o->contact_sheet) KN_TRY(check_target(j, "--contact-sheet", o->contact_sheet));
+    if (o->preview) { /* made to be replaced: what stands there does not matter */
+        kn_options any = *o;
+        any.overwrite = true;
+        kn_job at = {.o = &any, .makes_folders = j->makes_folders};
+        KN_TRY(check_target(&at, "--preview", o->preview));
+    }
     if (o->latents_out) KN_TRY(check_target(j, "--latents-out", o->latents_out));
     if (o->embeds_out) KN_TRY(check_target(j, "--embeds-out", o->embeds_out));
     struct stat s;
     if (o->frames_dir && stat(o->frames_dir, &s) == 0 && !S_ISDIR(s.st_mode))
         return kn_fail(KN_ERR_ARG, "--frames-dir %s: is a file, expected a folder", o->frames_dir);
     return KN_OK;
+}
+
+/* ---- a clip in place of the base pass ---------------------------------------------------------*/
+
+void kn_job_rate(const kn_job *j, int *num, int *den)
+{
+    *num = j->clip.info.fps_num;
+    *den = j->clip.info.fps_den;
+    if (*num < 1) kn_fps_rational(j->o->fps, num, den);
+}
+
+static kn_status check_clip_options(const kn_job *j)
+{
+    const kn_options *o = j->o;
+    const kn_option *fps = kn_option_find("fps");
+    const char *whole = o->latents_out ? "--latents-out" : o->noise_in ? "--noise-in" : NULL;
+    if (o->latents_in) return kn_fail(KN_ERR_ARG, "--input and --latents-in are both given: give one");
+    if (j->clip.info.fps_num > 0 && kn_options_source(o, fps) == KN_FROM_COMMAND_LINE)
+        return kn_fail(KN_ERR_ARG, "--fps: %s keeps its own rate, %d/%d frames/s", j->clip.name, j->clip.info.fps_num,
+                       j->clip.info.fps_den);
+    if (j->segments.count > 1 && whole)
+        return kn_fail(KN_ERR_ARG, "%s: expected a clip of one segment, found %" PRId64 " frames and segments of %" PRId64 " (--frames)",
+                       whole, j->clip.frames, j->segments.length);
+    return KN_OK;
+}
+
+static kn_status open_clip(kn_job *j)
+{
+    kn_options *o = j->o;
+    KN_TRY(kn_clip_open(o->input, (int)o->threads, j->fn, j->user, &j->clip));
+    KN_TRY(kn_segments_of(&j->clip, o, &j->segments));
+    KN_TRY(check_clip_options(j));
+    o->frames = j->segments.length;
+    if (j->clip.info.fps_num > 0) o->fps = (double)j->clip.info.fps_num / j->clip.info.fps_den;
+    if (!o->refine_size) KN_TRY(kn_options_set(o, "refine-size", "2x", KN_FROM_DEFAULT, "refine-size"));
+    return KN_OK;
+}
+
+static void tell_clip(kn_job *j)
+{
+    const kn_clip *c = &j->clip;
+    const kn_segments *s = &j->segments;
+    int num, den;
+    kn_job_rate(j, &num, &den);
+    kn_job_note(j, "%s: %" PRId64 "x%" PRId64 "%s, %" PRId64 " frames at %d/%d per second%s; seed %" PRId64 "; %s", c->name,
+                c->width_px, c->height_px, c->info.rotation_deg ? " (turned)" : "", c->frames, num, den,
+                c->info.has_audio ? j->o->audio ? ", audio is copied" : ", audio is left out" : "", j->o->seed,
+                kn_dev_describe(j->session->dev));
+    if (c->info.matrix_guessed)
+        kn_job_note(j, "%s does not state its colour matrix: read as %s, by its height", c->name, c->info.matrix);
+    if (c->uneven_sec * num > 0.75 * den)
+        kn_job_note(j, "%s has a variable frame rate: its frames are written evenly, up to %.3f s from their time", c->name,
+                    c->uneven_sec);
+    if (s->frames < c->frames)
+        kn_job_note(j, "the last %" PRId64 " of %" PRId64 " frames are left out, for 4n+1; --tail keep keeps them",
+                    c->frames - s->frames, c->frames);
+    if (s->count > 1)
+        kn_job_note(j, "%" PRId64 " segments of %" PRId64 " frames, %" PRId64 " of which blend with the next", s->count,
+                    s->length, s->overlap);
 }
 
 static kn_status pick_seed(kn_options *o)
@@ -133,13 +200,14 @@ static kn_status find_checkpoint(kn_job *j)
 {
     const kn_options *o = j->o;
     const char *beside = o->output ? o->output : o->frames_dir ? o->frames_dir : o->latents_out;
-    j->first = o->latents_in ? 1 : 0;
+    j->first = o->latents_in || o->input ? 1 : 0;
     if (!beside || j->first == j->passes) return KN_OK;
     KN_TRY(kn_checkpoint_path(beside, &j->checkpoint));
     if (!o->resume) return KN_OK;
     kn_checkpoint_place at;
+    KN_TRY(kn_job_segments_find(j));
     KN_TRY(kn_checkpoint_peek(j->checkpoint, &at));
-    if (!at.exists) return KN_OK;
+    if (!at.exists || at.segment != j->segment) return KN_OK;
     if (o->seed < 0) j->o->seed = at.seed;
     j->resumed = true;
     /* a pass that this job does not have is another job's: loading will say which options differ */
@@ -155,9 +223,12 @@ kn_status kn_job_prepare(kn_job *j)
     KN_TRY(open_model(j));
     KN_TRY(read_prompt(o));
     KN_TRY(kn_options_resolve(o));
-    KN_TRY(kn_passes_build(o, &j->dit, j->pass, &j->passes));
+    j->segments = (kn_segments){.count = 1, .length = o->frames, .frames = o->frames};
+    if (o->input) KN_TRY(open_clip(j));
+    const int64_t clip_px[2] = {j->clip.width_px, j->clip.height_px};
+    KN_TRY(kn_passes_build(o, &j->dit, o->input ? clip_px : NULL, j->pass, &j->passes));
     j->geo = j->pass[j->passes - 1].geo;
-    for (int i = 0; i < j->passes; i++) j->guided |= j->pass[i].guidance != 1.0;
+    for (int i = o->input ? 1 : 0; i < j->passes; i++) j->guided |= j->pass[i].guidance != 1.0;
     return check_outputs(j);
 }
 
@@ -184,7 +255,10 @@ static kn_status tell_what_follows(kn_job *j)
 {
     const kn_options *o = j->o;
     const kn_geometry *g = &j->geo;
-    kn_job_note(j, "%" PRId64 "x%" PRId64 ", %" PRId64 " frames at %g fps, %" PRId64 " tokens; %" PRId64 " steps, guidance %g, shift %g, seed %" PRId64 "; %s",
+    if (o->input)
+        tell_clip(j);
+    else
+        kn_job_note(j, "%" PRId64 "x%" PRId64 ", %" PRId64 " frames at %g fps, %" PRId64 " tokens; %" PRId64 " steps, guidance %g, shift %g, seed %" PRId64 "; %s",
                 o->width_px, o->height_px, o->frames, o->fps, j->pass[0].geo.tokens, o->steps, o->guidance, o->shift, o->seed,
                 kn_dev_describe(j->session->dev));
     for (int i = 1; i < j->passes; i++) KN_TRY(tell_refine(j, &j->pass[i]));
@@ -231,7 +305,7 @@ kn_status kn_job_begin(kn_job *j)
     KN_TRY(kn_session_device(j->session, j->o));
     KN_TRY(find_checkpoint(j));
     KN_TRY(pick_seed(j->o));
-    KN_TRY(kn_job_identity_build(j->o, (const char *const *)j->folder.files, j->folder.files_count, &j->id));
+    KN_TRY(kn_job_identity_build(j->o, (const char *const *)j->folder.files, j->folder.files_count, j->clip.sha256, &j->id));
     KN_TRY(tell_what_follows(j));
     KN_TRY(kn_memory_plan_build(j, &plan));
     if (j->o->dry_run) kn_memory_plan_tell(j, &plan);
@@ -273,7 +347,7 @@ kn_status kn_job_run(kn_job *j)
     if (texts && !j->embeds[KN_PROMPT]) KN_TRY(kn_job_text(j));
     kn_debug_span(j->debug, "phase", "text", start);
     load_sec[1] = j->session->load_sec;
-    if (frames || o->latents_out) KN_TRY(kn_job_denoise(j));
+    if (frames || o->latents_out) KN_TRY(j->segments.count > 1 ? kn_job_segments(j) : kn_job_denoise(j));
     load_sec[2] = j->session->load_sec;
     start = kn_now_sec();
     if (frames) KN_TRY(kn_job_decode(j));
@@ -281,7 +355,10 @@ kn_status kn_job_run(kn_job *j)
     split_seconds(j, load_sec);
     kn_debug_span(j->debug, "phase", "decode", start);
     if (j->debug) KN_TRY(finish_debug(j));
-    if (j->checkpoint && !o->keep_checkpoint) unlink(j->checkpoint);
+    if (j->checkpoint && !o->keep_checkpoint) {
+        unlink(j->checkpoint);
+        kn_job_segments_remove(j);
+    }
     if (o->output && j->fn) {
         kn_event e = {.kind = KN_EVENT_DONE, .text = o->output};
         j->fn(j->user, &e);
@@ -297,6 +374,7 @@ void kn_job_close(kn_job *j)
     kn_debug_close(&j->debug);
     kn_job_identity_free(&j->id);
     kn_model_folder_close(&j->folder);
+    kn_clip_close(&j->clip);
     memset(j, 0, sizeof *j);
 }
 

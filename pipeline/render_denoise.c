@@ -34,14 +34,15 @@ static int number_of(const denoise *x)
 static kn_checkpoint checkpoint_of(const denoise *x)
 {
     return (kn_checkpoint){
-        .pass = number_of(x), .latents = x->sampler.latents, .refresh = x->dual.latents, .solver = x->solver};
+        .segment = x->job->segment, .pass = number_of(x), .latents = x->sampler.latents, .refresh = x->dual.latents, .solver = x->solver};
 }
 
 static kn_status save_step(void *user, int done, int total)
 {
     denoise *x = user;
-    const kn_job *j = x->job;
+    kn_job *j = x->job;
     int64_t every = j->o->checkpoint_every;
+    kn_job_live_preview(j, x->pass, &x->sampler.latents, &x->sampler.velocity, x->schedule.sigma[done]);
     if (!j->checkpoint || (done < total && (every == 0 || done % every))) return KN_OK;
     if (done < total && !kn_pass_attention_restartable(&x->attention, done - x->schedule.begin)) return KN_OK;
     kn_checkpoint c = checkpoint_of(x);
@@ -158,6 +159,24 @@ static void close_all(denoise *x)
 
 /* ---- running ----------------------------------------------------------------------------------*/
 
+/* Segments share the noise of the latent frames that they share, so that they make the same of them: each
+ * latent frame of the clip has a stream of its own, from the seed, the pass and its place (a mix of
+ * splitmix64, Steele et al. 2014). */
+static void segment_noise(const denoise *x, float *out)
+{
+    const kn_job *j = x->job;
+    kn_tensor all = latents_shape(x->pass);
+    int64_t plane = all.dim[2] * all.dim[3], start = (kn_segment_first(&j->segments, j->segment) + 2) / 4;
+    for (int64_t f = 0; f < all.dim[1]; f++) {
+        uint64_t h = (uint64_t)j->o->seed + UINT64_C(0x9e3779b97f4a7c15) * (uint64_t)((start + f) * KN_PASSES_MAX + number_of(x));
+        h = (h ^ (h >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+        h = (h ^ (h >> 27)) * UINT64_C(0x94d049bb133111eb);
+        kn_noise gen;
+        kn_noise_init(&gen, (h ^ (h >> 31)) & UINT32_MAX); /* all that the generator takes */
+        for (int64_t c = 0; c < all.dim[0]; c++) kn_noise_normal(&gen, out + (c * all.dim[1] + f) * plane, plane);
+    }
+}
+
 /* Noise of the pass: from a file, or where the stream of the seed stands after the passes before. */
 static kn_status make_noise(denoise *x, float **out)
 {
@@ -168,9 +187,13 @@ static kn_status make_noise(denoise *x, float **out)
     if (number > 0) snprintf(name, sizeof name, "noise.%d", number);
     if (j->o->noise_in) return kn_job_read_tensor(j->o->noise_in, name, 4, shape.dim, out);
     KN_TRY(kn_alloc(kn_tensor_bytes(&shape), (void **)out));
+    if (j->segments.count > 1) {
+        segment_noise(x, *out);
+        return KN_OK;
+    }
     kn_noise gen;
     kn_noise_init(&gen, (uint64_t)j->o->seed);
-    for (int i = 0; i <= number; i++) { /* sizes never shrink: earlier draws fit */
+    for (int i = j->o->input ? 1 : 0; i <= number; i++) { /* sizes never shrink: earlier draws fit */
         shape = latents_shape(&j->pass[i]);
         kn_noise_normal(&gen, *out, kn_tensor_count(&shape));
     }
@@ -234,11 +257,12 @@ static kn_status run_pass(kn_job *j, int number)
     double passed = kn_now_sec(), load_sec = j->session->load_sec;
     kn_status st = run(&x);
     close_all(&x);
+    if (j->o->preview) kn_session_done(j->session, KN_NETWORK_VAE);
     j->part_sec[number ? KN_PART_REFINE : KN_PART_BASE] +=
         kn_now_sec() - passed - (j->session->load_sec - load_sec);
     if (st == KN_OK && j->debug) st = kn_job_previews(j, number);
     kn_debug_span(j->debug, "phase", j->pass[number].name, start);
-    j->pass_sec[number] = kn_now_sec() - start;
+    j->pass_sec[number] += kn_now_sec() - start;
     return st;
 }
 
@@ -252,20 +276,28 @@ kn_status kn_job_denoise_measure(kn_job *j, int pass, kn_session *measure)
 
 /* ---- finished latents, from or to a file ------------------------------------------------------ */
 
-/* Those of the pass before j->first. */
-static kn_status load_finished(kn_job *j)
+kn_status kn_job_load(kn_job *j, const char *path, int pass)
 {
-    kn_tensor host = latents_shape(&j->pass[j->first - 1]);
-    if (!j->resumed) return kn_job_read_tensor(j->o->latents_in, "latents", 4, host.dim, &j->latents);
-    kn_checkpoint c = {.pass = j->first - 1};
+    kn_tensor host = latents_shape(&j->pass[pass]);
+    kn_checkpoint c = {.segment = j->segment, .pass = pass};
     kn_arena *arena;
+    kn_free(j->latents);
+    j->latents = NULL;
     KN_TRY(kn_arena_open(j->session->dev, kn_tensor_bytes(&host), &arena));
     kn_status st = kn_arena_tensor(arena, KN_F32, 4, host.dim, &c.latents);
-    if (st == KN_OK) st = kn_checkpoint_load(j->checkpoint, j->session->dev, &j->id, &c);
+    if (st == KN_OK) st = kn_checkpoint_load(path, j->session->dev, &j->id, &c);
     if (st == KN_OK) st = kn_alloc(kn_tensor_bytes(&host), (void **)&j->latents);
     if (st == KN_OK) st = kn_dev_download(j->session->dev, &c.latents, j->latents);
     kn_arena_close(&arena);
     return st;
+}
+
+/* Those of the pass before j->first. */
+static kn_status load_finished(kn_job *j)
+{
+    kn_tensor host = latents_shape(&j->pass[j->first - 1]);
+    if (j->resumed) return kn_job_load(j, j->checkpoint, j->first - 1);
+    return kn_job_read_tensor(j->o->latents_in, "latents", 4, host.dim, &j->latents);
 }
 
 static kn_status write_latents(const kn_job *j)
@@ -280,9 +312,10 @@ static kn_status write_latents(const kn_job *j)
 kn_status kn_job_denoise(kn_job *j)
 {
     double start = kn_now_sec();
-    if (j->first > 0 && !j->midway) KN_TRY(load_finished(j));
+    bool from_clip = j->o->input && j->first == 1;
+    if (j->first > 0 && !j->midway && !from_clip) KN_TRY(load_finished(j));
     for (int i = j->first; i < j->passes; i++) KN_TRY(run_pass(j, i));
     if (j->o->latents_out) KN_TRY(write_latents(j));
-    j->sec[1] = kn_now_sec() - start;
+    j->sec[1] += kn_now_sec() - start;
     return KN_OK;
 }

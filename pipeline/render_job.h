@@ -7,6 +7,7 @@
 
 #include "dit/config.h"
 #include "pipeline/checkpoint.h"
+#include "pipeline/clip.h"
 #include "pipeline/debug.h"
 #include "pipeline/geometry.h"
 #include "pipeline/highres.h"
@@ -27,6 +28,9 @@ typedef struct kn_job {
     void *user;
     kn_model_folder folder;
     kn_dit_config dit;
+    kn_clip clip;         /* path NULL: none, the base pass makes the clip */
+    kn_segments segments; /* one of all frames where there is no clip */
+    int64_t segment;      /* in work */
     kn_pass pass[KN_PASSES_MAX]; /* base pass, then refine stages */
     int passes;
     kn_geometry geo;  /* of the last pass: what is decoded and written */
@@ -36,6 +40,8 @@ typedef struct kn_job {
     int first;        /* pass to run first; = passes: the finished latents are there */
     bool resumed;     /* the latents of pass `first - 1`, or the state of `first`, are in the checkpoint */
     bool midway;      /* the latter */
+    double preview_due_sec;
+    bool preview_off;
     kn_frame_fn *frame; /* NULL: nobody takes frames */
     void *frame_user;
     bool makes_folders; /* set by the caller, who makes missing folders of the outputs before kn_job_begin */
@@ -66,14 +72,28 @@ bool kn_job_wants_frames(const kn_job *j);
 /* One line for the listener. */
 void kn_job_note(kn_job *j, const char *fmt, ...) KN_PRINTF(2, 3);
 
+/* The frame rate to write: of the clip, or --fps. */
+void kn_job_rate(const kn_job *j, int *num, int *den);
+
 /* Prompt and negative prompt to j->embeds (or from --embeds-in); writes --embeds-out. */
 KN_CHECKED kn_status kn_job_text(kn_job *j);
+/* Of a clip in several segments: denoise each, leaving its latents in a file beside the output. */
+KN_CHECKED kn_status kn_job_segments(kn_job *j);
+/* With --resume: the first segment whose latents are not there. The seed is that of those that are. */
+KN_CHECKED kn_status kn_job_segments_find(kn_job *j);
+KN_CHECKED kn_status kn_job_segment_path(const kn_job *j, int64_t segment, char **path);
+void kn_job_segments_remove(const kn_job *j);
+/* Latents of a finished pass from a checkpoint to j->latents. */
+KN_CHECKED kn_status kn_job_load(kn_job *j, const char *path, int pass);
 /* Noise to j->latents through all passes, with checkpoints; or from --latents-in. Writes --latents-out. */
 KN_CHECKED kn_status kn_job_denoise(kn_job *j);
-/* The result of pass - 1 in j->latents, enlarged to the size of `pass`. */
+/* The result of pass - 1 in j->latents, or the clip, brought to the size of `pass`. */
 KN_CHECKED kn_status kn_job_upscale(kn_job *j, int pass);
 /* Pictures of the pass's steps into --debug-dir. */
 KN_CHECKED kn_status kn_job_previews(kn_job *j, int pass);
+/* --preview, when it is due: the clean clip that latents x and velocity v at noise level sigma point to,
+ * x - sigma v, middle frame. What goes wrong is a note and ends the previews, not the job. */
+void kn_job_live_preview(kn_job *j, const kn_pass *p, const kn_tensor *latents, const kn_tensor *velocity, double sigma);
 /* j->latents to video, PNG frames and contact sheet; writes the sidecar. */
 KN_CHECKED kn_status kn_job_decode(kn_job *j);
 

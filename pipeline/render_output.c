@@ -11,7 +11,7 @@
 enum { SHEET_TILES = 9, SHEET_WIDTH_PX = 1600 };
 
 /* 23.976 and its kin are n*1000/1001; other rates keep three decimals. */
-static void rational_fps(double fps, int *num, int *den)
+void kn_fps_rational(double fps, int *num, int *den)
 {
     double n = round(fps * 1001 / 1000);
     if (fabs(fps - round(fps)) > 1e-9 && fabs(n * 1000 / 1001 - fps) < 5e-4) {
@@ -32,24 +32,37 @@ static void rational_fps(double fps, int *num, int *den)
     }
 }
 
-void kn_output_video_params(const kn_options *o, const kn_geometry *g, kn_video_writer_params *p)
+void kn_output_video_params(const kn_job *j, kn_video_writer_params *p)
 {
+    const kn_options *o = j->o;
+    const kn_geometry *g = &j->geo;
     p->path = o->output;
     p->codec = o->codec;
     p->width_px = (int)g->out_width_px;
     p->height_px = (int)g->out_height_px;
-    rational_fps(o->fps, &p->fps_num, &p->fps_den);
+    kn_job_rate(j, &p->fps_num, &p->fps_den);
     p->quality = o->crf < 0 ? KN_VIDEO_QUALITY_DEFAULT : o->crf;
     p->preset = o->encoder_preset;
     p->bit_depth = (int)o->bit_depth;
     p->threads = (int)o->threads;
+    if (o->audio && j->clip.info.has_audio) p->audio_from = j->clip.path;
+}
+
+/* What was refined, or NULL. */
+static json_t *source_json(const kn_job *j)
+{
+    const kn_clip *c = &j->clip;
+    if (!c->path) return NULL;
+    return json_pack("{s:s, s:I, s:s, s:I, s:I, s:I, s:I}", "name", c->name, "bytes", (json_int_t)c->bytes, "sha256", c->sha256,
+                     "width_px", (json_int_t)c->width_px, "height_px", (json_int_t)c->height_px, "frames",
+                     (json_int_t)c->frames, "segments", (json_int_t)j->segments.count);
 }
 
 /* What shaped the result, and nothing that may differ between two equal runs. */
 static kn_status settings_text(const kn_job *j, char **out)
 {
-    json_t *o = json_pack("{s:s, s:s, s:o*}", "kinora", KN_VERSION, "job", j->id.fingerprint, "options",
-                          kn_options_json(j->o, KN_OPTION_SHAPES_RESULT));
+    json_t *o = json_pack("{s:s, s:s, s:o*, s:o*}", "kinora", KN_VERSION, "job", j->id.fingerprint, "options",
+                          kn_options_json(j->o, KN_OPTION_SHAPES_RESULT), "source", source_json(j));
     kn_text text = {0};
     kn_status st = o ? kn_json_add_value(&text, o) : kn_fail(KN_ERR_NOMEM, "out of memory: settings as JSON");
     json_decref(o);
@@ -61,7 +74,7 @@ static kn_status open_video(const kn_job *j, kn_output *x)
 {
     if (!j->o->output) return KN_OK;
     kn_video_writer_params p = kn_video_writer_defaults();
-    kn_output_video_params(j->o, &j->geo, &p);
+    kn_output_video_params(j, &p);
     const char *metadata[] = {"title", j->o->prompt ? j->o->prompt : "", "comment", x->settings, NULL};
     p.metadata = metadata;
     return kn_video_writer_open(&p, &x->video);
@@ -77,7 +90,7 @@ kn_status kn_output_open(const kn_job *j, kn_output *out)
     KN_TRY_GOTO(kn_alloc((size_t)(3 * width) * (size_t)height * sizeof(float), (void **)&out->frame));
     KN_TRY_GOTO(open_video(j, out));
     if (o->contact_sheet)
-        KN_TRY_GOTO(kn_contact_sheet_build(o->frames, SHEET_TILES, width, height, SHEET_WIDTH_PX, &out->sheet));
+        KN_TRY_GOTO(kn_contact_sheet_build(j->segments.frames, SHEET_TILES, width, height, SHEET_WIDTH_PX, &out->sheet));
 done:
     if (st != KN_OK) kn_output_close(out);
     return st;
@@ -132,9 +145,9 @@ static kn_status write_sidecar(const kn_output *x)
     char *path;
     KN_TRY(kn_asprintf(&path, "%s.json", j->o->output));
     json_t *passes = json_array();
-    for (int i = 0; i < j->passes; i++) json_array_append_new(passes, pass_json(j, i));
-    json_t *o = json_pack("{s:s, s:s, s:o*, s:{s:s, s:s}, s:{s:I, s:I, s:I, s:I}, s:o*, s:{s:f, s:f, s:f}}", "kinora",
-                          KN_VERSION, "job", j->id.fingerprint, "options", kn_options_json(j->o, 0), "made_with", "device",
+    for (int i = j->o->input ? 1 : 0; i < j->passes; i++) json_array_append_new(passes, pass_json(j, i));
+    json_t *o = json_pack("{s:s, s:s, s:o*, s:o*, s:{s:s, s:s}, s:{s:I, s:I, s:I, s:I}, s:o*, s:{s:f, s:f, s:f}}", "kinora",
+                          KN_VERSION, "job", j->id.fingerprint, "options", kn_options_json(j->o, 0), "source", source_json(j), "made_with", "device",
                           kn_dev_describe(j->session->dev), "encoder", kn_video_writer_text(x->video), "geometry",
                           "rendered_width_px", (json_int_t)j->geo.width_px, "rendered_height_px",
                           (json_int_t)j->geo.height_px, "latent_frames", (json_int_t)j->geo.frames_lat, "tokens",

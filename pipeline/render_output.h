@@ -21,8 +21,10 @@ typedef struct kn_output {
     int64_t count;            /* frames taken so far */
 } kn_output;
 
-/* Writer parameters that follow from options: path, codec, quality, rate, size. Strings are borrowed. */
-void kn_output_video_params(const kn_options *o, const kn_geometry *g, kn_video_writer_params *p);
+/* Writer parameters that follow from the job: path, codec, quality, rate, size, audio. Strings are borrowed. */
+void kn_output_video_params(const kn_job *j, kn_video_writer_params *p);
+/* A frame rate as a fraction: 23.976 and its kin are n*1000/1001, others keep three decimals. */
+void kn_fps_rational(double fps, int *num, int *den);
 
 KN_CHECKED kn_status kn_output_open(const kn_job *j, kn_output *out);
 KN_CHECKED kn_status kn_output_frames(kn_output *x, const float *frames, int64_t count);

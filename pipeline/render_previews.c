@@ -1,5 +1,8 @@
 /* pipeline/render_previews.c - pictures of single latents for --debug-dir. */
+#include <string.h>
+
 #include "io/memory.h"
+#include "io/png.h"
 #include "pipeline/render_job.h"
 
 typedef struct previews {
@@ -45,4 +48,83 @@ kn_status kn_job_previews(kn_job *j, int pass)
     kn_status st = kn_debug_pass_end(j->debug, decode, &x);
     kn_session_done(j->session, KN_NETWORK_VAE);
     return st;
+}
+
+/* ---- while denoising --------------------------------------------------------------------------*/
+
+static kn_status write_picture(const char *path, const float *rgb, int width_px, int height_px)
+{
+    size_t n = (size_t)width_px * (size_t)height_px * 3;
+    unsigned char *bytes;
+    KN_TRY(kn_alloc(n, (void **)&bytes));
+    for (size_t i = 0; i < n; i++) {
+        float v = rgb[i] < 0 ? 0 : rgb[i] > 1 ? 1 : rgb[i];
+        bytes[i] = (unsigned char)(v * 255 + 0.5f);
+    }
+    kn_picture picture = {.width_px = width_px, .height_px = height_px, .channels = 3, .bits = 8, .data = bytes};
+    kn_status st = kn_png_write(path, &picture, NULL);
+    kn_free(bytes);
+    return st;
+}
+
+/* clean [C, 1, H, W]: the middle latent frame of x - sigma v. */
+static kn_status middle_frame(kn_job *j, const kn_geometry *g, const kn_tensor *latents, const kn_tensor *velocity, double sigma,
+                              float *clean)
+{
+    size_t plane = (size_t)(g->height_lat * g->width_lat), at = (size_t)(g->frames_lat / 2) * plane;
+    float *x = NULL, *v = NULL;
+    kn_status st = KN_OK;
+    KN_TRY_GOTO(kn_alloc(kn_tensor_bytes(latents), (void **)&x));
+    KN_TRY_GOTO(kn_alloc(kn_tensor_bytes(velocity), (void **)&v));
+    KN_TRY_GOTO(kn_dev_download(j->session->dev, latents, x));
+    KN_TRY_GOTO(kn_dev_download(j->session->dev, velocity, v));
+    for (int64_t c = 0; c < g->channels_lat; c++)
+        for (size_t i = 0; i < plane; i++) {
+            size_t from = (size_t)(c * g->frames_lat) * plane + at + i;
+            clean[(size_t)c * plane + i] = (float)((double)x[from] - sigma * (double)v[from]);
+        }
+done:
+    kn_free(x);
+    kn_free(v);
+    return st;
+}
+
+static kn_status show(kn_job *j, const kn_pass *p, const kn_tensor *latents, const kn_tensor *velocity, double sigma)
+{
+    previews x = {.job = j, .geo = &p->geo};
+    const kn_geometry *g = &p->geo;
+    float *clean = NULL, *rgb = NULL;
+    int width, height;
+    kn_status st = KN_OK;
+    KN_TRY_GOTO(kn_alloc_array((size_t)(g->channels_lat * g->height_lat * g->width_lat), sizeof *clean, (void **)&clean));
+    KN_TRY_GOTO(middle_frame(j, g, latents, velocity, sigma, clean));
+    /* stays open until the pass ends: the check below leaves room for it beside the transformer */
+    KN_TRY_GOTO(kn_job_vae_open(j, j->session, false, &x.vae));
+    kn_tensor latent = kn_tensor_of(clean, KN_F32, g->channels_lat, 1, g->height_lat, g->width_lat);
+    KN_TRY_GOTO(decode(&x, &latent, &rgb, &width, &height));
+    KN_TRY_GOTO(write_picture(j->o->preview, rgb, width, height));
+done:
+    kn_free(clean);
+    kn_free(rgb);
+    return st;
+}
+
+void kn_job_live_preview(kn_job *j, const kn_pass *p, const kn_tensor *latents, const kn_tensor *velocity, double sigma)
+{
+    enum { SHARE = 20 }; /* one part in that many of the time */
+    double start = kn_now_sec();
+    if (!j->o->preview || j->preview_off || start < j->preview_due_sec) return;
+    size_t both = j->peak_bytes[KN_NETWORK_DIT] + j->peak_bytes[KN_NETWORK_VAE];
+    if (j->budget_bytes && both > j->budget_bytes) {
+        kn_job_note(j, "no previews: transformer and VAE do not fit in memory together");
+        j->preview_off = true;
+        return;
+    }
+    if (show(j, p, latents, velocity, sigma) != KN_OK) {
+        kn_job_note(j, "no more previews: %s", kn_error_text());
+        kn_error_clear();
+        j->preview_off = true;
+    }
+    double took = kn_now_sec() - start;
+    j->preview_due_sec = start + took * SHARE;
 }

@@ -1,6 +1,6 @@
 /* pipeline/render_upscale.c - between two passes: a clip's latents, enlarged to the next pass's size.
  *
- * Pixel way: decode, resize, encode, a latent frame at a time; only the latents stand in memory as a
+ * Before the first refine stage of a video: its frames, brought to that stage's size, encoded. Pixel way: decode, resize, encode, a latent frame at a time; only the latents stand in memory as a
  * whole. Latent way: every latent plane is resized as a picture.
  */
 
@@ -17,6 +17,7 @@ typedef struct upscale {
     kn_vae *vae;
     kn_vae_stream *decode, *encode;
     kn_resize *resize;
+    kn_clip_reader *clip; /* in place of decode and resize */
     float *frames; /* [<= 4, H, W, 3] of the next pass's size, waiting to be encoded */
     int64_t waiting, done;
     float *latents; /* of the next pass's size */
@@ -26,6 +27,11 @@ typedef struct upscale {
 static size_t frames_bytes(const upscale *x)
 {
     return (size_t)(x->to->height_px * x->to->width_px) * FRAMES_PER_LATENT * 3 * sizeof(float);
+}
+
+static bool from_clip(const upscale *x)
+{
+    return x->job->o->input && x->to == &x->job->pass[1].geo;
 }
 
 static kn_status open_resize(upscale *x, int channels, int64_t unit)
@@ -49,8 +55,9 @@ static kn_status open_vae(upscale *x, kn_vae_stream_params *decode, kn_vae_strea
     kn_job *j = x->job;
     KN_TRY(kn_job_vae_open(j, x->session, true, &x->vae));
     size_t used = kn_dev_bytes_now(x->session->dev) + frames_bytes(x);
+    if (from_clip(x)) used += kn_clip_reader_bytes(&j->clip, x->to);
     double spare = j->budget_bytes > used ? (double)(j->budget_bytes - used) : 0;
-    double small = (double)(x->from->width_px * x->from->height_px), large = (double)(x->to->width_px * x->to->height_px);
+    double small = from_clip(x) ? 0 : (double)(x->from->width_px * x->from->height_px), large = (double)(x->to->width_px * x->to->height_px);
     size_t share = (size_t)(spare * small / (small + large));
     *decode = kn_job_vae_params(j, x->from, share);
     *encode = kn_job_vae_params(j, x->to, (size_t)spare - share);
@@ -63,6 +70,7 @@ static void close_all(upscale *x)
     kn_vae_stream_close(&x->encode);
     kn_session_done(x->session, KN_NETWORK_VAE);
     kn_resize_free(&x->resize);
+    kn_clip_reader_close(&x->clip);
     kn_free(x->frames);
     kn_free(x->latents);
 }
@@ -111,6 +119,27 @@ static kn_status through_pixels(upscale *x)
     return KN_OK;
 }
 
+static kn_status through_clip(upscale *x)
+{
+    const kn_job *j = x->job;
+    kn_tensor to = host_latents(x->latents, x->to);
+    kn_vae_stream_params decode, encode;
+    KN_TRY(open_vae(x, &decode, &encode));
+    KN_TRY(kn_vae_stream_open(x->vae, KN_VAE_ENCODE, &encode, &x->encode));
+    KN_TRY(kn_clip_reader_open(&j->clip, j->o, x->to, kn_segment_first(&j->segments, j->segment), &x->clip));
+    KN_TRY(kn_alloc(frames_bytes(x), (void **)&x->frames));
+    for (int64_t f = 0; f < x->to->frames_lat; f++) {
+        kn_tensor out = kn_tensor_slice(&to, 1, f, 1);
+        int64_t count = kn_vae_stream_frames(x->encode, 1);
+        for (x->waiting = 0; x->waiting < count; x->waiting++) {
+            KN_TRY(kn_clip_reader_next(x->clip, x->frames + x->waiting * x->to->height_px * x->to->width_px * 3));
+            KN_TRY(kn_stage_step(&x->stage, ++x->done));
+        }
+        KN_TRY(kn_vae_encode_push(x->encode, x->frames, &out));
+    }
+    return KN_OK;
+}
+
 static kn_status through_latents(upscale *x)
 {
     const kn_geometry *from = x->from, *to = x->to;
@@ -129,7 +158,10 @@ kn_status kn_job_upscale(kn_job *j, int pass)
     kn_status st = KN_OK;
     kn_stage_begin(&x.stage, j->fn, j->user, j->pass[pass].upscale, "frames", 0, x.from->frames);
     KN_TRY_GOTO(kn_alloc(kn_tensor_bytes(&shape), (void **)&x.latents));
-    KN_TRY_GOTO(j->o->upscale == KN_UPSCALE_LATENT ? through_latents(&x) : through_pixels(&x));
+    if (from_clip(&x))
+        KN_TRY_GOTO(through_clip(&x));
+    else
+        KN_TRY_GOTO(j->o->upscale == KN_UPSCALE_LATENT ? through_latents(&x) : through_pixels(&x));
     kn_stage_end(&x.stage);
     kn_free(j->latents);
     j->latents = x.latents;
@@ -145,9 +177,11 @@ kn_status kn_job_upscale_measure(kn_job *j, int pass, kn_session *measure)
     kn_vae_stream_params decode, encode;
     void *memory;
     kn_status st = open_vae(&x, &decode, &encode);
-    if (st == KN_OK) st = kn_job_vae_measure(x.vae, KN_VAE_DECODE, &decode);
+    if (st == KN_OK && !from_clip(&x)) st = kn_job_vae_measure(x.vae, KN_VAE_DECODE, &decode);
     if (st == KN_OK) st = kn_job_vae_measure(x.vae, KN_VAE_ENCODE, &encode);
     if (st == KN_OK) st = kn_dev_alloc(measure->dev, frames_bytes(&x), &memory); /* host memory; the same on ref and cpu */
+    if (st == KN_OK && from_clip(&x))
+        st = kn_dev_alloc(measure->dev, kn_clip_reader_bytes(&j->clip, x.to), &memory);
     close_all(&x);
     return st;
 }

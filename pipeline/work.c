@@ -43,13 +43,13 @@ kn_status kn_work_of(const kn_job *j, double *operations)
     kn_free(path);
     KN_TRY(st);
     double per_pixel = 8.5e6 * (double)(vae.decoder_base * vae.decoder_base) / (96.0 * 96.0), sum = 0;
-    for (int i = 0; i < j->passes; i++) {
+    for (int i = j->o->input ? 1 : 0; i < j->passes; i++) {
         double one;
         KN_TRY(pass_operations(j, &j->pass[i], &one));
         sum += one + per_pixel * pixels(&j->pass[i].geo); /* each result is decoded: for the next pass or the file */
         if (i > 0) sum += 0.5 * per_pixel * pixels(&j->pass[i].geo);
     }
-    *operations = sum;
+    *operations = sum * (double)j->segments.count;
     return KN_OK;
 }
 

@@ -68,3 +68,13 @@ complete_bash kinora render --preset mi | grep -qw mine || fail "completes prese
 complete_bash kinora ba | grep -qw batch || fail "completes commands"
 if command -v zsh >/dev/null; then zsh -n completion.zsh || fail "zsh completion"; fi
 if command -v fish >/dev/null; then fish -n completion.fish || fail "fish completion"; fi
+
+# A live preview: a whole PNG at any time, and the result is the same with it.
+"$kinora" render "${quick[@]}" --guidance 3.3 --preview now.png -o p.mp4 --refine-size 2x
+"$kinora" render "${quick[@]}" --guidance 3.3 -o q.mp4 --refine-size 2x
+cmp p.mp4 q.mp4 || fail "--preview changed the result"
+[ "$(head -c 4 now.png | tail -c 3)" = PNG ] || fail "--preview"
+"$kinora" render "${quick[@]}" --guidance 3.3 --preview now.png -o p.mp4 -y
+mkdir one && cp now.png one/frame_00000.png
+"$kinora" compare one f >cmp.txt || fail "preview of another size: $(cat cmp.txt)"
+expect_error 3 "--preview" "$kinora" render "${quick[@]}" --preview nowhere/x.png -o r.mp4

@@ -28,7 +28,7 @@ static void published_settings_follow_from_the_size(void **state)
     static kn_schedule schedule;
     expect_ok(kn_options_init(&o));
     set(&o, "refine-size", "1920x1080");
-    expect_ok(kn_passes_build(&o, &wan, passes, &count));
+    expect_ok(kn_passes_build(&o, &wan, NULL, passes, &count));
     assert_int_equal(count, 2);
     assert_string_equal(passes[0].name, "denoise");
     assert_int_equal(passes[0].attention, KN_ATTENTION_DENSE);
@@ -46,7 +46,7 @@ static void published_settings_follow_from_the_size(void **state)
     assert_int_equal(schedule.begin, 15);
     assert_true(fabs(schedule.sigma[15] - 0.9544) < 5e-5);
     set(&o, "refresh", "1");
-    expect_ok(kn_passes_build(&o, &wan, passes, &count));
+    expect_ok(kn_passes_build(&o, &wan, NULL, passes, &count));
     assert_true(passes[1].dual_negative);
     kn_options_free(&o);
 }
@@ -135,7 +135,7 @@ static void stages_take_their_own_numbers(void **state)
     set(&o, "strength", "0.5,0.25");
     set(&o, "refine-steps", "0,8");
     set(&o, "refine-guidance", "0,2");
-    expect_ok(kn_passes_build(&o, &wan, passes, &count));
+    expect_ok(kn_passes_build(&o, &wan, NULL, passes, &count));
     assert_int_equal(count, 4);
     assert_int_equal(passes[1].geo.out_width_px, 1248);
     assert_int_equal(passes[2].geo.out_width_px, 1664);
@@ -165,7 +165,7 @@ static void wrong_options_are_named(void **state)
         expect_ok(kn_options_init(&o));
         set(&o, "refine-size", "2x");
         set(&o, cases[i][0], cases[i][1]);
-        assert_int_equal(kn_passes_build(&o, &wan, passes, &count), KN_ERR_ARG);
+        assert_int_equal(kn_passes_build(&o, &wan, NULL, passes, &count), KN_ERR_ARG);
         if (!strstr(kn_error_text(), cases[i][2])) fail_msg("'%s' without '%s'", kn_error_text(), cases[i][2]);
         kn_options_free(&o);
     }
@@ -220,8 +220,24 @@ static void padding_repeats_the_edge(void **state)
         for (int i = 0; i < 9; i++) assert_true(fabsf(to[i] - 5) < 1e-5f);
     }
     kn_resize *r;
-    kn_resize_params smaller = {.from_width = 4, .from_height = 4, .to_width = 2, .to_height = 4, .step_x = 2, .step_y = 1, .channels = 1};
-    assert_int_equal(kn_resize_build(&smaller, &r), KN_ERR_ARG);
+    kn_resize_params wrong = {.from_width = 4, .from_height = 4, .to_width = 2, .to_height = 4, .step_x = 0, .step_y = 1, .channels = 1};
+    assert_int_equal(kn_resize_build(&wrong, &r), KN_ERR_ARG);
+}
+
+/* By hand: at half the size the triangle is four wide. first_x moves the output over the input. */
+static void smaller_pictures_are_averaged(void **state)
+{
+    (void)state;
+    static const float from[4] = {0, 1, 0, 7};
+    float to[2];
+    kn_resize_params p = {.from_width = 4, .from_height = 1, .to_width = 2, .to_height = 1, .step_x = 2, .step_y = 1, .channels = 1};
+    resize(p, from, to);
+    assert_true(fabsf(to[0] - 3.0f / 7) < 1e-6f); /* weights 3, 3, 1 of 7 at 0.5 */
+    assert_true(fabsf(to[1] - 22.0f / 7) < 1e-6f); /* weights 1, 3, 3 at 2.5 */
+    p.first_x = 0.5;
+    p.to_width = 1;
+    resize(p, from, to);
+    assert_true(fabsf(to[0] - 0.5f) < 1e-6f); /* weights 1, 2, 1 of 4 at 1 */
 }
 
 int main(void)
@@ -231,6 +247,7 @@ int main(void)
         cmocka_unit_test(full_density_is_dense),
         cmocka_unit_test(stages_take_their_own_numbers),           cmocka_unit_test(wrong_options_are_named),
         cmocka_unit_test(filters_are_those_of_torch_and_pillow),   cmocka_unit_test(padding_repeats_the_edge),
+        cmocka_unit_test(smaller_pictures_are_averaged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
