@@ -7,11 +7,6 @@
 
 static kn_status run_dense(kn_dev *d, const kn_attn_args *args, kn_arena *scratch)
 {
-    if (kn_attn_product_fits(args)) {
-        kn_status st = kn_attn_product_cuda(d, args, scratch);
-        if (st != KN_ERR_UNSUPPORTED) return st; /* no cuBLASLt, or no algorithm of it */
-        kn_error_clear();
-    }
     /* On Hopper the kernel for plans is also the fastest dense one (docs/performance.md). */
     if (kn_cuda_of(d)->sm == 90 && args->scale > 0.0f && kn_attn_sparse_cuda_fits(args))
         return kn_attn_run_sparse_cuda(d, args, NULL, NULL);
@@ -20,7 +15,12 @@ static kn_status run_dense(kn_dev *d, const kn_attn_args *args, kn_arena *scratc
         if (st != KN_ERR_UNSUPPORTED) return st;
         kn_error_clear();
     }
-    return kn_attn_plain_cuda(d, args);
+    /* The two products are faster than the plain kernel, but have not been run on a GPU yet; the
+     * plain kernel is checked (kn_check --op attention). They take what it does not. */
+    kn_status st = kn_attn_plain_cuda(d, args);
+    if (st != KN_ERR_UNSUPPORTED || !kn_attn_product_fits(args)) return st;
+    kn_error_clear();
+    return kn_attn_product_cuda(d, args, scratch);
 }
 
 kn_status kn_attn_run_cuda(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,

@@ -237,7 +237,7 @@ static kn_status join_past(kn_vae_part *p, const kn_tensor *x, int depth, int *h
 static kn_status causal_conv(kn_vae_part *p, const kn_vae_conv *c, const kn_tensor *x, int space,
                              const kn_tensor *residual, const kn_tensor *out)
 {
-    int have;
+    int have = 0;
     KN_TRY(join_past(p, x, PAST, &have));
     kn_tensor in = frames_before(x, have);
     in.dim[0] = have + x->dim[0];
