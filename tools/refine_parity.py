@@ -44,7 +44,9 @@ def arguments():
 
 
 def kinora(a, *more):
-    subprocess.run([a.kinora, "render", "--model", a.model, "--prompt", a.prompt, "--seed", str(a.seed), "--steps",
+    # diffusers changed UniPC's sigmas in 0.37; Kinora's own choice is Wan's, which is the older one
+    grid = "diffusers" if tuple(map(int, diffusers.__version__.split(".")[:2])) >= (0, 37) else "wan"
+    subprocess.run([a.kinora, "render", "--grid", grid, "--model", a.model, "--prompt", a.prompt, "--seed", str(a.seed), "--steps",
                     str(a.steps), "--device", a.device, "--progress", "none", *map(str, more)], check=True)
 
 
