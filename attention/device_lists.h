@@ -20,7 +20,10 @@
 extern "C" {
 #endif
 
-enum { KN_ATTN_BLOCK = 128 }; /* most keys of an entry, most queries of a block */
+enum {
+    KN_ATTN_BLOCK = 128,   /* most keys of an entry, most queries of a block */
+    KN_ATTN_POS_SPAN = 132 /* packed positions that a kernel copies at once */
+};
 
 /* info = count + 256 (rule + 1); a full entry of 128 keys has info 128. */
 typedef struct kn_attn_entry {
@@ -49,7 +52,8 @@ typedef struct kn_attn_lists {
      * bit above it, so that three intervals are tested by two subtractions. */
     int rules;
     uint32_t guard;        /* the guard bits */
-    const uint32_t *k_pos; /* [perm_heads or 1][k_pitch]: fields of each key, guard bits set */
+    const uint32_t *k_pos; /* [perm_heads or 1][k_pitch]: fields of each key, guard bits set;
+                              KN_ATTN_POS_SPAN more words may be read. 16-byte aligned */
     int64_t k_pitch;       /* tokens rounded up to 4 */
     const uint32_t *q_box; /* [perm_heads or 1][rules][tokens][2]: fields of the first visible
                               coordinates, and of the first beyond them */

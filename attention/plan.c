@@ -2,6 +2,7 @@
 #include "attention/plan.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "io/memory.h"
@@ -114,6 +115,12 @@ static kn_status make_orders(kn_attn_plan *p, int perm_heads)
     return KN_OK;
 }
 
+static uint64_t next_stamp(void)
+{
+    static atomic_uint_fast64_t last;
+    return atomic_fetch_add(&last, 1) + 1;
+}
+
 kn_status kn_attn_plan_open(const kn_attn_plan_params *params, kn_attn_plan **out)
 {
     *out = NULL;
@@ -131,6 +138,7 @@ kn_status kn_attn_plan_open(const kn_attn_plan_params *params, kn_attn_plan **ou
     p->tokens = kn_grid_tokens(layout.grid) + layout.text;
     p->heads = params->heads;
     p->scale = params->scale;
+    p->stamp = next_stamp();
     p->rules = params->rules;
     memcpy(p->grid, layout.grid, sizeof p->grid);
     KN_TRY_GOTO(make_blocks(p, params, query.tile));
@@ -153,6 +161,7 @@ done:
 
 void kn_attn_plan_restart(kn_attn_plan *plan)
 {
+    plan->stamp = next_stamp();
     plan->rows = 0;
     plan->row_ptr[0] = plan->row_ptr[1] = 0;
 }

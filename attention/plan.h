@@ -55,6 +55,8 @@ struct kn_attn_plan {
     /* Lists that a planner made in device memory (attention/device_lists.h), for the CUDA executor
      * only, valid as long as the plan; rows, runs and orders above are then not filled in. */
     const struct kn_attn_lists *lists;
+    uint64_t stamp; /* changes whenever rows are begun anew, no two plans share one: executors keep
+                       what they make of a plan by it. 0: they keep nothing */
 };
 
 /* Bounds of one rule on one axis (0 t, 1 h, 2 w), indexed by the query's coordinate c: keys with

@@ -1,9 +1,14 @@
 /* attention/run_cuda.c - which kernel runs an attention on a cuda device. */
 #include "attention/dense_cuda.h"
 #include "attention/executors.h"
+#include "attention/sparse_cuda.h"
+#include "compute/cuda.h"
 
 static kn_status run_dense(kn_dev *d, const kn_attn_args *args)
 {
+    /* On Hopper the kernel for plans is also the fastest dense one (docs/performance.md). */
+    if (kn_cuda_of(d)->sm == 90 && args->scale > 0.0f && kn_attn_sparse_cuda_fits(args))
+        return kn_attn_run_sparse_cuda(d, args, NULL, NULL);
     if (kn_attn_cudnn_fits(args)) {
         kn_status st = kn_attn_cudnn(d, args);
         if (st != KN_ERR_UNSUPPORTED) return st;
@@ -15,7 +20,5 @@ static kn_status run_dense(kn_dev *d, const kn_attn_args *args)
 kn_status kn_attn_run_cuda(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,
                            kn_arena *scratch)
 {
-    (void)scratch;
-    if (!plan) return run_dense(d, args);
-    return kn_fail(KN_ERR_UNSUPPORTED, "attention: no kernel for plans on cuda in this build");
+    return plan ? kn_attn_run_sparse_cuda(d, args, plan, scratch) : run_dense(d, args);
 }

@@ -21,6 +21,8 @@ typedef struct kn_blaslt kn_blaslt;       /* compute/cuda_linear.c */
 typedef struct kn_cudnn kn_cudnn;         /* compute/cuda_cudnn.c */
 typedef struct kn_cuda_lists kn_cuda_lists; /* index lists that were sent before, cuda_lists.c */
 
+struct kn_attn_cuda;                      /* attention/sparse_cuda.c */
+
 typedef struct kn_cuda {
     cudaStream_t stream;
     int ordinal;
@@ -33,6 +35,8 @@ typedef struct kn_cuda {
     kn_blaslt *blaslt; /* opened by the first product */
     kn_cudnn *cudnn;   /* opened by the first convolution or cuDNN attention */
     kn_cuda_lists *lists;
+    struct kn_attn_cuda *attention; /* key lists of plans; opened by the first sparse attention */
+    void (*attention_close)(kn_dev *d);
     void *pinned[2]; /* staging of weights, KN_CUDA_STAGE_BYTES each */
     void *staged[2]; /* the same on the device */
     cudaEvent_t staged_done[2];

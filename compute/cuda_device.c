@@ -255,6 +255,7 @@ static void cuda_close(kn_dev *d)
     if (!c) return;
     if (c->stream) cudaStreamSynchronize(c->stream);
     kn_cuda_lists_close(d);
+    if (c->attention_close) c->attention_close(d);
     kn_blaslt_close(&c->blaslt);
     kn_cudnn_close(&c->cudnn);
     for (int i = 0; i < 2; i++) {

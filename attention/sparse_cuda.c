@@ -1,0 +1,246 @@
+/* Plans on a cuda device: their lists in device memory, and which kernel runs them. */
+#include "attention/sparse_cuda.h"
+
+#include <string.h>
+
+#include "attention/lists.h"
+#include "attention/sparse_kernels.h"
+#include "compute/cuda.h"
+#include "io/memory.h"
+
+enum { PLANS = 8, ALIGN = 256 };
+
+/* Lists that were sent. The plan's address tells which to replace when its stamp has moved on. */
+typedef struct sent_plan {
+    const kn_attn_plan *plan;
+    uint64_t stamp;
+    int heads;
+    kn_attn_lists lists;
+    void *memory;
+    size_t bytes;
+    uint64_t used;
+} sent_plan;
+
+struct kn_attn_cuda {
+    sent_plan sent[PLANS];
+    uint64_t clock;
+    void *ordered; /* k and v in a plan's order */
+    size_t ordered_bytes;
+    void *counter;
+};
+
+static void close_state(kn_dev *d)
+{
+    kn_cuda *c = kn_cuda_of(d);
+    struct kn_attn_cuda *s = c->attention;
+    if (!s) return;
+    for (int i = 0; i < PLANS; i++) kn_dev_free(d, s->sent[i].memory, s->sent[i].bytes);
+    kn_dev_free(d, s->ordered, s->ordered_bytes);
+    kn_dev_free(d, s->counter, sizeof(int));
+    kn_free(s);
+    c->attention = NULL;
+}
+
+static kn_status open_state(kn_dev *d, struct kn_attn_cuda **out)
+{
+    kn_cuda *c = kn_cuda_of(d);
+    if (!c->attention) {
+        void *p;
+        KN_TRY(kn_alloc_zero(sizeof *c->attention, &p));
+        c->attention = p;
+        c->attention_close = close_state;
+    }
+    if (!c->attention->counter)
+        KN_TRY(kn_dev_alloc(d, sizeof(int), &c->attention->counter));
+    *out = c->attention;
+    return KN_OK;
+}
+
+/* ---- sending plans ----------------------------------------------------------------------------*/
+
+/* Arrays of host lists and where they go. */
+typedef struct part {
+    const void *host;
+    size_t bytes, offset;
+    const void **device;
+} part;
+
+enum { PARTS = 10 };
+
+static size_t lay_out(const kn_attn_host_lists *h, kn_attn_lists *v, part parts[PARTS])
+{
+    size_t slots = (size_t)h->sets * (size_t)v->rules * (size_t)v->tokens;
+    size_t perm = (size_t)v->perm_heads * (size_t)v->tokens * 4, at = 0;
+    part all[PARTS] = {
+        {h->q_start, ((size_t)v->q_blocks + 1) * 4, 0, (const void **)&v->q_start},
+        {h->row, (size_t)h->rows * sizeof *h->row, 0, (const void **)&v->row},
+        {h->entry, (size_t)h->entries * sizeof *h->entry, 0, (const void **)&v->entry},
+        {h->order, (size_t)h->order_count * 4, 0, (const void **)&v->order},
+        {v->perm_q, perm, 0, (const void **)&v->perm_q},
+        {v->perm_k, perm, 0, (const void **)&v->perm_k},
+        {h->k_pos, ((size_t)h->sets * (size_t)v->k_pitch + KN_ATTN_POS_SPAN) * 4, 0,
+         (const void **)&v->k_pos},
+        {h->q_box, slots * 8, 0, (const void **)&v->q_box},
+        {h->k_class, slots * 4, 0, (const void **)&v->k_class},
+        {h->q_class, slots * 4, 0, (const void **)&v->q_class},
+    };
+    for (int i = 0; i < PARTS; i++) {
+        parts[i] = all[i];
+        parts[i].offset = at;
+        if (all[i].host) at += (all[i].bytes + ALIGN - 1) / ALIGN * ALIGN;
+    }
+    return at;
+}
+
+static kn_status send(kn_dev *d, const kn_attn_host_lists *h, sent_plan *s)
+{
+    part parts[PARTS];
+    s->lists = h->view;
+    size_t bytes = lay_out(h, &s->lists, parts);
+    if (bytes > s->bytes) {
+        void *p;
+        kn_dev_free(d, s->memory, s->bytes);
+        s->memory = NULL, s->bytes = 0;
+        KN_TRY(kn_dev_alloc(d, bytes, &p));
+        s->memory = p, s->bytes = bytes;
+    }
+    for (int i = 0; i < PARTS; i++) {
+        *parts[i].device = NULL;
+        if (!parts[i].host) continue;
+        char *at = (char *)s->memory + parts[i].offset;
+        *parts[i].device = at;
+        /* From pageable memory: staged before the call returns. */
+        KN_CUDA_TRY(cudaMemcpyAsync(at, parts[i].host, parts[i].bytes, cudaMemcpyHostToDevice,
+                                    kn_cuda_of(d)->stream));
+    }
+    return KN_OK;
+}
+
+/* The plan's lists in device memory, sent if they are not there. Valid until the next call. */
+static kn_status find_lists(kn_dev *d, const kn_attn_plan *plan, int heads,
+                            const kn_attn_lists **out)
+{
+    struct kn_attn_cuda *s;
+    KN_TRY(open_state(d, &s));
+    sent_plan *slot = NULL, *oldest = &s->sent[0];
+    for (int i = 0; i < PLANS; i++) {
+        sent_plan *x = &s->sent[i];
+        if (x->plan == plan && x->heads == heads) slot = x;
+        if (x->used < oldest->used) oldest = x;
+    }
+    if (!slot) slot = oldest;
+    slot->used = ++s->clock;
+    if (slot->plan != plan || slot->heads != heads || slot->stamp != plan->stamp || !plan->stamp) {
+        kn_attn_host_lists h;
+        slot->plan = NULL;
+        KN_TRY(kn_attn_host_lists_build(plan, heads, &h));
+        kn_status st = send(d, &h, slot);
+        kn_attn_host_lists_free(&h);
+        KN_TRY(st);
+        slot->plan = plan, slot->heads = heads, slot->stamp = plan->stamp;
+    }
+    *out = &slot->lists;
+    return KN_OK;
+}
+
+kn_status kn_attn_cuda_executed(kn_dev *d, const kn_attn_plan *plan, int heads, double *executed)
+{
+    const kn_attn_lists *lists;
+    KN_TRY(find_lists(d, plan, heads, &lists));
+    *executed = lists->executed;
+    return KN_OK;
+}
+
+/* ---- running ----------------------------------------------------------------------------------*/
+
+static bool aligned(const kn_tensor *t)
+{
+    return (uintptr_t)t->data % 16 == 0 && (t->dim[0] == 1 || t->stride[0] % 8 == 0) &&
+           (t->dim[1] == 1 || t->stride[1] % 8 == 0);
+}
+
+bool kn_attn_sparse_cuda_fits(const kn_attn_args *args)
+{
+    int64_t dim = args->q.dim[2];
+    return (dim == 64 || dim == 128) && args->v.dim[2] == dim && args->bias.rank == 0 &&
+           aligned(&args->q) && aligned(&args->k) && aligned(&args->v) && aligned(&args->out);
+}
+
+static kn_attn_problem make_problem(const kn_attn_args *a, const kn_attn_lists *lists)
+{
+    kn_attn_problem p = {
+        .q = a->q.data, .k = a->k.data, .v = a->v.data, .out = a->out.data,
+        .q_token = a->q.stride[0], .q_head = a->q.stride[1],
+        .k_token = a->k.stride[0], .k_head = a->k.stride[1],
+        .v_token = a->v.stride[0], .v_head = a->v.stride[1],
+        .out_token = a->out.stride[0], .out_head = a->out.stride[1],
+        .queries = a->q.dim[0], .keys = a->k.dim[0],
+        .heads = (int)a->q.dim[1], .dim = (int)a->q.dim[2],
+        .scale = a->scale, .lists = lists,
+    };
+    if (a->lse.rank) {
+        p.lse = a->lse.data;
+        p.lse_head = a->lse.stride[0], p.lse_token = a->lse.stride[1];
+    }
+    return p;
+}
+
+/* k and v in the lists' order. */
+static kn_status reorder(kn_dev *d, struct kn_attn_cuda *s, kn_attn_problem *p)
+{
+    size_t half = (size_t)p->keys * (size_t)p->heads * (size_t)p->dim * 2;
+    if (s->ordered_bytes < 2 * half) {
+        void *x;
+        kn_dev_free(d, s->ordered, s->ordered_bytes);
+        s->ordered = NULL, s->ordered_bytes = 0;
+        KN_TRY(kn_dev_alloc(d, 2 * half, &x));
+        s->ordered = x, s->ordered_bytes = 2 * half;
+    }
+    void *k = s->ordered, *v = (char *)s->ordered + half;
+    cudaStream_t stream = kn_cuda_of(d)->stream;
+    KN_CUDA_TRY(kn_attn_reorder(p->k, p->k_token, p->k_head, k, p->lists, p->heads, p->dim, stream));
+    KN_CUDA_TRY(kn_attn_reorder(p->v, p->v_token, p->v_head, v, p->lists, p->heads, p->dim, stream));
+    p->k = k, p->v = v;
+    p->k_token = p->v_token = (int64_t)p->heads * p->dim;
+    p->k_head = p->v_head = p->dim;
+    return KN_OK;
+}
+
+/* lists NULL: dense. */
+static kn_status run(kn_dev *d, const kn_attn_args *args, const kn_attn_lists *lists)
+{
+    kn_cuda *c = kn_cuda_of(d);
+    struct kn_attn_cuda *s;
+    if (!kn_attn_sparse_cuda_fits(args))
+        return kn_fail(KN_ERR_UNSUPPORTED,
+                       "attention: plans on cuda take heads of 64 or 128 without bias and strides "
+                       "of 16 bytes; q has %lld, v %lld",
+                       (long long)args->q.dim[2], (long long)args->v.dim[2]);
+    KN_TRY(open_state(d, &s));
+    kn_attn_problem p = make_problem(args, lists);
+    p.counter = s->counter;
+    p.sm_count = c->sm_count;
+    if (lists && lists->perm_k) KN_TRY(reorder(d, s, &p));
+    if (c->sm == 90 && p.scale > 0.0f)
+        KN_CUDA_TRY(kn_attn_launch_sm90(&p, c->stream));
+    else
+        KN_CUDA_TRY(kn_attn_launch_sm80(&p, c->stream));
+    return KN_OK;
+}
+
+kn_status kn_attn_run_lists(kn_dev *d, const kn_attn_args *args, const kn_attn_lists *lists,
+                            kn_arena *scratch)
+{
+    (void)scratch;
+    return run(d, args, lists);
+}
+
+kn_status kn_attn_run_sparse_cuda(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,
+                                  kn_arena *scratch)
+{
+    (void)scratch;
+    if (!plan) return run(d, args, NULL);
+    const kn_attn_lists *lists = plan->lists;
+    if (!lists) KN_TRY(find_lists(d, plan, (int)args->q.dim[1], &lists));
+    return run(d, args, lists);
+}

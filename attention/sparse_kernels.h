@@ -1,0 +1,44 @@
+/* attention/sparse_kernels.h - inside attention/: one attention call as the CUDA kernels take it. */
+#ifndef KN_ATTENTION_SPARSE_KERNELS_H
+#define KN_ATTENTION_SPARSE_KERNELS_H
+
+#include <cuda_runtime_api.h>
+
+#include "attention/device_lists.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Tensors [tokens][heads][dim] bf16, strides in elements, dim dense; all strides multiples of 8 and
+ * all addresses of 16 bytes. */
+typedef struct kn_attn_problem {
+    const void *q, *k, *v;
+    void *out;
+    float *lse; /* NULL: not wanted */
+    int64_t q_token, q_head, k_token, k_head, v_token, v_head, out_token, out_head;
+    int64_t lse_head, lse_token;
+    int64_t queries, keys;
+    int heads, dim;
+    float scale;                /* > 0 on sm_90 */
+    float threshold;            /* softmax-threshold skipping: leave out key blocks in which every
+                                   weight is below this share of the running maximum; 0 = never */
+    const kn_attn_lists *lists; /* NULL: dense */
+    int *counter;               /* device memory, one int */
+    int sm_count;
+} kn_attn_problem;
+
+/* Launch on the stream. A CUDA error code; cudaErrorNotSupported where the kernel does not take the
+ * shape (dim other than 64 and 128, or a scale that is not above 0). */
+cudaError_t kn_attn_launch_sm90(const kn_attn_problem *p, cudaStream_t stream);
+cudaError_t kn_attn_launch_sm80(const kn_attn_problem *p, cudaStream_t stream);
+
+/* Keys or values in the order perm_k of the lists: out [tokens][heads][dim] packed. */
+cudaError_t kn_attn_reorder(const void *in, int64_t token, int64_t head, void *out,
+                            const kn_attn_lists *lists, int heads, int dim, cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,709 @@
+/* Block-sparse attention on Hopper (sm_90a).
+ *
+ * One block of threads per SM takes (head, query block) rows from a counter until none is left. Its
+ * first warpgroup feeds: warp 0 copies Q, and K and V of each entry, into a ring of shared memory by
+ * the tensor copy engine (an entry begins at any key); warp 1 reads the next rows ahead of time;
+ * warps 2 and 3 gather the queries where the plan has an order of its own. The other two
+ * warpgroups have 64 queries each. Each issues S = Q K^T of an entry and O += P V of the one before
+ * back to back, and runs the softmax of S while the tensor cores are at P V; the two take turns in
+ * issuing, so that one's softmax also lies beside the other's products.
+ *
+ * Entries that need a mask come first in a row and have a loop of their own, so full entries pay
+ * nothing. Queries past the block's end are computed and not stored.
+ *
+ * The running maximum moves only when it grows by more than 2^8 (then O and the sums are scaled):
+ * weights up to 256 lose nothing in bf16 and fp32, and the 64 multiplications per thread and entry
+ * are saved. (As FlashAttention-4 does on Blackwell, arXiv 2603.05451.)
+ *
+ * Source    The division into feeding and computing warps and the turns: FlashAttention-3, arXiv
+ *           2407.08608, and cudnn-frontend's sm90 prefill kernel.
+ */
+#include <cuda_bf16.h>
+
+#include "attention/sm90.cuh"
+#include "attention/sparse_kernels.h"
+
+namespace {
+
+enum { BLOCK = KN_ATTN_BLOCK, INFOS = 1, THREADS = 384 };
+/* Buffers of packed key positions; each holds KN_ATTN_POS_SPAN words, for a copy must begin at a
+ * multiple of 16 bytes. */
+enum { CODE_BYTES = KN_ATTN_POS_SPAN * 4 };
+enum { FEED_REGS = 40, MATH_REGS = 232 };
+
+/* What warp 1 tells the others of a row. head -1: no more. */
+struct row_info {
+    int head, q_start, q_count, first, partial, total, unused[2];
+};
+
+struct launch {
+    float scale_log2, threshold_log2;
+    int heads, q_blocks, list_heads, work;
+    int queries, keys, perm_heads, rules;
+    uint32_t guard;
+    int64_t q_token, q_head, out_token, out_head, lse_head, lse_token, k_pitch;
+    const int32_t *q_start, *order, *perm_q;
+    const int4 *row;
+    const int2 *entry;
+    const uint2 *q_box;
+    const uint32_t *k_pos, *k_class, *q_class;
+    const __nv_bfloat16 *q;
+    __nv_bfloat16 *out;
+    float *lse;
+    int *counter;
+};
+
+template <int D> struct shared {
+    static constexpr int TILE = BLOCK * D * 2; /* bytes of 128 rows */
+    static constexpr int PANEL = BLOCK * 128;  /* of which 64 columns */
+    static constexpr int STAGES = D == 128 ? 5 : 10;
+    /* A K tile is given back before its mask is applied: one more than K tiles in the ring, and
+     * one to spare. */
+    static constexpr int CODES = STAGES / 2 + 2;
+    static constexpr int Q = 0, RING = 2 * TILE, CODE = RING + STAGES * TILE;
+    static constexpr int BARS = CODE + CODES * CODE_BYTES;
+    static constexpr int Q_FULL = BARS, Q_EMPTY = Q_FULL + 16, INFO_FULL = Q_EMPTY + 16;
+    static constexpr int INFO_EMPTY = INFO_FULL + 8 * INFOS, FULL = INFO_EMPTY + 8 * INFOS;
+    static constexpr int EMPTY = FULL + 8 * STAGES, INFO = EMPTY + 8 * STAGES;
+    static constexpr int BYTES = INFO + 32 * INFOS;
+};
+
+/* Place in a ring of N buffers, and the parity of its barriers on this round. */
+template <int N> struct cursor {
+    int slot;
+    uint32_t parity;
+    __device__ __forceinline__ void next()
+    {
+        if (++slot == N) slot = 0, parity ^= 1;
+    }
+};
+
+__device__ __forceinline__ row_info read_info(uint32_t at)
+{
+    row_info r;
+    asm volatile("ld.shared.v4.s32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r.head), "=r"(r.q_start), "=r"(r.q_count), "=r"(r.first)
+                 : "r"(at)
+                 : "memory");
+    asm volatile("ld.shared.v2.s32 {%0,%1}, [%2];"
+                 : "=r"(r.partial), "=r"(r.total)
+                 : "r"(at + 16)
+                 : "memory");
+    return r;
+}
+
+/* Entry i of a row; the ragged one of a dense row comes first, as in lists. */
+__device__ __forceinline__ int2 entry_at(const launch &a, const row_info &r, int i)
+{
+    if (a.entry) return __ldg(a.entry + r.first + i);
+    int last = (a.keys - 1) / BLOCK;
+    int block = r.partial ? (i == 0 ? last : i - 1) : i;
+    int count = a.keys - block * BLOCK;
+    return make_int2(block * BLOCK, count < BLOCK ? count : BLOCK);
+}
+
+__device__ row_info find_row(const launch &a, int t)
+{
+    row_info r = {-1, 0, 0, 0, 0, 0, {0, 0}};
+    if (t >= a.work) return r;
+    if (a.order) t = __ldg(a.order + t);
+    int block = t % a.q_blocks;
+    r.head = t / a.q_blocks;
+    if (a.entry) {
+        int4 row = __ldg(a.row + (a.list_heads > 1 ? t : block));
+        r.q_start = __ldg(a.q_start + block);
+        r.q_count = __ldg(a.q_start + block + 1) - r.q_start;
+        r.first = row.x, r.partial = row.y, r.total = row.z;
+    } else {
+        r.q_start = block * BLOCK;
+        r.q_count = min(BLOCK, a.queries - r.q_start);
+        r.partial = a.keys % BLOCK != 0;
+        r.total = (a.keys + BLOCK - 1) / BLOCK;
+    }
+    return r;
+}
+
+/* ---- the feeding warps ------------------------------------------------------------------------*/
+
+template <int D> __device__ void run_scheduler(const launch &a, uint32_t base)
+{
+    using S = shared<D>;
+    cursor<INFOS> c = {0, 0};
+    for (;; c.next()) {
+        /* A row is taken when the one before is begun: not earlier, so that the last rows go to
+         * whoever is free. */
+        bar_wait(base + S::INFO_EMPTY + 8 * c.slot, c.parity ^ 1);
+        row_info r = find_row(a, atomicAdd(a.counter, 1));
+        uint32_t at = base + S::INFO + 32 * c.slot;
+        asm volatile("st.shared.v4.s32 [%0], {%1,%2,%3,%4};" ::"r"(at), "r"(r.head), "r"(r.q_start),
+                     "r"(r.q_count), "r"(r.first)
+                     : "memory");
+        asm volatile("st.shared.v2.s32 [%0], {%1,%2};" ::"r"(at + 16), "r"(r.partial), "r"(r.total)
+                     : "memory");
+        bar_arrive(base + S::INFO_FULL + 8 * c.slot);
+        if (r.head < 0) return;
+    }
+}
+
+template <int D>
+__device__ void run_copies(const launch &a, uint32_t base, const CUtensorMap *qm,
+                           const CUtensorMap *km, const CUtensorMap *vm)
+{
+    using S = shared<D>;
+    uint64_t keep, stream;
+    asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(keep));
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(stream));
+    cursor<INFOS> info = {0, 0};
+    cursor<2> qc = {0, 0};
+    cursor<S::STAGES> c = {0, 0};
+    int codes = 0;
+    for (;; info.next(), qc.next()) {
+        bar_wait(base + S::INFO_FULL + 8 * info.slot, info.parity);
+        row_info r = read_info(base + S::INFO + 32 * info.slot);
+        bar_arrive(base + S::INFO_EMPTY + 8 * info.slot);
+        if (r.head < 0) return;
+        if (!a.perm_q) {
+            uint32_t bar = base + S::Q_FULL + 8 * qc.slot;
+            bar_wait(base + S::Q_EMPTY + 8 * qc.slot, qc.parity ^ 1);
+            bar_expect(bar, S::TILE);
+            tma_load_4d(base + S::Q + qc.slot * S::TILE, qm, bar, 0, r.q_start, 0, r.head, stream);
+        }
+        const uint32_t *pos = a.k_pos + (a.perm_heads > 1 ? r.head * a.k_pitch : 0);
+        int before = 0;
+        int2 e = entry_at(a, r, 0);
+        /* K0, K1, V0, K2, V1, ...: as the products are issued. */
+        for (int i = 0; i <= r.total; i++) {
+            int key = e.x;
+            if (i < r.total) {
+                uint32_t bar = base + S::FULL + 8 * c.slot;
+                bool ruled = i < r.partial && (uint32_t)e.y >= 256;
+                bar_wait(base + S::EMPTY + 8 * c.slot, c.parity ^ 1);
+                bar_expect(bar, S::TILE + (ruled ? CODE_BYTES : 0));
+                tma_load_4d(base + S::RING + c.slot * S::TILE, km, bar, 0, key, 0, r.head, keep);
+                if (ruled)
+                    bulk_load(base + S::CODE + codes++ % S::CODES * CODE_BYTES, pos + (key & ~3),
+                              CODE_BYTES, bar);
+                c.next();
+                if (i + 1 < r.total) e = entry_at(a, r, i + 1);
+            }
+            if (i > 0) {
+                uint32_t bar = base + S::FULL + 8 * c.slot;
+                bar_wait(base + S::EMPTY + 8 * c.slot, c.parity ^ 1);
+                bar_expect(bar, S::TILE);
+                tma_load_4d(base + S::RING + c.slot * S::TILE, vm, bar, 0, before, 0, r.head, keep);
+                c.next();
+            }
+            before = key;
+        }
+    }
+}
+
+/* Queries by index, for plans with an order of queries. 64 threads. */
+template <int D> __device__ void run_gather(const launch &a, uint32_t base)
+{
+    using S = shared<D>;
+    constexpr int CHUNKS = D / 8; /* of 16 bytes in a row */
+    int thread = threadIdx.x - 64, lane = threadIdx.x & 31;
+    cursor<INFOS> info = {0, 0};
+    cursor<2> qc = {0, 0};
+    for (;; info.next(), qc.next()) {
+        bar_wait(base + S::INFO_FULL + 8 * info.slot, info.parity);
+        row_info r = read_info(base + S::INFO + 32 * info.slot);
+        __syncwarp();
+        if (lane == 0) bar_arrive(base + S::INFO_EMPTY + 8 * info.slot);
+        if (r.head < 0) return;
+        bar_wait(base + S::Q_EMPTY + 8 * qc.slot, qc.parity ^ 1);
+        const int32_t *perm = a.perm_q + (a.perm_heads > 1 ? (int64_t)r.head * a.queries : 0);
+        uint32_t tile = base + S::Q + qc.slot * S::TILE;
+#pragma unroll 4
+        for (int i = thread; i < BLOCK * CHUNKS; i += 64) {
+            int row = i / CHUNKS, chunk = i % CHUNKS;
+            int at = __ldg(perm + r.q_start + min(row, r.q_count - 1));
+            uint4 x = __ldg((const uint4 *)(a.q + at * a.q_token + r.head * a.q_head) + chunk);
+            asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};" ::"r"(
+                             tile + (chunk >> 3) * S::PANEL + row * 128 +
+                             (((chunk & 7) ^ (row & 7)) << 4)),
+                         "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w)
+                         : "memory");
+        }
+        fence_async();
+        bar_arrive(base + S::Q_FULL + 8 * qc.slot);
+    }
+}
+
+/* ---- the computing warpgroups -----------------------------------------------------------------*/
+
+/* Per thread: two query rows, r and r + 8. */
+struct softmax_state {
+    float top[2], sum[2];
+};
+
+/* Rule at hand and the boxes of the thread's two queries. */
+struct sight {
+    int rule;
+    uint2 box[2];
+    uint32_t residue[2];
+};
+
+template <int D> __device__ __forceinline__ void issue_qk(float (&s)[64], uint32_t q, uint32_t k)
+{
+#pragma unroll
+    for (int t = 0; t < D / 16; t++) {
+        uint32_t at = (t >> 2) * shared<D>::PANEL + (t & 3) * 32;
+        wg_ss_128(s, wg_operand(q + at, 16, 1024), wg_operand(k + at, 16, 1024), t);
+    }
+}
+
+template <int D>
+__device__ __forceinline__ void issue_pv(float (&o)[D / 2], const uint32_t (&p)[32], uint32_t v)
+{
+#pragma unroll
+    for (int t = 0; t < 8; t++)
+        wg_rs(o, p + 4 * t, wg_operand(v + t * 2048, shared<D>::PANEL, 1024));
+}
+
+/* -inf where a query does not see a key. codes: the keys' packed positions in shared memory. */
+__device__ __forceinline__ void apply_mask(float (&s)[64], int2 e, uint32_t codes, uint32_t guard,
+                                           const sight &see, const uint32_t *k_class, int lane)
+{
+    int left = (e.y & 255) - 2 * (lane & 3); /* keys of this thread's columns */
+    bool ruled = (uint32_t)e.y >= 256;
+    if (!ruled) {
+#pragma unroll
+        for (int j = 0; j < 64; j++)
+            if (8 * (j >> 2) + (j & 1) >= left) s[j] = -INFINITY;
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < 16; j++) {
+        uint32_t k[2];
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            asm volatile("ld.shared.b32 %0, [%1];"
+                         : "=r"(k[i])
+                         : "r"(codes + (8 * j + i + 2 * (lane & 3)) * 4)
+                         : "memory");
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                uint32_t hidden = (~(k[i] - see.box[r].x) | (k[i] - see.box[r].y)) & guard;
+                if (8 * j + i >= left || hidden) s[4 * j + 2 * r + i] = -INFINITY;
+            }
+    }
+    if (k_class) {
+        k_class += e.x;
+#pragma unroll
+        for (int j = 0; j < 64; j++) {
+            int c = 8 * (j >> 2) + (j & 1);
+            if (c < left && __ldg(k_class + c + 2 * (lane & 3)) != see.residue[(j >> 1) & 1])
+                s[j] = -INFINITY;
+        }
+    }
+}
+
+/* Weights of this entry in place of s; true where the maximum moved and O must be scaled by alpha.
+ * O may be in use by the tensor cores meanwhile. */
+template <bool MASKED>
+__device__ __forceinline__ bool softmax_entry(float (&s)[64], float (&alpha)[2],
+                                              softmax_state &st, float c)
+{
+    float top[2] = {st.top[0], st.top[1]};
+#pragma unroll
+    for (int j = 0; j < 64; j++) top[(j >> 1) & 1] = fmaxf(top[(j >> 1) & 1], s[j]);
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 1));
+        top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 2));
+    }
+    bool grew = (top[0] - st.top[0]) * c > 8.0f || (top[1] - st.top[1]) * c > 8.0f;
+    grew = __any_sync(~0u, grew);
+    float shift[2];
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float t = grew ? top[r] : st.top[r];
+        shift[r] = t * c;
+        if (MASKED && t == -INFINITY) shift[r] = 0.0f;
+        alpha[r] = grew ? exp2_fast(st.top[r] * c - shift[r]) : 1.0f;
+        st.top[r] = t;
+        st.sum[r] *= alpha[r];
+    }
+#pragma unroll
+    for (int j = 0; j < 16; j++)
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            float x = exp2_fast(fmaf(s[4 * j + 2 * r], c, -shift[r]));
+            float y = exp2_fast(fmaf(s[4 * j + 2 * r + 1], c, -shift[r]));
+            st.sum[r] += x + y;
+            s[4 * j + 2 * r] = x, s[4 * j + 2 * r + 1] = y;
+        }
+    return grew;
+}
+/* The turn to issue matrix products. */
+template <int G> __device__ __forceinline__ void take_turn()
+{
+    named_sync<2 + G, 256>();
+}
+template <int G> __device__ __forceinline__ void pass_turn()
+{
+    named_arrive<2 + (G ^ 1), 256>();
+}
+
+template <int D, int G> struct math {
+    using S = shared<D>;
+    uint32_t base;
+    const launch &a;
+    int lane, lead;
+    cursor<S::STAGES> c;
+    int codes;
+    float o[D / 2];
+    uint32_t p[32];
+    softmax_state st;
+    sight see;
+
+    __device__ __forceinline__ math(uint32_t base_, const launch &a_)
+        : base(base_), a(a_), lane(threadIdx.x & 31), lead((threadIdx.x & 127) == 0), c{0, 0},
+          codes(0)
+    {
+    }
+
+    __device__ __forceinline__ int row() const
+    {
+        return G * 64 + ((threadIdx.x >> 5) & 3) * 16 + (lane >> 2);
+    }
+
+    __device__ __forceinline__ uint32_t slot() const { return base + S::RING + c.slot * S::TILE; }
+    __device__ __forceinline__ void wait_full() const
+    {
+        bar_wait(base + S::FULL + 8 * c.slot, c.parity);
+    }
+
+    __device__ __forceinline__ void release(int used) const
+    {
+        bar_arrive_if(lead, base + S::EMPTY + 8 * used);
+    }
+
+    __device__ __forceinline__ void look(const row_info &r, int rule)
+    {
+        if (rule == see.rule) return;
+        see.rule = rule;
+        int64_t at = ((int64_t)(a.perm_heads > 1 ? r.head : 0) * a.rules + rule) * a.queries;
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            int64_t q = at + min(r.q_start + row() + 8 * k, a.queries - 1);
+            see.box[k] = __ldg(a.q_box + q);
+            if (a.q_class) see.residue[k] = __ldg(a.q_class + q);
+        }
+    }
+
+    __device__ __forceinline__ void mask(float (&s)[64], const row_info &r, int2 e)
+    {
+        bool ruled = (uint32_t)e.y >= 256;
+        int rule = (int)((uint32_t)e.y >> 8) - 1;
+        const uint32_t *k_class = nullptr;
+        if (ruled) {
+            look(r, rule);
+            if (a.k_class)
+                k_class = a.k_class +
+                          ((int64_t)(a.perm_heads > 1 ? r.head : 0) * a.rules + rule) * a.keys;
+        }
+        apply_mask(s, e, base + S::CODE + codes % S::CODES * CODE_BYTES + (e.x & 3) * 4, a.guard, see, k_class, lane);
+        codes += ruled;
+    }
+
+    __device__ __forceinline__ void pack(const float (&s)[64])
+    {
+#pragma unroll
+        for (int j = 0; j < 32; j++) p[j] = bf16_pair(s[2 * j], s[2 * j + 1]);
+    }
+
+    /* The first entry of a row: O is zero, nothing to scale. */
+    template <bool MASKED> __device__ __forceinline__ void first(uint32_t q, const row_info &r)
+    {
+        float s[64], alpha[2];
+        int2 e = MASKED ? entry_at(a, r, 0) : make_int2(0, 0);
+        wait_full();
+        wg_fence();
+        issue_qk<D>(s, q, slot());
+        wg_commit();
+        wg_wait<0>();
+        release(c.slot);
+        c.next();
+        if (MASKED) mask(s, r, e);
+        softmax_entry<MASKED>(s, alpha, st, a.scale_log2);
+        pack(s);
+    }
+
+    /* S of entry i and, behind it in the tensor cores, O += P V of the entry before; the softmax of
+     * i runs beside the latter. */
+    template <bool MASKED>
+    __device__ __forceinline__ void step(uint32_t q, const row_info &r, int i)
+    {
+        float s[64], alpha[2];
+        int2 e = MASKED ? entry_at(a, r, i) : make_int2(0, 0);
+        int k_slot = c.slot;
+        wait_full();
+        take_turn<G>();
+        wg_fence();
+        issue_qk<D>(s, q, slot());
+        wg_commit();
+        c.next();
+        wait_full();
+        wg_fence();
+        issue_pv<D>(o, p, slot());
+        wg_commit();
+        pass_turn<G>();
+        wg_wait<1>();
+        release(k_slot);
+        if (MASKED) mask(s, r, e);
+        bool grew = softmax_entry<MASKED>(s, alpha, st, a.scale_log2);
+        wg_wait<0>();
+        release(c.slot);
+        c.next();
+        pack(s);
+        if (grew) {
+#pragma unroll
+            for (int j = 0; j < D / 2; j++) o[j] *= alpha[(j >> 1) & 1];
+        }
+    }
+
+    __device__ __forceinline__ void last()
+    {
+        wait_full();
+        wg_fence();
+        issue_pv<D>(o, p, slot());
+        wg_commit();
+        wg_wait<0>();
+        release(c.slot);
+        c.next();
+    }
+
+    /* Through the warp's own rows of the Q tile, which nobody reads any more. */
+    __device__ __forceinline__ void store(uint32_t tile, const row_info &r)
+    {
+        int warp_row = row() - (lane >> 2);
+        const int32_t *perm =
+            a.perm_q ? a.perm_q + (a.perm_heads > 1 ? (int64_t)r.head * a.queries : 0) : nullptr;
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            float l = st.sum[k];
+            l += __shfl_xor_sync(~0u, l, 1);
+            l += __shfl_xor_sync(~0u, l, 2);
+            float inverse = l > 0.0f ? 1.0f / l : 0.0f;
+#pragma unroll
+            for (int j = 0; j < D / 8; j++)
+                o[4 * j + 2 * k] *= inverse, o[4 * j + 2 * k + 1] *= inverse;
+            int at = row() + 8 * k;
+            if (a.lse && (lane & 3) == 0 && at < r.q_count) {
+                int64_t token = r.q_start + at;
+                if (perm) token = __ldg(perm + token);
+                a.lse[r.head * a.lse_head + token * a.lse_token] =
+                    l > 0.0f ? (st.top[k] * a.scale_log2 + log2f(l)) * 0.693147180559945f
+                             : -INFINITY;
+            }
+        }
+        named_sync<4 + G, 128>(); /* the last product has read Q in all four warps */
+        int in = lane & 15, hi = lane >> 4;
+#pragma unroll
+        for (int j = 0; j < D / 16; j++) {
+            uint32_t at = tile + (j >> 2) * S::PANEL + (warp_row + in) * 128 +
+                          ((((j & 3) * 2 + hi) ^ (in & 7)) << 4);
+            asm volatile(
+                "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};" ::"r"(at),
+                "r"(bf16_pair(o[8 * j], o[8 * j + 1])), "r"(bf16_pair(o[8 * j + 2], o[8 * j + 3])),
+                "r"(bf16_pair(o[8 * j + 4], o[8 * j + 5])),
+                "r"(bf16_pair(o[8 * j + 6], o[8 * j + 7]))
+                : "memory");
+        }
+        __syncwarp();
+        constexpr int CHUNKS = D / 8;
+#pragma unroll
+        for (int i = 0; i < CHUNKS / 2; i++) {
+            int at = i * 32 + lane, chunk = at % CHUNKS, in_row = warp_row + at / CHUNKS;
+            uint4 x;
+            asm volatile("ld.shared.v4.b32 {%0,%1,%2,%3}, [%4];"
+                         : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+                         : "r"(tile + (chunk >> 3) * S::PANEL + in_row * 128 +
+                               (((chunk & 7) ^ (in_row & 7)) << 4))
+                         : "memory");
+            if (in_row < r.q_count) {
+                int64_t token = r.q_start + in_row;
+                if (perm) token = __ldg(perm + token);
+                *((uint4 *)(a.out + token * a.out_token + r.head * a.out_head) + chunk) = x;
+            }
+        }
+        fence_async(); /* before the copy engine writes here again */
+        __syncwarp();
+    }
+
+    __device__ __forceinline__ void run()
+    {
+        cursor<INFOS> info = {0, 0};
+        cursor<2> qc = {0, 0};
+        if (G == 1) pass_turn<G>(); /* warpgroup 0 begins */
+        for (;; info.next(), qc.next()) {
+            bar_wait(base + S::INFO_FULL + 8 * info.slot, info.parity);
+            row_info r = read_info(base + S::INFO + 32 * info.slot);
+            __syncwarp();
+            if (lane == 0) bar_arrive(base + S::INFO_EMPTY + 8 * info.slot);
+            if (r.head < 0) break;
+            uint32_t tile = base + S::Q + qc.slot * S::TILE, q = tile + G * 64 * 128;
+#pragma unroll
+            for (int j = 0; j < D / 2; j++) o[j] = 0.0f;
+            st = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
+            see.rule = -1;
+            bar_wait(base + S::Q_FULL + 8 * qc.slot, qc.parity);
+            if (r.partial)
+                first<true>(q, r);
+            else
+                first<false>(q, r);
+            int i = 1;
+#pragma unroll 1
+            for (; i < r.partial; i++) step<true>(q, r, i);
+#pragma unroll 1
+            for (; i < r.total; i++) step<false>(q, r, i);
+            last();
+            store(tile, r);
+            if (lane == 0) bar_arrive(base + S::Q_EMPTY + 8 * qc.slot);
+        }
+        if (G == 0) take_turn<G>(); /* the turn that warpgroup 1 passed last */
+    }
+};
+
+template <int D>
+__global__ void __launch_bounds__(THREADS, 1)
+    attention_sm90(const __grid_constant__ CUtensorMap qm, const __grid_constant__ CUtensorMap km,
+                   const __grid_constant__ CUtensorMap vm, const __grid_constant__ launch a)
+{
+    using S = shared<D>;
+    extern __shared__ __align__(1024) uint8_t memory[];
+    uint32_t base = smem_of(memory);
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < 2; i++) {
+            bar_init(base + S::Q_FULL + 8 * i, a.perm_q ? 64 : 1);
+            bar_init(base + S::Q_EMPTY + 8 * i, 8);
+        }
+        for (int i = 0; i < INFOS; i++) {
+            bar_init(base + S::INFO_FULL + 8 * i, 1);
+            bar_init(base + S::INFO_EMPTY + 8 * i, 8 + 1 + (a.perm_q ? 2 : 0));
+        }
+        for (int i = 0; i < S::STAGES; i++) {
+            bar_init(base + S::FULL + 8 * i, 1);
+            bar_init(base + S::EMPTY + 8 * i, 2);
+        }
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    }
+    __syncthreads();
+    int warp = threadIdx.x >> 5;
+    if (warp < 4) {
+        regs_shrink<FEED_REGS>();
+        if (warp == 0) {
+            if (threadIdx.x == 0) run_copies<D>(a, base, &qm, &km, &vm);
+        } else if (warp == 1) {
+            if (threadIdx.x == 32) run_scheduler<D>(a, base);
+        } else if (a.perm_q) {
+            run_gather<D>(a, base);
+        }
+    } else {
+        regs_grow<MATH_REGS>();
+        if (warp < 8) {
+            math<D, 0> m(base, a);
+            m.run();
+        } else {
+            math<D, 1> m(base, a);
+            m.run();
+        }
+    }
+}
+
+/* ---- launching --------------------------------------------------------------------------------*/
+
+typedef CUresult(CUDAAPI *encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
+                                     const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
+                                     const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
+                                     CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+
+/* From the driver, so that nothing links to libcuda. */
+cudaError_t find_encode(encode_fn *out)
+{
+    void *fn = nullptr;
+    cudaDriverEntryPointQueryResult found;
+    cudaError_t e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &fn, 12000,
+                                                     cudaEnableDefault, &found);
+    if (e == cudaSuccess && (!fn || found != cudaDriverEntryPointSuccess))
+        e = cudaErrorNotSupported;
+    *out = (encode_fn)fn;
+    return e;
+}
+
+/* [tokens][heads][dim] as {64 columns, tokens, dim / 64, heads}, copied 128 tokens at a time. */
+cudaError_t map_rows(encode_fn encode, CUtensorMap *map, const void *data, int64_t tokens,
+                     int64_t token, int64_t head, int heads, int dim)
+{
+    cuuint64_t dims[4] = {64, (cuuint64_t)tokens, (cuuint64_t)dim / 64, (cuuint64_t)heads};
+    /* An axis of one entry has no stride; the encoder wants a multiple of 16 all the same. */
+    cuuint64_t strides[3] = {(cuuint64_t)(tokens > 1 ? token : dim) * 2, 128,
+                             (cuuint64_t)(heads > 1 ? head : dim) * 2};
+    cuuint32_t box[4] = {64, BLOCK, (cuuint32_t)dim / 64, 1}, step[4] = {1, 1, 1, 1};
+    CUresult r = encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, (void *)data, dims, strides, box,
+                        step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                        CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return r == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+launch make_launch(const kn_attn_problem *p)
+{
+    const kn_attn_lists *l = p->lists;
+    launch a = {};
+    a.scale_log2 = p->scale * 1.44269504088896f;
+    a.heads = p->heads;
+    a.queries = (int)p->queries, a.keys = (int)p->keys;
+    a.q_blocks = l ? (int)l->q_blocks : (int)((p->queries + BLOCK - 1) / BLOCK);
+    a.work = a.q_blocks * p->heads;
+    a.q_token = p->q_token, a.q_head = p->q_head;
+    a.out_token = p->out_token, a.out_head = p->out_head;
+    a.lse_head = p->lse_head, a.lse_token = p->lse_token;
+    a.q = (const __nv_bfloat16 *)p->q;
+    a.out = (__nv_bfloat16 *)p->out;
+    a.lse = p->lse;
+    a.counter = p->counter;
+    if (!l) return a;
+    a.list_heads = l->heads;
+    a.perm_heads = l->perm_heads, a.perm_q = l->perm_q;
+    a.q_start = l->q_start, a.order = l->order;
+    a.row = (const int4 *)l->row, a.entry = (const int2 *)l->entry;
+    a.rules = l->rules, a.guard = l->guard;
+    a.q_box = (const uint2 *)l->q_box;
+    a.k_pos = l->k_pos, a.k_pitch = l->k_pitch;
+    a.k_class = l->k_class, a.q_class = l->q_class;
+    return a;
+}
+
+template <int D> cudaError_t launch_dim(const kn_attn_problem *p, cudaStream_t stream)
+{
+    encode_fn encode;
+    CUtensorMap qm, km, vm;
+    cudaError_t e = find_encode(&encode);
+    if (!e) e = map_rows(encode, &qm, p->q, p->queries, p->q_token, p->q_head, p->heads, D);
+    if (!e) e = map_rows(encode, &km, p->k, p->keys, p->k_token, p->k_head, p->heads, D);
+    if (!e) e = map_rows(encode, &vm, p->v, p->keys, p->v_token, p->v_head, p->heads, D);
+    if (!e)
+        e = cudaFuncSetAttribute(attention_sm90<D>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 shared<D>::BYTES);
+    if (!e) e = cudaMemsetAsync(p->counter, 0, sizeof *p->counter, stream);
+    if (e) return e;
+    launch a = make_launch(p);
+    int grid = a.work < p->sm_count ? a.work : p->sm_count;
+    attention_sm90<D><<<grid, THREADS, shared<D>::BYTES, stream>>>(qm, km, vm, a);
+    return cudaGetLastError();
+}
+
+} // namespace
+
+cudaError_t kn_attn_launch_sm90(const kn_attn_problem *p, cudaStream_t stream)
+{
+    if (!(p->scale > 0.0f)) return cudaErrorNotSupported;
+    if (p->dim == 64) return launch_dim<64>(p, stream);
+    if (p->dim == 128) return launch_dim<128>(p, stream);
+    return cudaErrorNotSupported;
+}

@@ -1,0 +1,453 @@
+/* bench/attention_hopper.cu - checks and times the CUDA attention kernels by themselves.
+ *
+ * attention_hopper check | time [sm80 | sm90]
+ * check: every kind of list against a double-precision reference on sampled rows; outputs poisoned
+ *        before, log-sum-exp compared, two runs compared bit for bit. Exit status 1 on a failure.
+ * time:  medians of dense attention, of the 1080p window, and of random lists.
+ */
+#include <cuda_bf16.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <algorithm>
+#include <vector>
+
+extern "C" {
+#include "attention/window.h"
+}
+#include "attention/lists.h"
+#include "attention/sparse_kernels.h"
+
+#define TRY(x)                                                                                     \
+    do {                                                                                           \
+        cudaError_t e_ = (x);                                                                      \
+        if (e_ != cudaSuccess) {                                                                   \
+            printf("%s:%d: %s: %s\n", __FILE__, __LINE__, #x, cudaGetErrorString(e_));             \
+            exit(2);                                                                               \
+        }                                                                                          \
+    } while (0)
+
+typedef __nv_bfloat16 bf16;
+
+__device__ static uint32_t mix(uint64_t x)
+{
+    x ^= x >> 33, x *= 0xff51afd7ed558ccdull, x ^= x >> 33, x *= 0xc4ceb9fe1a85ec53ull;
+    return (uint32_t)((x ^ (x >> 33)) >> 11);
+}
+__global__ static void fill_normal(bf16 *x, int64_t n, uint64_t seed, float gain)
+{
+    for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n;
+         i += (int64_t)gridDim.x * blockDim.x) {
+        float u = (mix(i * 2 + seed * 0x9E3779B97F4A7C15ull) + 1.0f) * 0x1p-32f;
+        float v = mix(i * 2 + 1 + seed * 0x9E3779B97F4A7C15ull) * 0x1p-32f;
+        x[i] = __float2bfloat16(gain * sqrtf(-2.0f * logf(fminf(u, 1.0f))) * cospif(2.0f * v));
+    }
+}
+__global__ static void count_nan(const bf16 *x, int64_t n, int *count)
+{
+    for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n;
+         i += (int64_t)gridDim.x * blockDim.x)
+        if (isnan(__bfloat162float(x[i]))) atomicAdd(count, 1);
+}
+__global__ static void count_diff(const uint16_t *x, const uint16_t *y, int64_t n, int *count)
+{
+    for (int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x; i < n;
+         i += (int64_t)gridDim.x * blockDim.x)
+        if (x[i] != y[i]) atomicAdd(count, 1);
+}
+
+struct sample {
+    int head, query;
+};
+/* One sampled row per block of 256 threads, in double. visible: [samples][keys] or NULL. */
+__global__ static void reference(kn_attn_problem p, const sample *at, const uint8_t *visible,
+                                 double *scores, double *out, double *lse)
+{
+    __shared__ double red[256];
+    int n = blockIdx.x, t = threadIdx.x;
+    double *s = scores + (int64_t)n * p.keys;
+    const bf16 *q = (const bf16 *)p.q + at[n].query * p.q_token + at[n].head * p.q_head;
+    double top = -INFINITY, sum = 0;
+    for (int64_t k = t; k < p.keys; k += 256) {
+        double d = 0;
+        const bf16 *kk = (const bf16 *)p.k + k * p.k_token + at[n].head * p.k_head;
+        for (int i = 0; i < p.dim; i++) d += (double)__bfloat162float(q[i]) * __bfloat162float(kk[i]);
+        s[k] = !visible || visible[n * p.keys + k] ? d * p.scale : -INFINITY;
+        top = fmax(top, s[k]);
+    }
+    red[t] = top;
+    __syncthreads();
+    for (int i = 128; i; i >>= 1) {
+        if (t < i) red[t] = fmax(red[t], red[t + i]);
+        __syncthreads();
+    }
+    top = red[0];
+    __syncthreads();
+    for (int64_t k = t; k < p.keys; k += 256)
+        sum += s[k] = s[k] == -INFINITY ? 0 : exp(s[k] - top);
+    red[t] = sum;
+    __syncthreads();
+    for (int i = 128; i; i >>= 1) {
+        if (t < i) red[t] += red[t + i];
+        __syncthreads();
+    }
+    sum = red[0];
+    if (t == 0) lse[n] = sum > 0 ? top + log(sum) : -INFINITY;
+    __syncthreads();
+    int parts = 256 / p.dim, d = t % p.dim;
+    double acc = 0;
+    for (int64_t k = t / p.dim; k < p.keys; k += parts)
+        acc += s[k] * __bfloat162float(
+                          ((const bf16 *)p.v)[k * p.v_token + at[n].head * p.v_head + d]);
+    red[t] = acc;
+    __syncthreads();
+    if (t < p.dim) {
+        for (int i = 1; i < parts; i++) acc += red[t + i * p.dim];
+        out[n * p.dim + t] = sum > 0 ? acc / sum : 0;
+    }
+}
+
+typedef cudaError_t (*kernel_fn)(const kn_attn_problem *, cudaStream_t);
+
+struct bench {
+    kn_attn_problem p;
+    int64_t row; /* elements of a token of out */
+    bf16 *qkv, *out, *again;
+    int *counter;
+    kn_attn_lists lists;
+};
+
+static void *to_device(const void *host, size_t bytes)
+{
+    void *d = nullptr;
+    if (!host) return d;
+    TRY(cudaMalloc(&d, bytes + 16));
+    TRY(cudaMemcpy(d, host, bytes, cudaMemcpyHostToDevice));
+    return d;
+}
+
+static void use_plan(bench *b, const kn_attn_plan *plan)
+{
+    kn_attn_host_lists h;
+    if (kn_attn_host_lists_build(plan, b->p.heads, &h) != KN_OK) printf("%s\n", kn_error_text()), exit(2);
+    kn_attn_lists *v = &b->lists;
+    *v = h.view;
+    v->q_start = (int32_t *)to_device(h.q_start, (v->q_blocks + 1) * 4);
+    v->row = (kn_attn_list_row *)to_device(h.row, h.rows * 16);
+    v->entry = (kn_attn_entry *)to_device(h.entry, h.entries * 8);
+    v->order = (int32_t *)to_device(h.order, h.order_count * 4);
+    v->perm_q = (int32_t *)to_device(plan->perm_q, plan->perm_heads * plan->tokens * 4);
+    v->k_pos = (uint32_t *)to_device(h.k_pos, (h.sets * v->k_pitch + KN_ATTN_POS_SPAN) * 4);
+    int64_t slots = h.sets * (int64_t)v->rules * v->tokens;
+    v->q_box = (uint32_t *)to_device(h.q_box, slots * 8);
+    v->k_class = (uint32_t *)to_device(h.k_class, slots * 4);
+    v->q_class = (uint32_t *)to_device(h.q_class, slots * 4);
+    b->p.lists = v;
+    double partial = 0, total = 0;
+    for (int64_t i = 0; i < h.rows; i++) partial += h.row[i].partial, total += h.row[i].total;
+    printf("  lists: %lld rows, %.1f entries each, %.1f%% masked, executed %.4f, density %.4f\n",
+           (long long)h.rows, total / h.rows, 100 * partial / total, v->executed, plan->density);
+    kn_attn_host_lists_free(&h);
+}
+
+static void drop_plan(bench *b)
+{
+    kn_attn_lists *v = &b->lists;
+    const void *all[] = {v->q_start, v->row, v->entry, v->order, v->perm_q,
+                         v->k_pos, v->q_box, v->k_class, v->q_class};
+    for (const void *x : all) TRY(cudaFree((void *)x));
+    memset(v, 0, sizeof *v);
+    b->p.lists = nullptr;
+}
+
+static bench open_bench(int64_t queries, int64_t keys, int heads, int dim, float gain = 1)
+{
+    bench b;
+    memset(&b, 0, sizeof b);
+    int64_t n = std::max(queries, keys) * heads * dim * 3;
+    b.row = heads * dim;
+    TRY(cudaMalloc(&b.qkv, n * 2));
+    TRY(cudaMalloc(&b.out, queries * b.row * 2));
+    TRY(cudaMalloc(&b.again, queries * b.row * 2));
+    TRY(cudaMalloc(&b.p.lse, queries * heads * 4));
+    TRY(cudaMalloc(&b.counter, 4));
+    fill_normal<<<1024, 256>>>(b.qkv, n, 7, gain);
+    kn_attn_problem *p = &b.p;
+    p->q = b.qkv, p->k = b.qkv + b.row, p->v = b.qkv + 2 * b.row, p->out = b.out;
+    p->q_token = p->k_token = p->v_token = 3 * b.row, p->out_token = b.row;
+    p->q_head = p->k_head = p->v_head = p->out_head = dim;
+    p->lse_head = queries, p->lse_token = 1;
+    p->queries = queries, p->keys = keys, p->heads = heads, p->dim = dim;
+    p->scale = 1.0f / sqrtf((float)dim);
+    p->counter = b.counter;
+    cudaDeviceProp prop;
+    TRY(cudaGetDeviceProperties(&prop, 0));
+    p->sm_count = prop.multiProcessorCount;
+    return b;
+}
+
+static void close_bench(bench *b)
+{
+    if (b->p.lists) drop_plan(b);
+    TRY(cudaFree(b->qkv));
+    TRY(cudaFree(b->out));
+    TRY(cudaFree(b->again));
+    TRY(cudaFree(b->p.lse));
+    TRY(cudaFree(b->counter));
+}
+
+/* Error of sampled rows against the reference, poison, and a second run. */
+static int check(const char *name, bench *b, const kn_attn_plan *plan, kernel_fn kernel, int samples)
+{
+    kn_attn_problem *p = &b->p;
+    int64_t n = p->queries * b->row;
+    TRY(cudaMemset(b->out, 0xff, n * 2));
+    TRY(cudaMemset(p->lse, 0xff, p->queries * p->heads * 4));
+    cudaError_t e = kernel(p, 0);
+    if (!e) e = cudaDeviceSynchronize();
+    if (e) return printf("FAIL %s: %s\n", name, cudaGetErrorString(e)), exit(1), 1;
+    std::vector<sample> at(samples);
+    std::vector<uint8_t> seen(plan ? samples * p->keys : 0);
+    for (int i = 0; i < samples; i++) {
+        at[i].head = i % p->heads;
+        at[i].query = i < 8 ? (i & 1 ? (int)p->queries - 1 - i / 2 : i / 2)
+                            : (int)((i * 2654435761u) % p->queries);
+        at[i].query = (int)((at[i].query % p->queries + p->queries) % p->queries);
+        if (plan && kn_attn_plan_row(plan, at[i].head, at[i].query, &seen[i * p->keys]) != KN_OK)
+            exit(2);
+    }
+    sample *d_at = (sample *)to_device(at.data(), samples * sizeof(sample));
+    uint8_t *d_seen = plan ? (uint8_t *)to_device(seen.data(), seen.size()) : nullptr;
+    double *scores, *want, *want_lse;
+    TRY(cudaMalloc(&scores, samples * p->keys * 8));
+    TRY(cudaMalloc(&want, samples * p->dim * 8));
+    TRY(cudaMalloc(&want_lse, samples * 8));
+    reference<<<samples, 256>>>(*p, d_at, d_seen, scores, want, want_lse);
+    TRY(cudaDeviceSynchronize());
+    std::vector<double> w(samples * p->dim), wl(samples);
+    std::vector<uint16_t> o(n);
+    std::vector<float> lse(p->queries * p->heads);
+    TRY(cudaMemcpy(w.data(), want, w.size() * 8, cudaMemcpyDeviceToHost));
+    TRY(cudaMemcpy(wl.data(), want_lse, samples * 8, cudaMemcpyDeviceToHost));
+    TRY(cudaMemcpy(o.data(), b->out, n * 2, cudaMemcpyDeviceToHost));
+    TRY(cudaMemcpy(lse.data(), p->lse, lse.size() * 4, cudaMemcpyDeviceToHost));
+    double err = 0, norm = 0, worst = 0, lse_worst = 0;
+    for (int i = 0; i < samples; i++) {
+        double l = lse[at[i].head * p->queries + at[i].query];
+        double d = l == wl[i] ? 0 : fabs(l - wl[i]);
+        if (!(d <= lse_worst)) lse_worst = d;
+        for (int c = 0; c < p->dim; c++) {
+            uint32_t bits = (uint32_t)o[at[i].query * b->row + at[i].head * p->dim + c] << 16;
+            float x;
+            memcpy(&x, &bits, 4);
+            double dd = x - w[i * p->dim + c];
+            err += dd * dd, norm += w[i * p->dim + c] * w[i * p->dim + c];
+            if (!(fabs(dd) <= worst)) worst = fabs(dd);
+        }
+    }
+    int *d_count, count[2] = {0, 0};
+    TRY(cudaMalloc(&d_count, 8));
+    TRY(cudaMemset(d_count, 0, 8));
+    count_nan<<<512, 256>>>(b->out, n, d_count);
+    for (int again = 0; again < 3; again++) {
+        kn_attn_problem second = *p;
+        second.out = b->again;
+        TRY(cudaMemset(b->again, 0x7f, n * 2));
+        TRY(kernel(&second, 0));
+        count_diff<<<512, 256>>>((uint16_t *)b->out, (uint16_t *)b->again, n, d_count + 1);
+    }
+    TRY(cudaDeviceSynchronize());
+    TRY(cudaMemcpy(count, d_count, 8, cudaMemcpyDeviceToHost));
+    double rel = norm > 0 ? sqrt(err / norm) : sqrt(err);
+    /* bf16 weights and outputs: 2^-9 each in the mean; log-sum-exp: two units of ex2.approx. */
+    bool ok = rel < 6e-3 && lse_worst < 1e-3 && !count[0] && !count[1];
+    printf("%s %-34s rel L2 %.2e, max %.2e, lse %.1e, NaN %d, differing %d\n", ok ? "ok  " : "FAIL",
+           name, rel, worst, lse_worst, count[0], count[1]);
+    for (void *x : {(void *)d_at, (void *)d_seen, (void *)scores, (void *)want, (void *)want_lse,
+                    (void *)d_count})
+        TRY(cudaFree(x));
+    return !ok;
+}
+
+static kn_attn_plan *window(const int grid[3], const int tile[3], const int *query_tile,
+                            int window_h, int window_w, int dilation, int64_t text, int block)
+{
+    kn_window_params w;
+    memset(&w, 0, sizeof w);
+    memcpy(w.layout.grid, grid, sizeof w.layout.grid);
+    memcpy(w.layout.tile, tile, sizeof w.layout.tile);
+    w.layout.text = text;
+    if (query_tile) memcpy(w.query_tile, query_tile, sizeof w.query_tile);
+    w.block = block;
+    w.window[1].size = window_h, w.window[2].size = window_w;
+    w.window[1].dilation = w.window[2].dilation = dilation;
+    kn_attn_plan *p;
+    if (kn_window_plan(&w, &p) != KN_OK) printf("%s\n", kn_error_text()), exit(2);
+    return p;
+}
+
+/* Random blocks of 128 keys for each head and query block. */
+static kn_attn_plan *random_lists(int64_t tokens, int heads, double density, uint32_t seed)
+{
+    kn_attn_plan_params params;
+    memset(&params, 0, sizeof params);
+    params.layout.grid[0] = 1, params.layout.grid[1] = 1, params.layout.grid[2] = 1;
+    params.layout.tile[0] = params.layout.tile[1] = params.layout.tile[2] = 1;
+    params.layout.text = tokens - 1;
+    params.block = 128, params.heads = heads;
+    kn_attn_plan *p;
+    if (kn_attn_plan_open(&params, &p) != KN_OK) printf("%s\n", kn_error_text()), exit(2);
+    p->q_blocks = (tokens + 127) / 128; /* the text's cuts, without the lone grid token's */
+    for (int64_t i = 0; i <= p->q_blocks; i++) p->q_start[i] = (int32_t)std::min(tokens, i * 128);
+    std::vector<int> pick(p->q_blocks);
+    for (int64_t r = 0; r < heads * p->q_blocks; r++) {
+        int64_t n = p->q_blocks, want = std::max<int64_t>(1, llround(density * n));
+        for (int64_t i = 0; i < n; i++) pick[i] = (int)i;
+        for (int64_t i = 0; i < want; i++) {
+            seed = seed * 1664525u + 1013904223u;
+            std::swap(pick[i], pick[i + (seed >> 8) % (n - i)]);
+        }
+        std::sort(pick.begin(), pick.begin() + want);
+        for (int64_t i = 0; i < want; i++) {
+            int64_t key = pick[i] * 128ll;
+            if (kn_attn_plan_add(p, key, std::min<int64_t>(128, tokens - key), -1)) exit(2);
+        }
+        if (kn_attn_plan_end_row(p)) exit(2);
+    }
+    p->density = density;
+    return p;
+}
+
+static int check_plan(const char *name, bench *b, kn_attn_plan *plan, kernel_fn kernel)
+{
+    if (kn_attn_plan_check(plan) != KN_OK) printf("%s: %s\n", name, kn_error_text()), exit(2);
+    use_plan(b, plan);
+    int bad = check(name, b, plan, kernel, 96);
+    drop_plan(b);
+    kn_attn_plan_free(&plan);
+    return bad;
+}
+
+static int check_all(kernel_fn kernel)
+{
+    bool quick = getenv("KN_CHECK_QUICK") != nullptr; // for sanitizers
+    int bad = 0;
+    for (int dim = 64; dim <= 128; dim += 64) {
+        static const int sizes[][2] = {{1, 1},     {128, 128},  {200, 70},  {1000, 1000},
+                                       {77, 4096}, {3000, 512}, {9000, 900}};
+        for (auto &s : sizes) {
+            if (quick) break;
+            char name[64];
+            snprintf(name, sizeof name, "dense %dx%d d%d", s[0], s[1], dim);
+            bench b = open_bench(s[0], s[1], 3, dim);
+            bad += check(name, &b, nullptr, kernel, 64);
+            close_bench(&b);
+        }
+        const int g[3] = {7, 20, 26}, column[3] = {7, 3, 2}, run[3] = {7, 1, 1}, odd[3] = {3, 4, 5};
+        int64_t n = 7 * 20 * 26;
+        bench b = open_bench(n, n, 3, dim), t = open_bench(n + 77, n + 77, 3, dim);
+        bench s = open_bench(n, n, 3, dim, 3.0f);
+        bad += check_plan("window, tiles", &b, window(g, column, nullptr, 9, 11, 1, 0, 128), kernel);
+        bad += check_plan("window, runs", &b, window(g, run, column, 9, 11, 1, 0, 128), kernel);
+        bad += check_plan("window, tiles 3x4x5", &b, window(g, odd, nullptr, 5, 7, 1, 0, 128), kernel);
+        bad += check_plan("window, blocks of 50", &b, window(g, odd, nullptr, 5, 7, 1, 0, 50), kernel);
+        bad += check_plan("window, blocks of 300", &b, window(g, (const int[3]){7, 5, 8}, nullptr, 9, 11, 1, 0, 300), kernel);
+        bad += check_plan("window, dilated", &b, window(g, column, nullptr, 5, 6, 2, 0, 128), kernel);
+        bad += check_plan("window, text", &t, window(g, column, nullptr, 9, 11, 1, 77, 128), kernel);
+        bad += check_plan("window, runs, text", &t, window(g, run, column, 9, 11, 1, 77, 128), kernel);
+        bad += check_plan("window, large logits", &s, window(g, column, nullptr, 9, 11, 1, 0, 128), kernel);
+        bad += check_plan("random lists", &t, random_lists(n + 77, 3, 0.3, 5), kernel);
+        bad += check_plan("random lists, one each", &t, random_lists(n + 77, 3, 0.001, 6), kernel);
+        close_bench(&b), close_bench(&t), close_bench(&s);
+    }
+    return bad;
+}
+
+static double time_ms(bench *b, kernel_fn kernel, int rounds, double spread[2])
+{
+    cudaEvent_t from, to;
+    TRY(cudaEventCreate(&from));
+    TRY(cudaEventCreate(&to));
+    std::vector<float> ms;
+    for (int i = -2; i < rounds; i++) {
+        float x;
+        TRY(cudaEventRecord(from));
+        TRY(kernel(&b->p, 0));
+        TRY(cudaEventRecord(to));
+        TRY(cudaEventSynchronize(to));
+        TRY(cudaEventElapsedTime(&x, from, to));
+        if (i >= 0) ms.push_back(x);
+    }
+    std::sort(ms.begin(), ms.end());
+    spread[0] = ms[ms.size() / 10], spread[1] = ms[ms.size() * 9 / 10];
+    return ms[ms.size() / 2];
+}
+
+static double report(const char *name, bench *b, kernel_fn kernel, int rounds, double executed)
+{
+    double spread[2], ms = time_ms(b, kernel, rounds, spread);
+    double flop = 4.0 * b->p.queries * b->p.keys * b->p.dim * b->p.heads * executed;
+    printf("%-26s %9.3f ms (%.3f - %.3f)  %6.1f TFLOP/s executed\n", name, ms, spread[0], spread[1],
+           flop / ms * 1e-9);
+    fflush(stdout);
+    return ms;
+}
+
+static void time_all(kernel_fn kernel, bool large)
+{
+    const int g[3] = {21, 68, 120}, column[3] = {21, 3, 2}, run[3] = {21, 1, 1};
+    for (int64_t n : {(int64_t)32760, (int64_t)75600, (int64_t)171360}) {
+        bench b = open_bench(n, n, 12, 128);
+        char name[64];
+        snprintf(name, sizeof name, "dense %lld", (long long)n);
+        int rounds = n < 50000 ? 40 : n < 100000 ? 20 : 7;
+        if (n < 100000 || large) report(name, &b, kernel, rounds, 1);
+        if (n == 75600) {
+            double dense = report("dense again", &b, kernel, rounds, 1);
+            for (double d : {0.5, 0.25, 0.1}) {
+                kn_attn_plan *p = random_lists(n, 12, d, 9);
+                use_plan(&b, p);
+                double ms = report("random lists", &b, kernel, rounds, b.lists.executed);
+                printf("  %.0f%%: speed-up %.2f, of 1/density %.3f\n", d * 100, dense / ms,
+                       dense / ms * d);
+                drop_plan(&b);
+                kn_attn_plan_free(&p);
+            }
+        }
+        if (n == 171360)
+            for (int i = 0; i < 2; i++) {
+                kn_attn_plan *p = window(g, i ? run : column, i ? column : nullptr, 31, 53, 1, 0, 128);
+                use_plan(&b, p);
+                report(i ? "window 1080p, runs" : "window 1080p, tiles", &b, kernel, 15,
+                       b.lists.executed);
+                drop_plan(&b);
+                kn_attn_plan_free(&p);
+            }
+        close_bench(&b);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    bool old = argc > 2 && !strcmp(argv[2], "sm80");
+    kernel_fn kernel = old ? kn_attn_launch_sm80 : kn_attn_launch_sm90;
+    int devices = 0, major = 0;
+    if (cudaGetDeviceCount(&devices) != cudaSuccess || !devices) {
+        printf("skipped: no CUDA device\n");
+        return 77;
+    }
+    TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
+    if (!old && major != 9) {
+        printf("skipped: not a Hopper GPU\n");
+        return 77;
+    }
+    if (argc > 1 && !strcmp(argv[1], "check")) {
+        int bad = check_all(kernel);
+        printf("%d failed\n", bad);
+        return bad != 0;
+    }
+    time_all(kernel, argc > 1 && !strcmp(argv[1], "time"));
+    return 0;
+}
