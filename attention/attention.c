@@ -2,6 +2,7 @@
 #include "attention/attention.h"
 
 #include "attention/executors.h"
+#include "attention/product_cuda.h"
 
 /* Absent, or of the given shape, dtype and data. */
 static kn_status check_tensor(const kn_attn_args *args, const kn_tensor *t, const char *name,
@@ -97,8 +98,8 @@ static kn_status dispatch(kn_dev *d, const kn_attn_args *args, const kn_attn_pla
     case KN_DEV_REF: return kn_attn_run_ref(d, args, plan, scratch);
     case KN_DEV_CPU: return kn_attn_run_cpu(d, args, plan, scratch);
     case KN_DEV_MEASURE:
-        return kn_dev_measured(d) == KN_DEV_CUDA ? KN_OK /* cuda takes no scratch */
-                                                  : kn_attn_measure_cpu(d, args, plan, scratch);
+        return kn_dev_measured(d) == KN_DEV_CUDA ? kn_attn_measure_cuda(d, args, plan, scratch)
+                                                 : kn_attn_measure_cpu(d, args, plan, scratch);
     case KN_DEV_CUDA: return kn_attn_run_cuda(d, args, plan, scratch);
     }
     return kn_fail(KN_ERR_INTERNAL, "attention: unknown kind of device");

@@ -11,7 +11,8 @@
  * dtypes    f32 on ref and cpu (f64, bf16 and f16 too on ref; bias and lse also f64 there); bf16 on
  *           cuda. Softmax in fp32 or wider.
  * Cost      4 Lq Lk D N operations dense; the plan's density times that when sparse.
- * Memory    cpu: a copy of k and v of a few heads at a time, from scratch. ref: none.
+ * Memory    cpu: a copy of k and v of a few heads at a time, from scratch. ref: none. cuda: scores
+ *           of some rows, from scratch, with a bias or heads wider than 128 (product_cuda.h).
  * Errors    KN_ERR_ARG, KN_ERR_NOMEM, KN_ERR_DEVICE, KN_ERR_UNSUPPORTED.
  * Threads   Results do not depend on the thread count.
  */

@@ -162,6 +162,16 @@ static kn_status plan_on_host(kn_dev *d, kn_draft *x, const kn_tensor *q, const 
     return KN_OK;
 }
 
+/* Rows of a plan that was made on the device. */
+static kn_status fetch_rows(void *planner)
+{
+    kn_draft *x = planner;
+    KN_TRY(kn_select_fetch(x->select, x->keep, NULL));
+    for (int h = 0; h < x->params.heads; h++)
+        KN_TRY(fill_head(x, x->keep + h * x->count * x->words));
+    return KN_OK;
+}
+
 static kn_status plan_on_cuda(kn_dev *d, kn_draft *x, const kn_tensor *q, const kn_tensor *k)
 {
     const kn_draft_params *p = &x->params;
@@ -184,6 +194,8 @@ static kn_status plan_on_cuda(kn_dev *d, kn_draft *x, const kn_tensor *q, const 
     kn_attn_plan_restart(x->plan);
     KN_TRY(kn_select_run_draft(x->select, &rule, q, k));
     x->plan->lists = kn_select_lists(x->select);
+    x->plan->fetch = fetch_rows;
+    x->plan->planner = x;
     x->plan->density = kn_select_density(x->select);
     return KN_OK;
 }
@@ -198,14 +210,5 @@ kn_status kn_draft_plan(kn_dev *d, kn_draft *draft, const kn_tensor *q, const kn
     else
         KN_TRY(plan_on_host(d, draft, q, k));
     *plan = draft->plan;
-    return KN_OK;
-}
-
-kn_status kn_draft_fetch(kn_draft *x)
-{
-    if (!x->plan->lists || x->plan->rows) return KN_OK;
-    KN_TRY(kn_select_fetch(x->select, x->keep, NULL));
-    for (int h = 0; h < x->params.heads; h++)
-        KN_TRY(fill_head(x, x->keep + h * x->count * x->words));
     return KN_OK;
 }

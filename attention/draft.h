@@ -35,7 +35,5 @@ void kn_draft_close(kn_draft **draft);
 /* Choose tiles for these q, k [L,N,D]. *plan is valid until the next call or close. */
 KN_CHECKED kn_status kn_draft_plan(kn_dev *d, kn_draft *draft, const kn_tensor *q,
                                    const kn_tensor *k, const kn_attn_plan **plan);
-/* Fill in the rows of the last plan when it was made on a CUDA device: for looking at it. */
-KN_CHECKED kn_status kn_draft_fetch(kn_draft *draft);
 
 #endif

@@ -292,6 +292,35 @@ static kn_status plan_on_host(kn_dev *d, kn_permute *x, const kn_tensor *q, cons
     return KN_OK;
 }
 
+static kn_status fill_fetched(kn_permute *x, const uint32_t *keep, int64_t words)
+{
+    KN_TRY(open_host(x));
+    for (int h = 0; h < x->params.heads; h++) {
+        for (int64_t b = 0; b < x->blocks; b++, keep += words) {
+            for (int64_t j = 0; j < x->blocks; j++) x->keep[j] = keep[j / 32] >> (j % 32) & 1;
+            KN_TRY(fill_row(x));
+        }
+        KN_TRY(fill_text_rows(x->plan, x->blocks));
+    }
+    return KN_OK;
+}
+
+/* Rows and orders of a plan that was made on the device. */
+static kn_status fetch_rows(void *planner)
+{
+    kn_permute *x = planner;
+    void *keep = NULL;
+    int64_t words = (x->blocks + 31) / 32;
+    kn_status st;
+    KN_TRY_GOTO(kn_alloc_array((size_t)(x->params.heads * x->blocks * words), sizeof(uint32_t),
+                               &keep));
+    KN_TRY_GOTO(kn_select_fetch(x->select, keep, x->plan->perm_k));
+    KN_TRY_GOTO(fill_fetched(x, keep, words));
+done:
+    kn_free(keep);
+    return st;
+}
+
 static kn_status plan_on_cuda(kn_dev *d, kn_permute *x, const kn_tensor *q, const kn_tensor *k)
 {
     if (!x->select) {
@@ -311,6 +340,8 @@ static kn_status plan_on_cuda(kn_dev *d, kn_permute *x, const kn_tensor *q, cons
     kn_attn_plan_restart(x->plan);
     KN_TRY(kn_select_run_rows(x->select, x->params.threshold, budget_of(x), q, k));
     x->plan->lists = kn_select_lists(x->select);
+    x->plan->fetch = fetch_rows;
+    x->plan->planner = x;
     x->plan->density = kn_select_density(x->select);
     return KN_OK;
 }
@@ -327,34 +358,6 @@ kn_status kn_permute_plan(kn_dev *d, kn_permute *permute, const kn_tensor *q, co
         KN_TRY(plan_on_host(d, x, q, k));
     *plan = x->plan;
     return KN_OK;
-}
-
-static kn_status fill_fetched(kn_permute *x, const uint32_t *keep, int64_t words)
-{
-    KN_TRY(open_host(x));
-    for (int h = 0; h < x->params.heads; h++) {
-        for (int64_t b = 0; b < x->blocks; b++, keep += words) {
-            for (int64_t j = 0; j < x->blocks; j++) x->keep[j] = keep[j / 32] >> (j % 32) & 1;
-            KN_TRY(fill_row(x));
-        }
-        KN_TRY(fill_text_rows(x->plan, x->blocks));
-    }
-    return KN_OK;
-}
-
-kn_status kn_permute_fetch(kn_permute *x)
-{
-    void *keep = NULL;
-    int64_t words = (x->blocks + 31) / 32;
-    kn_status st;
-    if (!x->plan->lists || x->plan->rows) return KN_OK;
-    KN_TRY_GOTO(kn_alloc_array((size_t)(x->params.heads * x->blocks * words), sizeof(uint32_t),
-                               &keep));
-    KN_TRY_GOTO(kn_select_fetch(x->select, keep, x->plan->perm_k));
-    KN_TRY_GOTO(fill_fetched(x, keep, words));
-done:
-    kn_free(keep);
-    return st;
 }
 
 /* ---- choice of axes ---------------------------------------------------------------------------*/
@@ -437,9 +440,8 @@ static kn_status check_axes(kn_dev *d, const kn_axes_params *p, int64_t video, c
                             const kn_tensor *k)
 {
     char a[KN_SHAPE_TEXT], b[KN_SHAPE_TEXT];
-    if (kn_dev_get_kind(d) != KN_DEV_REF && kn_dev_get_kind(d) != KN_DEV_CPU)
-        return kn_fail(KN_ERR_UNSUPPORTED,
-                       "axis choice: works on host memory, not on the %s device",
+    if (kn_dev_get_kind(d) == KN_DEV_MEASURE)
+        return kn_fail(KN_ERR_UNSUPPORTED, "axis choice: wants data, not a %s device",
                        kn_dev_kind_name(kn_dev_get_kind(d)));
     if (q->rank != 3 || !kn_tensor_same_shape(q, k) || q->dim[0] != video + p->layout.text ||
         q->stride[2] != 1 || k->stride[2] != 1)
@@ -451,18 +453,33 @@ static kn_status check_axes(kn_dev *d, const kn_axes_params *p, int64_t video, c
     return KN_OK;
 }
 
+/* The tensor itself, or, on a CUDA device, a copy in host memory that the caller frees. */
+static kn_status to_host(kn_dev *d, const kn_tensor *t, kn_tensor *host, void **copy)
+{
+    *host = *t;
+    if (kn_dev_get_kind(d) != KN_DEV_CUDA) return KN_OK;
+    KN_TRY(kn_alloc(kn_tensor_bytes(t), copy));
+    *host = kn_tensor_make(*copy, t->dtype, t->rank, t->dim);
+    return kn_dev_download(d, t, *copy);
+}
+
 kn_status kn_permute_choose_axes(kn_dev *d, const kn_axes_params *params, const kn_tensor *q,
                                  const kn_tensor *k, uint8_t *axes)
 {
     kn_axes_params p = *params;
     KN_TRY(kn_attn_layout_check(&p.layout));
-    axes_job job = {.params = &p, .q = q, .k = k, .video = kn_grid_tokens(p.layout.grid)};
+    kn_tensor host_q, host_k;
+    void *copy_q = NULL, *copy_k = NULL;
+    axes_job job = {
+        .params = &p, .q = &host_q, .k = &host_k, .video = kn_grid_tokens(p.layout.grid)};
     KN_TRY(check_axes(d, &p, job.video, q, k));
     job.columns = (job.video + p.block - 1) / p.block;
     int64_t judged = (job.columns + p.stride - 1) / p.stride;
     int32_t *slot = NULL;
     void *perm = NULL;
     kn_status st;
+    KN_TRY_GOTO(to_host(d, q, &host_q, &copy_q));
+    KN_TRY_GOTO(to_host(d, k, &host_k, &copy_k));
     KN_TRY_GOTO(find_slots(&p.layout, &slot));
     KN_TRY_GOTO(kn_alloc_array((size_t)job.video, sizeof(int32_t), &perm));
     KN_TRY_GOTO(
@@ -485,6 +502,8 @@ kn_status kn_permute_choose_axes(kn_dev *d, const kn_axes_params *params, const 
         axes[job.head] = best_order(sparse, uneven, (double)(judged * job.columns), p.alpha);
     }
 done:
+    kn_free(copy_q);
+    kn_free(copy_k);
     kn_free(slot);
     kn_free(perm);
     kn_free(job.weights);

@@ -48,9 +48,6 @@ void kn_permute_close(kn_permute **permute);
  * close. */
 KN_CHECKED kn_status kn_permute_plan(kn_dev *d, kn_permute *permute, const kn_tensor *q,
                                      const kn_tensor *k, const kn_attn_plan **plan);
-/* Fill in the rows and orders of the last plan when it was made on a CUDA device: for looking at
- * it. */
-KN_CHECKED kn_status kn_permute_fetch(kn_permute *permute);
 
 typedef struct kn_axes_params {
     kn_attn_layout layout;
@@ -64,7 +61,8 @@ typedef struct kn_axes_params {
 
 /* For each head the order with the sparsest, most even blocks: the smallest
  * alpha (1 - sparse) / sum + (1 - alpha) uneven / sum over the six. Looks at whole rows of the
- * attention map: for calibration, not for every step. axes: [N] */
+ * attention map: for calibration, not for every step; on a CUDA device q and k are copied to the
+ * host and judged there. axes: [N] */
 KN_CHECKED kn_status kn_permute_choose_axes(kn_dev *d, const kn_axes_params *params,
                                             const kn_tensor *q, const kn_tensor *k, uint8_t *axes);
 

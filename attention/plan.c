@@ -211,6 +211,11 @@ int64_t kn_attn_plan_text_block(const kn_attn_plan *p)
     return b;
 }
 
+kn_status kn_attn_plan_fetch(const kn_attn_plan *p)
+{
+    return p->lists && p->rows == 0 && p->fetch ? p->fetch(p->planner) : KN_OK;
+}
+
 kn_status kn_attn_plan_dense(const kn_attn_layout *layout, int block, kn_attn_plan **out)
 {
     kn_attn_plan_params params = {.layout = *layout, .block = block, .heads = 1};

@@ -53,8 +53,11 @@ struct kn_attn_plan {
     float scale;            /* softmax scale; 0 = the caller's */
     double density;         /* visible (query, key) pairs / all pairs, element-exact */
     /* Lists that a planner made in device memory (attention/device_lists.h), for the CUDA executor
-     * only, valid as long as the plan; rows, runs and orders above are then not filled in. */
+     * only, valid as long as the plan; rows, runs and orders above are then filled in only by
+     * kn_attn_plan_fetch, for which the planner leaves its function here. */
     const struct kn_attn_lists *lists;
+    kn_status (*fetch)(void *planner);
+    void *planner;
     uint64_t stamp; /* changes whenever rows are begun anew, no two plans share one: executors keep
                        what they make of a plan by it. 0: they keep nothing */
 };
@@ -98,6 +101,10 @@ void kn_attn_plan_free(kn_attn_plan **plan);
  * are not empty, permutations are permutations. Arrays are trusted to be as long as the counts say.
  * KN_ERR_FORMAT names the first fault. */
 KN_CHECKED kn_status kn_attn_plan_check(const kn_attn_plan *plan);
+
+/* Bring lists that were made in device memory to the host, for everything below; nothing to do for
+ * other plans, and the second time. Waits for the device. */
+KN_CHECKED kn_status kn_attn_plan_fetch(const kn_attn_plan *plan);
 
 typedef struct kn_attn_plan_stats {
     int64_t runs;

@@ -1,11 +1,17 @@
 /* attention/run_cuda.c - which kernel runs an attention on a cuda device. */
 #include "attention/dense_cuda.h"
 #include "attention/executors.h"
+#include "attention/product_cuda.h"
 #include "attention/sparse_cuda.h"
 #include "compute/cuda.h"
 
-static kn_status run_dense(kn_dev *d, const kn_attn_args *args)
+static kn_status run_dense(kn_dev *d, const kn_attn_args *args, kn_arena *scratch)
 {
+    if (kn_attn_product_fits(args)) {
+        kn_status st = kn_attn_product_cuda(d, args, scratch);
+        if (st != KN_ERR_UNSUPPORTED) return st; /* no cuBLASLt, or no algorithm of it */
+        kn_error_clear();
+    }
     /* On Hopper the kernel for plans is also the fastest dense one (docs/performance.md). */
     if (kn_cuda_of(d)->sm == 90 && args->scale > 0.0f && kn_attn_sparse_cuda_fits(args))
         return kn_attn_run_sparse_cuda(d, args, NULL, NULL);
@@ -20,5 +26,5 @@ static kn_status run_dense(kn_dev *d, const kn_attn_args *args)
 kn_status kn_attn_run_cuda(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,
                            kn_arena *scratch)
 {
-    return plan ? kn_attn_run_sparse_cuda(d, args, plan, scratch) : run_dense(d, args);
+    return plan ? kn_attn_run_sparse_cuda(d, args, plan, scratch) : run_dense(d, args, scratch);
 }

@@ -143,14 +143,6 @@ static kn_status find_lists(kn_dev *d, const kn_attn_plan *plan, int heads,
     return KN_OK;
 }
 
-kn_status kn_attn_cuda_executed(kn_dev *d, const kn_attn_plan *plan, int heads, double *executed)
-{
-    const kn_attn_lists *lists;
-    KN_TRY(find_lists(d, plan, heads, &lists));
-    *executed = lists->executed;
-    return KN_OK;
-}
-
 /* ---- running ----------------------------------------------------------------------------------*/
 
 static bool aligned(const kn_tensor *t)

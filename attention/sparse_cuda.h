@@ -20,10 +20,6 @@ extern "C" {
 bool kn_attn_sparse_cuda_fits(const kn_attn_args *args);
 /* plan NULL: dense. */
 kn_attn_executor_fn kn_attn_run_sparse_cuda;
-/* Keys of all blocks that would be executed for the plan, for reports: pairs in 128 x 128 blocks /
- * all pairs. */
-KN_CHECKED kn_status kn_attn_cuda_executed(kn_dev *d, const kn_attn_plan *plan, int heads,
-                                           double *executed);
 
 #ifdef __cplusplus
 }

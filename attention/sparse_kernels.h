@@ -21,8 +21,6 @@ typedef struct kn_attn_problem {
     int64_t queries, keys;
     int heads, dim;
     float scale;                /* > 0 on sm_90 */
-    float threshold;            /* softmax-threshold skipping: leave out key blocks in which every
-                                   weight is below this share of the running maximum; 0 = never */
     const kn_attn_lists *lists; /* NULL: dense */
     int *counter;               /* device memory, one int */
     int sm_count;

@@ -37,7 +37,7 @@ struct row_info {
 };
 
 struct launch {
-    float scale_log2, threshold_log2;
+    float scale_log2;
     int heads, q_blocks, list_heads, work;
     int queries, keys, perm_heads, rules;
     uint32_t guard;

@@ -429,6 +429,18 @@ static void time_all(kernel_fn kernel, bool large)
     }
 }
 
+/* The window of the 480p model on a 4K grid. */
+static void time_4k(kernel_fn kernel)
+{
+    const int g[3] = {21, 135, 240}, column[3] = {21, 3, 2};
+    bench b = open_bench(21 * 135 * 240, 21 * 135 * 240, 12, 128);
+    kn_attn_plan *p = window(g, column, nullptr, 31, 53, 1, 0, 128);
+    use_plan(&b, p);
+    report("window 4K, tiles", &b, kernel, 5, b.lists.executed);
+    kn_attn_plan_free(&p);
+    close_bench(&b);
+}
+
 int main(int argc, char **argv)
 {
     bool old = argc > 2 && !strcmp(argv[2], "sm80");
@@ -448,6 +460,8 @@ int main(int argc, char **argv)
         printf("%d failed\n", bad);
         return bad != 0;
     }
-    time_all(kernel, argc > 1 && !strcmp(argv[1], "time"));
+    bool large = argc > 1 && !strcmp(argv[1], "time");
+    time_all(kernel, large);
+    if (large) time_4k(kernel);
     return 0;
 }

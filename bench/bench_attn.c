@@ -6,12 +6,14 @@
  * Purpose   One run answers: how long does each plan take, at which rate, how much faster than dense
  *           is it, how much of its density's promise is that, and how wrong is it. Contenders of a
  *           case are timed in turn, round by round, so that all see the same clocks: own kernels,
- *           cuDNN's dense attention in this process, FlexAttention with the same mask in the
- *           process of COMMAND (tools/bench_torch_flex.py), which answers one line per request.
+ *           dense attention in this process (cuDNN's; own for the random lists), FlexAttention with
+ *           the same mask in the process of COMMAND (tools/bench_torch_flex.py), which answers one
+ *           line per request.
  * Inputs    Normal random q, k, v (bf16, batch 1). Lists and tiles as the planners make them.
- * Timing    Warm-up of 10 calls, or 3 seconds of them; then the median over the rounds, with 10th
- *           and 90th percentile. A sample is one call, or as many as fill 10 ms. Planners of data-
- *           dependent methods run inside the sample; their share is also timed alone.
+ * Timing    Warm-up of 10 calls, or 2 seconds of them after the first; then the median over the
+ *           rounds (3 where a call takes over 2 seconds), with 10th and 90th percentile. A sample is
+ *           one call, or as many as fill 10 ms. Planners of data-dependent methods run inside the
+ *           sample; their share is also timed alone.
  * Rates     executed: 4 D operations per pair of each 128 x 128 block that the kernel runs; useful:
  *           per visible pair.
  * Error     Relative L2 of sampled rows against a softmax in double over the visible keys.
@@ -33,7 +35,12 @@
 #include "attention/window.h"
 #include "io/memory.h"
 
-enum { MAX_ROUNDS = 64, PERIOD = 4194301 /* prime: rows and heads all differ */, STAGE = 1 << 24 };
+enum {
+    MAX_ROUNDS = 64,
+    MAX_DIM = 256,
+    PERIOD = 4194301, /* prime: rows and heads all differ */
+    STAGE = 1 << 24
+};
 
 typedef enum method { DENSE, WINDOW, TILES, RUNS, LISTS, DRAFT, PERMUTE, METHODS } method;
 
@@ -45,7 +52,7 @@ typedef struct bench_case {
     int tile[3];    /* 0: the search's, or raster */
     int window[2];  /* WINDOW, RUNS: h, w; TILES: tiles of t, h = w */
     bool flex;      /* ask the peer for the same mask */
-    bool dense;     /* time cuDNN beside it */
+    bool dense;     /* time dense attention beside it */
 } bench_case;
 
 #define G480 {21, 30, 52}
@@ -64,13 +71,13 @@ static const bench_case cases[] = {
     {"window-4k",         G4K,   WINDOW,  0,    {0},        {31, 53}, false, true},
     {"tiles-480p",        G480,  TILES,   0,    {3, 5, 8},  {3, 3},   false, true},
     {"tiles-1080p",       G1080, TILES,   0,    {3, 4, 10}, {3, 9},   false, true},
-    {"lists-50",          G720,  LISTS,   0.50, {3, 5, 8},  {0},      false, false},
-    {"lists-25",          G720,  LISTS,   0.25, {3, 5, 8},  {0},      true,  false},
-    {"lists-10",          G720,  LISTS,   0.10, {3, 5, 8},  {0},      false, false},
-    {"draft-50-1080p",    G1080, DRAFT,   0.50, {21, 2, 3}, {0},      false, true},
-    {"draft-25-1080p",    G1080, DRAFT,   0.25, {21, 2, 3}, {0},      false, true},
-    {"draft-10-1080p",    G1080, DRAFT,   0.10, {21, 2, 3}, {0},      false, true},
-    {"draft-25-720p",     G720,  DRAFT,   0.25, {3, 5, 8},  {0},      false, true},
+    {"lists-50",          G720,  LISTS,   0.50, {0},        {0},      false, true},
+    {"lists-25",          G720,  LISTS,   0.25, {0},        {0},      true,  true},
+    {"lists-10",          G720,  LISTS,   0.10, {0},        {0},      false, true},
+    {"draft-50-1080p",    G1080, DRAFT,   0.50, {1, 4, 30}, {0},      false, true},
+    {"draft-25-1080p",    G1080, DRAFT,   0.25, {1, 4, 30}, {0},      false, true},
+    {"draft-10-1080p",    G1080, DRAFT,   0.10, {1, 4, 30}, {0},      false, true},
+    {"draft-25-720p",     G720,  DRAFT,   0.25, {1, 15, 8}, {0},      false, true},
     {"draft-own-1080p",   G1080, DRAFT,   0.25, {1, 8, 16}, {0},      false, true},
     {"permute-50-1080p",  G1080, PERMUTE, 0.50, {21, 2, 3}, {0},      false, true},
     {"permute-25-1080p",  G1080, PERMUTE, 0.25, {21, 2, 3}, {0},      false, true},
@@ -131,20 +138,22 @@ static uint64_t mixed(uint64_t x)
 
 static kn_status make_base(bench *b)
 {
-    KN_TRY(kn_alloc_array(PERIOD, sizeof *b->base, (void **)&b->base));
+    KN_TRY(kn_alloc_array(PERIOD + MAX_DIM, sizeof *b->base, (void **)&b->base));
     for (int64_t i = 0; i < PERIOD; i++) {
         double u = (double)((mixed(2 * (uint64_t)i) >> 11) + 1) * 0x1p-53,
                v = (double)(mixed(2 * (uint64_t)i + 1) >> 11) * 0x1p-53;
         float x = (float)(sqrt(-2 * log(u)) * cos(6.283185307179586 * v));
         b->base[i] = kn_bf16_to_f32(kn_f32_to_bf16(x));
     }
+    memcpy(b->base + PERIOD, b->base, MAX_DIM * sizeof *b->base);
     return KN_OK;
 }
 
-/* Element i of tensor t; tensors start at different places of the period. */
-static float element(const bench *b, int t, int64_t i)
+/* Up to MAX_DIM elements of tensor t from the i-th; tensors start at different places of the
+ * period. */
+static const float *elements(const bench *b, int t, int64_t i)
 {
-    return b->base[(i + t * (PERIOD / 3)) % PERIOD];
+    return b->base + (i + t * (PERIOD / 3)) % PERIOD;
 }
 
 static kn_status fill(bench *b, int t, int64_t count)
@@ -303,7 +312,8 @@ static kn_status choose(bench *b, made *m)
 
 /* ---- timing ------------------------------------------------------------------------------------*/
 
-typedef enum contender { OURS, CHOICE, CUDNN, FLEX, CONTENDERS } contender;
+/* DENSE_PEER: cuDNN; for random lists our own kernel, whose time they are to divide. */
+typedef enum contender { OURS, CHOICE, DENSE_PEER, FLEX, CONTENDERS } contender;
 
 static kn_status call(bench *b, const bench_case *c, made *m, contender who, double *ms)
 {
@@ -318,8 +328,9 @@ static kn_status call(bench *b, const bench_case *c, made *m, contender who, dou
             return kn_fail(KN_ERR_DEVICE, "bench_attn: the peer ended or answered no time");
         return KN_OK;
     }
-    if (who == CUDNN)
-        KN_TRY(kn_attn_cudnn(b->dev, &b->args));
+    if (who == DENSE_PEER)
+        KN_TRY(c->method == LISTS ? kn_attn_dense(b->dev, &b->args, NULL)
+                                  : kn_attn_cudnn(b->dev, &b->args));
     else
         KN_TRY(choose(b, m));
     if (who == OURS) KN_TRY(kn_attn_sparse(b->dev, &b->args, m->plan, b->scratch));
@@ -339,23 +350,26 @@ static kn_status sample(bench *b, const bench_case *c, made *m, contender who, i
     return KN_OK;
 }
 
-static kn_status warm_up(bench *b, const bench_case *c, made *m, contender who, int *calls)
+static kn_status warm_up(bench *b, const bench_case *c, made *m, contender who, int *calls,
+                         int *rounds)
 {
     double start = now_ms(), one = 0;
-    for (int i = 0; i < 10 && now_ms() - start < 3000; i++) {
-        KN_TRY(call(b, c, m, who, &one));
+    for (int i = 0; i < 11 && now_ms() - start < 2000; i++) {
         double begun = now_ms();
+        KN_TRY(call(b, c, m, who, &one));
         KN_TRY(kn_dev_sync(b->dev));
-        if (who != FLEX) one += now_ms() - begun;
+        if (who != FLEX) one = now_ms() - begun;
+        if (i == 0 && one < 2000) start = now_ms();
     }
     *calls = one < 10 ? (int)(10 / (one < 0.1 ? 0.1 : one)) + 1 : 1;
+    *rounds = one > 2000 && b->rounds > 3 ? 3 : b->rounds;
     return KN_OK;
 }
 
 static bool takes_part(const bench *b, const bench_case *c, contender who)
 {
     if (who == CHOICE) return c->method == DRAFT || c->method == PERMUTE;
-    if (who == CUDNN) return c->dense;
+    if (who == DENSE_PEER) return c->dense;
     if (who == FLEX) return c->flex && b->to_peer;
     return true;
 }
@@ -363,17 +377,17 @@ static bool takes_part(const bench *b, const bench_case *c, contender who)
 static kn_status time_case(bench *b, const bench_case *c, made *m, spread out[CONTENDERS])
 {
     double ms[CONTENDERS][MAX_ROUNDS];
-    int calls[CONTENDERS];
+    int calls[CONTENDERS], rounds[CONTENDERS];
     for (int w = 0; w < CONTENDERS; w++)
         if (takes_part(b, c, (contender)w))
-            KN_TRY(warm_up(b, c, m, (contender)w, &calls[w]));
+            KN_TRY(warm_up(b, c, m, (contender)w, &calls[w], &rounds[w]));
     for (int r = 0; r < b->rounds; r++)
         for (int w = 0; w < CONTENDERS; w++)
-            if (takes_part(b, c, (contender)w))
+            if (takes_part(b, c, (contender)w) && r < rounds[w])
                 KN_TRY(sample(b, c, m, (contender)w, calls[w], &ms[w][r]));
     for (int w = 0; w < CONTENDERS; w++) {
         out[w] = (spread){0, 0, 0};
-        if (takes_part(b, c, (contender)w)) out[w] = spread_of(ms[w], b->rounds);
+        if (takes_part(b, c, (contender)w)) out[w] = spread_of(ms[w], rounds[w]);
     }
     return KN_OK;
 }
@@ -386,22 +400,22 @@ static void exact_row(const bench *b, const uint8_t *visible, int64_t query, int
 {
     int64_t pitch = (int64_t)b->heads * b->dim, q0 = query * pitch + head * b->dim;
     double top = -INFINITY, sum = 0;
+    const float *q = elements(b, 0, q0);
     for (int64_t j = 0; j < b->tokens; j++) {
         if (!visible[j]) continue;
+        const float *k = elements(b, 1, j * pitch + head * b->dim);
         s[j] = 0;
-        for (int c = 0; c < b->dim; c++)
-            s[j] += (double)element(b, 0, q0 + c) *
-                    (double)element(b, 1, j * pitch + head * b->dim + c);
+        for (int c = 0; c < b->dim; c++) s[j] += (double)q[c] * (double)k[c];
         s[j] *= (double)b->args.scale;
         if (s[j] > top) top = s[j];
     }
     memset(out, 0, (size_t)b->dim * sizeof *out);
     for (int64_t j = 0; j < b->tokens; j++) {
         if (!visible[j]) continue;
+        const float *v = elements(b, 2, j * pitch + head * b->dim);
         double p = exp(s[j] - top);
         sum += p;
-        for (int c = 0; c < b->dim; c++)
-            out[c] += p * (double)element(b, 2, j * pitch + head * b->dim + c);
+        for (int c = 0; c < b->dim; c++) out[c] += p * (double)v[c];
     }
     for (int c = 0; c < b->dim; c++) out[c] /= sum;
 }
@@ -409,13 +423,12 @@ static void exact_row(const bench *b, const uint8_t *visible, int64_t query, int
 static kn_status find_error(bench *b, made *m, double *error)
 {
     uint8_t *visible = NULL;
-    double *s = NULL, want[256], off = 0, size = 0;
-    uint16_t got[256];
+    double *s = NULL, want[MAX_DIM], off = 0, size = 0;
+    uint16_t got[MAX_DIM];
     kn_status st;
     KN_TRY_GOTO(kn_alloc((size_t)b->tokens, (void **)&visible));
     KN_TRY_GOTO(kn_alloc((size_t)b->tokens * sizeof *s, (void **)&s));
-    if (m->draft) KN_TRY_GOTO(kn_draft_fetch(m->draft));
-    if (m->permute) KN_TRY_GOTO(kn_permute_fetch(m->permute));
+    KN_TRY_GOTO(kn_attn_plan_fetch(m->plan));
     for (int i = 0; i < b->error_rows; i++) {
         int64_t query = (int64_t)(mixed(77 + (uint64_t)i) % (uint64_t)b->tokens);
         int head = i % b->heads;
@@ -453,20 +466,17 @@ static void record(bench *b, const char *id, double ours, double peer, const cha
     fflush(b->out);
 }
 
-static double dense_ms_720p; /* own dense over 75,600 tokens: what lists are measured against */
-
 /* The records that this case gives. rate: TFLOP/s of a time at a density. */
 static void record_case(bench *b, const bench_case *c, const spread t[CONTENDERS], double executed)
 {
     double pairs = (double)b->tokens * (double)b->tokens * 4 * b->dim * b->heads * 1e-9;
-    double ms = t[OURS].median, p10 = t[OURS].p10, p90 = t[OURS].p90, dense = t[CUDNN].median;
+    double ms = t[OURS].median, p10 = t[OURS].p10, p90 = t[OURS].p90, dense = t[DENSE_PEER].median;
     const char *cudnn = "cuDNN dense";
     char id[64];
     if (c->method == DENSE) {
         snprintf(id, sizeof id, "dense-%s-rate",
                  b->tokens == 32760 ? "32k" : b->tokens == 171360 ? "171k" : "75k");
         record(b, id, pairs / ms, pairs / dense, cudnn, "TFLOP/s", pairs / p90, pairs / p10);
-        if (b->tokens == 75600) dense_ms_720p = ms;
         return;
     }
     if (t[FLEX].median > 0) {
@@ -477,9 +487,7 @@ static void record_case(bench *b, const bench_case *c, const spread t[CONTENDERS
                "ms", p10, p90);
     }
     if (c->method == LISTS) {
-        if (dense_ms_720p > 0)
-            record(b, c->name, ms, dense_ms_720p * c->density, "own dense x density", "ms", p10,
-                   p90);
+        record(b, c->name, ms, dense * c->density, "own dense x density", "ms", p10, p90);
         return;
     }
     if (dense > 0) {
@@ -519,7 +527,7 @@ static kn_status run_case(bench *b, const bench_case *c)
         executed = stats.executed;
     }
     double pairs = (double)b->tokens * (double)b->tokens * 4 * b->dim * b->heads * 1e-9;
-    double ms = t[OURS].median, dense = t[CUDNN].median;
+    double ms = t[OURS].median, dense = t[DENSE_PEER].median;
     printf("%-18s %7lld %6.2f%% %6.2f%% %9.3f [%8.3f %8.3f] %6.0f %6.0f ", c->name,
            (long long)b->tokens, 100 * m.plan->density, 100 * executed, ms, t[OURS].p10,
            t[OURS].p90, pairs * executed / ms, pairs * m.plan->density / ms);
@@ -581,7 +589,7 @@ static bool wanted(const bench *b, const char *name)
 static kn_status run_all(bench *b)
 {
     printf("%-18s %7s %7s %7s %9s %19s %6s %6s %9s %6s %5s %8s %9s %9s\n", "case", "tokens",
-           "visible", "execut.", "ms", "[p10 p90]", "TF ex", "TF use", "cudnn ms", "x", "of1/d",
+           "visible", "execut.", "ms", "[p10 p90]", "TF ex", "TF use", "dense ms", "x", "of1/d",
            "choice", "flex ms", "error");
     int failed = 0;
     for (int i = 0; i < CASES; i++) {
@@ -603,7 +611,7 @@ int main(int argc, char **argv)
                .only = option(argc, argv, "--only", NULL)};
     const char *out = option(argc, argv, "--out", NULL), *peer = option(argc, argv, "--peer", NULL);
     kn_status st = KN_OK;
-    if (b.heads < 1 || b.dim < 1 || b.dim > 256 || b.rounds < 1 || b.rounds > MAX_ROUNDS)
+    if (b.heads < 1 || b.dim < 1 || b.dim > MAX_DIM || b.rounds < 1 || b.rounds > MAX_ROUNDS)
         KN_TRY_GOTO(kn_fail(KN_ERR_ARG, "heads %d, dim %d (1 to 256), rounds %d (1 to %d)", b.heads,
                             b.dim, b.rounds, MAX_ROUNDS));
     if (peer) KN_TRY_GOTO(start_peer(&b, peer));

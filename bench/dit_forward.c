@@ -1,10 +1,14 @@
 /* bench/dit_forward.c - time of one evaluation of the transformer.
  *
- * usage: bench_dit_forward MODEL F H W T THREADS RUNS [ref|cpu]
+ * usage: bench_dit_forward MODEL F H W T THREADS RUNS [ref|cpu|cuda [IN OUT]]
  *   MODEL  a transformer's folder or file; F H W latent frames, height, width; T text tokens
+ *   IN     a safetensors file with f32 tensors "latents" [C,F,H,W] and "embeds" [T,text_dim], read
+ *          instead of random ones; the velocity goes to OUT as tensor "velocity"
  * Prints one JSON object: milliseconds of the forward alone (the prompt prepared before) and of
- * prompt and forward together (what diffusers does at every step); medians and minima.
- * tools/bench_torch_dit.py runs it beside diffusers on the same model.
+ * prompt and forward together (what diffusers does at every step), medians and minima; seconds of
+ * loading the model; bytes of scratch and the most that the device held.
+ * tools/bench_torch_dit.py and tools/bench_torch_dit_gpu.py run it beside diffusers on the same
+ * model.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +17,7 @@
 
 #include "dit/dit.h"
 #include "io/memory.h"
+#include "io/safetensors.h"
 
 enum { MAX_RUNS = 1000 };
 
@@ -47,6 +52,34 @@ static kn_status random_tensor(kn_dev *d, int rank, const int64_t *dims, kn_tens
     return st;
 }
 
+/* From a file when there is one. */
+static kn_status input_tensor(kn_dev *d, kn_safetensors *file, const char *name, int rank,
+                              const int64_t *dims, kn_tensor *t)
+{
+    if (!file) return random_tensor(d, rank, dims, t);
+    *t = kn_tensor_make(NULL, KN_F32, rank, dims);
+    const kn_st_tensor *stored = kn_safetensors_find(file, name, NULL);
+    if (!stored || stored->dtype != KN_ST_F32 || stored->bytes != kn_tensor_bytes(t))
+        return kn_fail(KN_ERR_FORMAT, "%s: f32 tensor %s of %zu bytes expected",
+                       kn_safetensors_path(file), name, kn_tensor_bytes(t));
+    KN_TRY(kn_dev_alloc(d, kn_tensor_bytes(t), &t->data));
+    return kn_dev_upload(d, stored->data, t);
+}
+
+static kn_status write_velocity(kn_dev *d, const char *path, const kn_tensor *velocity)
+{
+    kn_st_tensor t = {
+        .name = "velocity", .dtype = KN_ST_F32, .rank = 4, .bytes = kn_tensor_bytes(velocity)};
+    for (int i = 0; i < 4; i++) t.dim[i] = velocity->dim[i];
+    void *values;
+    KN_TRY(kn_alloc(t.bytes, &values));
+    kn_status st = kn_dev_download(d, velocity, values);
+    t.data = values;
+    if (st == KN_OK) st = kn_safetensors_write(path, &t, 1, NULL);
+    kn_free(values);
+    return st;
+}
+
 typedef struct bench {
     kn_dev *dev;
     kn_dit *model;
@@ -55,18 +88,32 @@ typedef struct bench {
     kn_tensor embeds;
     kn_dit_args args;
     size_t scratch_bytes;
+    double load_sec;
 } bench;
+
+static kn_dev_kind kind_of(const char *name)
+{
+    if (name && strcmp(name, "ref") == 0) return KN_DEV_REF;
+    return name && strcmp(name, "cuda") == 0 ? KN_DEV_CUDA : KN_DEV_CPU;
+}
 
 static kn_status bench_open(bench *b, char **argv)
 {
     int64_t F = atoll(argv[2]), H = atoll(argv[3]), W = atoll(argv[4]), T = atoll(argv[5]);
-    bool ref = argv[8] && strcmp(argv[8], "ref") == 0;
-    kn_dev_params params = {.kind = ref ? KN_DEV_REF : KN_DEV_CPU, .threads = atoi(argv[6])};
+    kn_dev_params params = {.kind = kind_of(argv[8]), .threads = atoi(argv[6])};
+    kn_safetensors *in = NULL;
     KN_TRY(kn_dev_open(&params, &b->dev));
+    double start = now_ms();
     KN_TRY(kn_dit_open(b->dev, argv[1], &b->model));
+    KN_TRY(kn_dev_sync(b->dev));
+    b->load_sec = (now_ms() - start) / 1e3;
     const kn_dit_config *c = kn_dit_get_config(b->model);
-    KN_TRY(random_tensor(b->dev, 2, (int64_t[]){T, c->text_dim}, &b->embeds));
-    KN_TRY(random_tensor(b->dev, 4, (int64_t[]){c->in_channels, F, H, W}, &b->args.latents));
+    if (argv[8] && argv[9]) KN_TRY(kn_safetensors_open(argv[9], NULL, &in));
+    int64_t text[2] = {T, c->text_dim}, latents[4] = {c->in_channels, F, H, W};
+    kn_status st = input_tensor(b->dev, in, "embeds", 2, text, &b->embeds);
+    if (st == KN_OK) st = input_tensor(b->dev, in, "latents", 4, latents, &b->args.latents);
+    kn_safetensors_close(&in);
+    KN_TRY(st);
     KN_TRY(random_tensor(b->dev, 4, (int64_t[]){c->out_channels, F, H, W}, &b->args.velocity));
     KN_TRY(kn_dit_rope_open(b->model, F, H, W, NULL, &b->rope));
     KN_TRY(kn_dit_context_open(b->model, &b->embeds, NULL, &b->context));
@@ -91,7 +138,8 @@ static void bench_close(bench *b)
 
 static kn_status measure(bench *b, int runs, double *forward, double *both)
 {
-    KN_TRY(kn_dit_forward(b->model, &b->args)); /* pages and caches */
+    KN_TRY(kn_dit_forward(b->model, &b->args)); /* pages, caches, choice of kernels */
+    KN_TRY(kn_dev_sync(b->dev));
     for (int i = 0; i < runs; i++) {
         double start = now_ms();
         KN_TRY(kn_dit_forward(b->model, &b->args));
@@ -113,20 +161,24 @@ int main(int argc, char **argv)
 {
     static double forward[MAX_RUNS], both[MAX_RUNS];
     int runs = argc >= 8 ? atoi(argv[7]) : 0;
-    if (argc < 8 || runs < 1 || runs > MAX_RUNS) {
-        fprintf(stderr, "usage: bench_dit_forward MODEL F H W T THREADS RUNS(1..%d) [ref|cpu]\n",
+    if (argc < 8 || argc == 10 || runs < 1 || runs > MAX_RUNS) {
+        fprintf(stderr,
+                "usage: bench_dit_forward MODEL F H W T THREADS RUNS(1..%d) "
+                "[ref|cpu|cuda [IN OUT]]\n",
                 MAX_RUNS);
         return 2;
     }
     bench b = {0};
     kn_status st = bench_open(&b, argv);
     if (st == KN_OK) st = measure(&b, runs, forward, both);
+    if (st == KN_OK && argc > 10) st = write_velocity(b.dev, argv[10], &b.args.velocity);
     if (st == KN_OK)
         printf("{\"device\": \"%s\", \"tokens\": %lld, \"forward_ms\": %.3f, \"forward_min_ms\": "
                "%.3f, "
-               "\"with_prompt_ms\": %.3f, \"with_prompt_min_ms\": %.3f, \"scratch_bytes\": %zu}\n",
+               "\"with_prompt_ms\": %.3f, \"with_prompt_min_ms\": %.3f, \"load_sec\": %.3f, "
+               "\"scratch_bytes\": %zu, \"device_bytes\": %zu}\n",
                kn_dev_describe(b.dev), (long long)b.rope.tokens, forward[runs / 2], forward[0],
-               both[runs / 2], both[0], b.scratch_bytes);
+               both[runs / 2], both[0], b.load_sec, b.scratch_bytes, kn_dev_bytes_peak(b.dev));
     else
         fprintf(stderr, "bench_dit_forward: %s\n", kn_error_text());
     bench_close(&b);

@@ -21,6 +21,11 @@ typedef struct kn_backend {
     kn_status (*upload)(kn_dev *d, const void *host, void *dst, size_t bytes);
     kn_status (*download)(kn_dev *d, const void *src, void *host, size_t bytes);
     kn_status (*sync)(kn_dev *d);
+    /* Absent on devices in host memory. */
+    kn_status (*host_alloc)(kn_dev *d, size_t bytes, void **out);
+    void (*host_release)(kn_dev *d, void *p);
+    kn_status (*download_begin)(kn_dev *d, const void *src, void *host, size_t bytes);
+    size_t (*memory_free)(kn_dev *d);
     /* On entry w->kind is set, w->t has the logical shape and the stored dtype, no data. Sets what
      * the backend needs and w->bytes; on failure nothing is held. host is contiguous. */
     kn_status (*weight_open)(kn_dev *d, const kn_tensor *host, kn_weight *w);
@@ -50,6 +55,11 @@ kn_status kn_cpu_open(kn_dev *d, const kn_dev_params *params);
 kn_status kn_cpu_open_sizes(kn_dev *d, const kn_dev_params *params);
 void kn_cpu_close(kn_dev *d);
 kn_status kn_cuda_open(kn_dev *d, const kn_dev_params *params);
+
+/* norm_rope and gate_norm as the two operations that each of them joins (host.c): what ref means by
+ * them, and what backends run where joining saves nothing. */
+kn_norm_rope_fn kn_norm_then_rope;
+kn_gate_norm_fn kn_gate_then_norm;
 
 /* Device bytes that weight_open would hold on a kind; what the measure device counts. */
 size_t kn_host_weight_bytes(const kn_weight *w);

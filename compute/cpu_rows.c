@@ -232,6 +232,8 @@ void kn_cpu_rows_fill(kn_ops *ops)
     ops->layernorm = layernorm;
     ops->gate_add = gate_add;
     ops->rope = rope;
+    ops->norm_rope = kn_norm_then_rope;
+    ops->gate_norm = kn_gate_then_norm;
     ops->act = act;
     ops->mul = mul;
     ops->axpby = axpby;

@@ -1,8 +1,8 @@
 /* compute/cuda.h - inside the CUDA backend: for the cuda files of compute/ and attention/.
  *
  * Purpose   State of an open cuda device, error macros, and the libraries that are looked for at
- *           run time. Everything a device computes is queued in order on one stream; upload,
- *           download, stats and kn_dev_sync wait for it.
+ *           run time. Everything a device computes is queued in order on one stream; uploads of
+ *           more than 64 KiB, downloads, stats and kn_dev_sync wait for it.
  * Threads   The device's host thread.
  * Errors    KN_ERR_DEVICE with the call's name and CUDA's own text; KN_ERR_NOMEM with the numbers.
  */
@@ -23,6 +23,8 @@ typedef struct kn_cuda_lists kn_cuda_lists; /* index lists that were sent before
 
 struct kn_attn_cuda;                      /* attention/sparse_cuda.c */
 
+enum { KN_CUDA_LETTERS = 16, KN_CUDA_LETTER_BYTES = 64 << 10 };
+
 typedef struct kn_cuda {
     cudaStream_t stream;
     int ordinal;
@@ -41,6 +43,9 @@ typedef struct kn_cuda {
     void *staged[2]; /* the same on the device */
     cudaEvent_t staged_done[2];
     int stage;
+    void *letters; /* pinned; small uploads wait here for the stream, cuda_device.c */
+    cudaEvent_t letter_sent[KN_CUDA_LETTERS];
+    int letter;
     void *scalars; /* 4 KiB of device memory for small results (stats) */
 } kn_cuda;
 
@@ -92,6 +97,18 @@ void kn_cuda_lists_close(kn_dev *d);
 void kn_cuda_fill_rows(kn_ops *ops);   /* cuda_rows.cu: rmsnorm layernorm gate_add rope */
 void kn_cuda_fill_layout(kn_ops *ops); /* cuda_layout.cu: the others */
 kn_linear_fn kn_cuda_linear;           /* cuda_linear.c */
+/* Products of `batch` pairs of matrices: out[m,n] = x[m,k] y[k,n], or x y[n,k]^T. x, y bf16, out
+ * bf16 or f32, fp32 accumulation. Pitches between rows and steps between matrices are in elements;
+ * everything 16-byte aligned. The library's first choice of algorithm. */
+typedef struct kn_cuda_product {
+    const void *x, *y;
+    void *out;
+    int64_t m, n, k, batch;
+    int64_t pitch_x, pitch_y, pitch_out, step_x, step_y, step_out;
+    bool y_transposed;
+    kn_dtype out_dtype;
+} kn_cuda_product;
+kn_status kn_cuda_products(kn_dev *d, const kn_cuda_product *p);
 void kn_blaslt_close(kn_blaslt **b);
 kn_conv_fn kn_cuda_conv; /* cuda_conv.c */
 void kn_cudnn_close(kn_cudnn **c);

@@ -61,10 +61,25 @@ static void cuda_poison(kn_dev *d, void *p, size_t bytes)
     cudaMemsetAsync(p, 0xff, bytes, kn_cuda_of(d)->stream);
 }
 
+/* A few values inside a forward must not wait for the work queued before them: the host's memory
+ * is copied to a pinned place, from where they travel in the stream's order. */
+static kn_status send_letter(kn_cuda *c, const void *host, void *dst, size_t bytes)
+{
+    int i = c->letter;
+    char *place = (char *)c->letters + (size_t)i * KN_CUDA_LETTER_BYTES;
+    c->letter = (i + 1) % KN_CUDA_LETTERS;
+    KN_CUDA_TRY(cudaEventSynchronize(c->letter_sent[i])); /* the one before in this place */
+    memcpy(place, host, bytes);
+    KN_CUDA_TRY(cudaMemcpyAsync(dst, place, bytes, cudaMemcpyHostToDevice, c->stream));
+    KN_CUDA_TRY(cudaEventRecord(c->letter_sent[i], c->stream));
+    return KN_OK;
+}
+
 static kn_status cuda_upload(kn_dev *d, const void *host, void *dst, size_t bytes)
 {
     kn_cuda *c = kn_cuda_of(d);
     if (!bytes) return KN_OK;
+    if (bytes <= KN_CUDA_LETTER_BYTES) return send_letter(c, host, dst, bytes);
     KN_CUDA_TRY(cudaMemcpyAsync(dst, host, bytes, cudaMemcpyHostToDevice, c->stream));
     KN_CUDA_TRY(cudaStreamSynchronize(c->stream));
     return KN_OK;
@@ -77,6 +92,38 @@ static kn_status cuda_download(kn_dev *d, const void *src, void *host, size_t by
     KN_CUDA_TRY(cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost, c->stream));
     KN_CUDA_TRY(cudaStreamSynchronize(c->stream));
     return KN_OK;
+}
+
+static kn_status cuda_host_alloc(kn_dev *d, size_t bytes, void **out)
+{
+    (void)d;
+    cudaError_t e = cudaMallocHost(out, bytes ? bytes : 1);
+    if (e == cudaSuccess) return KN_OK;
+    cudaGetLastError();
+    return kn_fail(KN_ERR_NOMEM, "cuda: %zu bytes of page-locked host memory: %s", bytes,
+                   cudaGetErrorString(e));
+}
+
+static void cuda_host_release(kn_dev *d, void *p)
+{
+    cudaStreamSynchronize(kn_cuda_of(d)->stream); /* a transfer may still be under way */
+    cudaFreeHost(p);
+}
+
+static kn_status cuda_download_begin(kn_dev *d, const void *src, void *host, size_t bytes)
+{
+    if (bytes)
+        KN_CUDA_TRY(cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost,
+                                    kn_cuda_of(d)->stream));
+    return KN_OK;
+}
+
+static size_t cuda_memory_free(kn_dev *d)
+{
+    (void)d;
+    size_t free_bytes = 0, total = 0;
+    if (cudaMemGetInfo(&free_bytes, &total) != cudaSuccess) cudaGetLastError();
+    return free_bytes;
 }
 
 static kn_status cuda_sync(kn_dev *d)
@@ -142,8 +189,7 @@ void kn_cuda_lists_close(kn_dev *d)
     kn_cuda *c = kn_cuda_of(d);
     if (!c->lists) return;
     for (int i = 0; i < LISTS; i++)
-        kn_dev_free(d, c->lists->list[i].device,
-                    (size_t)c->lists->list[i].count * sizeof(int32_t));
+        kn_dev_free(d, c->lists->list[i].device, (size_t)c->lists->list[i].count * sizeof(int32_t));
     kn_free(c->lists);
     c->lists = NULL;
 }
@@ -263,6 +309,9 @@ static void cuda_close(kn_dev *d)
         if (c->pinned[i]) cudaFreeHost(c->pinned[i]);
         if (c->staged[i]) cudaFree(c->staged[i]);
     }
+    for (int i = 0; i < KN_CUDA_LETTERS; i++)
+        if (c->letter_sent[i]) cudaEventDestroy(c->letter_sent[i]);
+    if (c->letters) cudaFreeHost(c->letters);
     if (c->workspace) cudaFree(c->workspace);
     if (c->scalars) cudaFree(c->scalars);
     if (c->stream) cudaStreamDestroy(c->stream);
@@ -277,6 +326,10 @@ static const kn_backend cuda_backend = {
     .upload = cuda_upload,
     .download = cuda_download,
     .sync = cuda_sync,
+    .host_alloc = cuda_host_alloc,
+    .host_release = cuda_host_release,
+    .download_begin = cuda_download_begin,
+    .memory_free = cuda_memory_free,
     .weight_open = cuda_weight_open,
     .weight_close = cuda_weight_close,
     .close = cuda_close,
@@ -331,6 +384,9 @@ kn_status kn_cuda_open(kn_dev *d, const kn_dev_params *params)
     /* behind the workspace: a convolution's bias in bf16, cuda_conv.c */
     KN_CUDA_TRY(cudaMalloc(&c->workspace, c->workspace_bytes + KN_CUDA_BIAS_BYTES));
     KN_CUDA_TRY(cudaMalloc(&c->scalars, SCALARS_BYTES));
+    KN_CUDA_TRY(cudaMallocHost(&c->letters, KN_CUDA_LETTERS * KN_CUDA_LETTER_BYTES));
+    for (int i = 0; i < KN_CUDA_LETTERS; i++)
+        KN_CUDA_TRY(cudaEventCreateWithFlags(&c->letter_sent[i], cudaEventDisableTiming));
     kn_cuda_fill_rows(&d->ops);
     kn_cuda_fill_layout(&d->ops);
     d->ops.linear = kn_cuda_linear;

@@ -15,7 +15,7 @@
 #include "compute/cuda.h"
 #include "io/memory.h"
 
-enum { CACHE = 256, CANDIDATES = 8, TRIALS = 3 };
+enum { CACHE = 256, BATCH_CACHE = 64, CANDIDATES = 8, TRIALS = 3 };
 
 #define FUNCTIONS(X)                                                                               \
     X(cublasLtCreate)                                                                              \
@@ -25,6 +25,7 @@ enum { CACHE = 256, CANDIDATES = 8, TRIALS = 3 };
     X(cublasLtMatmulDescDestroy)                                                                   \
     X(cublasLtMatmulDescSetAttribute)                                                              \
     X(cublasLtMatrixLayoutCreate)                                                                  \
+    X(cublasLtMatrixLayoutSetAttribute)                                                            \
     X(cublasLtMatrixLayoutDestroy)                                                                 \
     X(cublasLtMatmulPreferenceCreate)                                                              \
     X(cublasLtMatmulPreferenceDestroy)                                                             \
@@ -43,10 +44,17 @@ typedef struct product {
     cublasLtMatmulAlgo_t algo;
 } product;
 
+typedef struct batch_product {
+    kn_cuda_product key; /* addresses zeroed */
+    cublasLtMatmulAlgo_t algo;
+} batch_product;
+
 struct kn_blaslt {
     cublasLtHandle_t handle;
     product cache[CACHE];
     int count;
+    batch_product batch[BATCH_CACHE];
+    int batches;
 #define X(f) __typeof__(&f) f;
     FUNCTIONS(X)
 #undef X
@@ -266,9 +274,8 @@ static bool fits_product(const kn_tensor *x, const kn_weight *w, const kn_tensor
 {
     kn_rows rx = kn_rows_of(x), ro = kn_rows_of(out);
     return x->dtype == KN_BF16 && rx.axes == 1 && ro.axes == 1 && w->t.dim[1] % 8 == 0 &&
-           (uintptr_t)rx.data % 16 == 0 && (uintptr_t)ro.data % 16 == 0 &&
-           rx.pitch[0] % 16 == 0 && ro.pitch[0] % 16 == 0 && w->t.dim[0] % 8 == 0 &&
-           w->t.dim[0] * 2 <= KN_CUDA_BIAS_BYTES;
+           (uintptr_t)rx.data % 16 == 0 && (uintptr_t)ro.data % 16 == 0 && rx.pitch[0] % 16 == 0 &&
+           ro.pitch[0] % 16 == 0 && w->t.dim[0] % 8 == 0 && w->t.dim[0] * 2 <= KN_CUDA_BIAS_BYTES;
 }
 
 kn_status kn_cuda_linear(kn_dev *d, const kn_tensor *x, const kn_weight *w, const kn_tensor *bias,
@@ -286,4 +293,74 @@ kn_status kn_cuda_linear(kn_dev *d, const kn_tensor *x, const kn_weight *w, cons
     KN_TRY(run_product(d, &rx, w, b, act == KN_ACT_GELU_TANH, out));
     if (act == KN_ACT_NONE || act == KN_ACT_GELU_TANH) return KN_OK;
     return d->ops.act(d, out, act, out);
+}
+
+/* ---- products of many pairs ------------------------------------------------------------------- */
+static kn_status open_layout(kn_blaslt *b, cudaDataType_t type, int64_t rows, int64_t columns,
+                             int64_t pitch, int64_t step, int32_t batch, const product_key *k,
+                             cublasLtMatrixLayout_t *out)
+{
+    KN_TRY(lt(b, b->cublasLtMatrixLayoutCreate(out, type, (uint64_t)rows, (uint64_t)columns, pitch),
+              "layout", k));
+    KN_TRY(lt(b, b->cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT,
+                                                     &batch, sizeof batch),
+              "layout", k));
+    return lt(b, b->cublasLtMatrixLayoutSetAttribute(
+                     *out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &step, sizeof step),
+              "layout", k);
+}
+
+/* The column-major product out^T = y' x', as in kn_cuda_linear. */
+static kn_status open_batch(call *c, const kn_cuda_product *p, const product_key *k)
+{
+    kn_blaslt *b = c->b;
+    cublasOperation_t turn = p->y_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+    cudaDataType_t out_type = p->out_dtype == KN_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    int32_t batch = (int32_t)p->batch;
+    KN_TRY(lt(b, b->cublasLtMatmulDescCreate(&c->op, CUBLAS_COMPUTE_32F, CUDA_R_32F), "description",
+              k));
+    KN_TRY(lt(b, b->cublasLtMatmulDescSetAttribute(c->op, CUBLASLT_MATMUL_DESC_TRANSA, &turn,
+                                                   sizeof turn),
+              "description", k));
+    KN_TRY(open_layout(b, CUDA_R_16BF, p->y_transposed ? p->k : p->n,
+                       p->y_transposed ? p->n : p->k, p->pitch_y, p->step_y, batch, k, &c->w));
+    KN_TRY(open_layout(b, CUDA_R_16BF, p->k, p->m, p->pitch_x, p->step_x, batch, k, &c->x));
+    return open_layout(b, out_type, p->n, p->m, p->pitch_out, p->step_out, batch, k, &c->out);
+}
+
+static kn_status choose_batch(const kn_cuda *cuda, const call *c, const kn_cuda_product *p,
+                              const product_key *k, const cublasLtMatmulAlgo_t **algo)
+{
+    kn_blaslt *b = c->b;
+    kn_cuda_product key;
+    memcpy(&key, p, sizeof key); /* padding too: keys are compared as bytes */
+    key.x = key.y = key.out = NULL;
+    for (int i = 0; i < b->batches; i++)
+        if (memcmp(&b->batch[i].key, &key, sizeof key) == 0) {
+            *algo = &b->batch[i].algo;
+            return KN_OK;
+        }
+    cublasLtMatmulHeuristicResult_t found[CANDIDATES];
+    int count = 0;
+    if (candidates_of(cuda, c, k, found, &count) != KN_OK)
+        return kn_fail(KN_ERR_UNSUPPORTED, "%s", kn_error_text());
+    if (b->batches == BATCH_CACHE) b->batches = 0;
+    memcpy(&b->batch[b->batches].key, &key, sizeof key);
+    b->batch[b->batches].algo = found[0].algo;
+    *algo = &b->batch[b->batches++].algo;
+    return KN_OK;
+}
+
+kn_status kn_cuda_products(kn_dev *d, const kn_cuda_product *p)
+{
+    kn_cuda *cuda = kn_cuda_of(d);
+    KN_TRY(open_blaslt(cuda));
+    product_key k = {.m = p->m, .n = p->n, .k = p->k, .alignment = 16}; /* for messages */
+    call c = {.b = cuda->blaslt, .pw = p->y, .px = p->x, .po = p->out};
+    const cublasLtMatmulAlgo_t *algo = NULL;
+    kn_status st = open_batch(&c, p, &k);
+    if (st == KN_OK) st = choose_batch(cuda, &c, p, &k, &algo);
+    if (st == KN_OK) st = run_call(cuda, &c, &k, algo);
+    close_call(&c);
+    return st;
 }

@@ -11,7 +11,11 @@ enum norm_kind { NORM_RMS, NORM_L2, NORM_LAYER };
 
 struct norm_args {
     kn_krows x, out;
+    kn_krows y, sum;                            /* added before and kept, in the dtype of sum */
+    const float *gate;                          /* of y */
     const float *weight, *bias, *scale, *shift; /* NULL: absent */
+    const float *cos, *sin;                     /* [rows, head / 2]: rotate pairs at the end */
+    int head;
     float eps;
     int kind, act;
     int64_t rows;
@@ -71,6 +75,36 @@ __device__ static void finish(const norm_args &a, float (&v)[V], int at, float m
         for (int j = 0; j < V; j++) v[j] = kn_activate(v[j], a.act);
 }
 
+/* x + y * gate in place of x, rounded to what memory keeps of it. */
+template <int V>
+__device__ static void add_gated(const norm_args &a, float (&v)[V], int64_t row, int at)
+{
+    float y[V], g[V];
+    kn_load<V>(kn_krow(a.y, row), a.y.dtype, at, y);
+    if (a.gate) kn_load<V>((const char *)a.gate, KN_F32, at, g);
+#pragma unroll
+    for (int j = 0; j < V; j++) v[j] += a.gate ? y[j] * g[j] : y[j];
+    kn_store<V>(kn_krow(a.sum, row), a.sum.dtype, at, v);
+    if (a.sum.dtype == KN_BF16)
+#pragma unroll
+        for (int j = 0; j < V; j++) v[j] = __bfloat162float(__float2bfloat16(v[j]));
+}
+
+template <int V>
+__device__ static void rotate(const norm_args &a, float (&v)[V], int64_t row, int at)
+{
+    int pair = at % a.head / 2;
+    const float *c = a.cos + row * (a.head / 2) + pair, *s = a.sin + row * (a.head / 2) + pair;
+    float4 co = *(const float4 *)c, si = *(const float4 *)s;
+    const float cs[4] = {co.x, co.y, co.z, co.w}, sn[4] = {si.x, si.y, si.z, si.w};
+#pragma unroll
+    for (int p = 0; p < V / 2; p++) {
+        float re = v[2 * p], im = v[2 * p + 1];
+        v[2 * p] = re * cs[p % 4] - im * sn[p % 4];
+        v[2 * p + 1] = re * sn[p % 4] + im * cs[p % 4];
+    }
+}
+
 /* G threads for a row, R vectors of V elements each in registers. */
 template <int V, int G, int R> __global__ void __launch_bounds__(256) norm_kernel(norm_args a)
 {
@@ -89,6 +123,10 @@ template <int V, int G, int R> __global__ void __launch_bounds__(256) norm_kerne
 #pragma unroll
             for (int j = 0; j < V; j++) v[r][j] = 0;
     }
+    if (a.y.data)
+#pragma unroll
+        for (int r = 0; r < R; r++)
+            if ((lane + r * G) * V < a.width) add_gated<V>(a, v[r], row, (lane + r * G) * V);
     moments<V, G, R>(a, v, lane, partial, &mean, &factor);
     char *out = kn_krow(a.out, row);
 #pragma unroll
@@ -96,7 +134,62 @@ template <int V, int G, int R> __global__ void __launch_bounds__(256) norm_kerne
         int at = (lane + r * G) * V;
         if (at >= a.width) break;
         finish<V>(a, v[r], at, mean, factor);
+        if (a.cos) rotate<V>(a, v[r], row, at);
         kn_store<V>(out, a.out.dtype, at, v[r]);
+    }
+}
+
+/* The same where everything is bf16, as in a network: all of a thread's loads are under way before
+ * the first is used, which the run-time dtype of norm_kernel prevents. */
+template <int G, int R> __global__ void __launch_bounds__(256) norm_bf16_kernel(norm_args a)
+{
+    __shared__ float partial[8];
+    int lane = threadIdx.x % G;
+    int64_t row = (int64_t)blockIdx.x * (256 / G) + threadIdx.x / G;
+    if (row >= a.rows) return; /* whole warps, or whole blocks, leave */
+    const uint4 *x = (const uint4 *)kn_krow(a.x, row), none = make_uint4(0, 0, 0, 0);
+    const uint4 *y = a.y.data ? (const uint4 *)kn_krow(a.y, row) : NULL;
+    uint4 in[R], add[R];
+    float v[R][8], mean, factor;
+    int eights = a.width / 8;
+#pragma unroll
+    for (int r = 0; r < R; r++) in[r] = lane + r * G < eights ? x[lane + r * G] : none;
+    if (y)
+#pragma unroll
+        for (int r = 0; r < R; r++) add[r] = lane + r * G < eights ? y[lane + r * G] : none;
+#pragma unroll
+    for (int r = 0; r < R; r++) kn_load<8>((const char *)&in[r], KN_BF16, 0, v[r]);
+    if (y) {
+        uint4 *sum = (uint4 *)kn_krow(a.sum, row);
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+            int at = lane + r * G;
+            float w[8];
+            if (at >= eights) break;
+            kn_load<8>((const char *)&add[r], KN_BF16, 0, w);
+            if (a.gate) {
+                float g[8];
+                kn_load<8>((const char *)a.gate, KN_F32, 8 * at, g);
+#pragma unroll
+                for (int j = 0; j < 8; j++) w[j] *= g[j];
+            }
+#pragma unroll
+            for (int j = 0; j < 8; j++) v[r][j] += w[j];
+            kn_store<8>((char *)&in[r], KN_BF16, 0, v[r]); /* rounded to what memory keeps */
+            sum[at] = in[r];
+            kn_load<8>((const char *)&in[r], KN_BF16, 0, v[r]);
+        }
+    }
+    moments<8, G, R>(a, v, lane, partial, &mean, &factor);
+    uint4 *out = (uint4 *)kn_krow(a.out, row);
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+        int at = lane + r * G;
+        if (at >= eights) break;
+        finish<8>(a, v[r], 8 * at, mean, factor);
+        if (a.cos) rotate<8>(a, v[r], row, 8 * at);
+        kn_store<8>((char *)&in[r], KN_BF16, 0, v[r]);
+        out[at] = in[r];
     }
 }
 
@@ -132,14 +225,38 @@ static bool aligned_vector(const float *v)
     return (uintptr_t)v % 16 == 0;
 }
 
+/* Rows that stay in registers: eights of elements, aligned. */
+static bool fits_registers(const norm_args &a)
+{
+    return kn_krows_by_eight(&a.x, a.width) && kn_krows_by_eight(&a.out, a.width) &&
+           kn_krows_by_eight(&a.y, a.width) && kn_krows_by_eight(&a.sum, a.width) &&
+           aligned_vector(a.gate) && aligned_vector(a.weight) && aligned_vector(a.bias) &&
+           aligned_vector(a.scale) && aligned_vector(a.shift) && aligned_vector(a.cos) &&
+           aligned_vector(a.sin) && (!a.cos || a.head % 8 == 0) && a.width <= 8192;
+}
+
+static bool all_bf16(const norm_args &a)
+{
+    return a.x.dtype == KN_BF16 && a.out.dtype == KN_BF16 &&
+           (!a.y.data || (a.y.dtype == KN_BF16 && a.sum.dtype == KN_BF16));
+}
+
+/* Sums and rotations: where fits_registers alone. */
 static kn_status run_norm(kn_dev *d, const norm_args &a)
 {
     cudaStream_t s = kn_cuda_of(d)->stream;
-    bool fast = kn_krows_by_eight(&a.x, a.width) && kn_krows_by_eight(&a.out, a.width) &&
-                aligned_vector(a.weight) && aligned_vector(a.bias) && aligned_vector(a.scale) &&
-                aligned_vector(a.shift) && a.width <= 8192;
-    if (!fast)
+    if (!fits_registers(a))
         norm_any_kernel<<<(unsigned)a.rows, 256, 0, s>>>(a);
+    else if (all_bf16(a) && a.width <= 256)
+        norm_bf16_kernel<32, 1><<<kn_blocks(a.rows, 8), 256, 0, s>>>(a);
+    else if (all_bf16(a) && a.width <= 512)
+        norm_bf16_kernel<32, 2><<<kn_blocks(a.rows, 8), 256, 0, s>>>(a);
+    else if (all_bf16(a) && a.width <= 1536)
+        norm_bf16_kernel<32, 6><<<kn_blocks(a.rows, 8), 256, 0, s>>>(a);
+    else if (all_bf16(a) && a.width <= 4096)
+        norm_bf16_kernel<256, 2><<<(unsigned)a.rows, 256, 0, s>>>(a);
+    else if (all_bf16(a) && a.width <= 6144)
+        norm_bf16_kernel<256, 3><<<(unsigned)a.rows, 256, 0, s>>>(a);
     else if (a.width <= 256)
         norm_kernel<8, 32, 1><<<kn_blocks(a.rows, 8), 256, 0, s>>>(a);
     else if (a.width <= 512)
@@ -154,7 +271,7 @@ static kn_status run_norm(kn_dev *d, const norm_args &a)
 
 static const float *vector_of(const kn_tensor *t)
 {
-    return t ? (const float *)t->data : NULL;
+    return t && t->rank ? (const float *)t->data : NULL;
 }
 
 static kn_status cuda_rmsnorm(kn_dev *d, const kn_tensor *x, const kn_tensor *weight,
@@ -184,6 +301,44 @@ static kn_status cuda_layernorm(kn_dev *d, const kn_tensor *x, const kn_tensor *
     a.kind = NORM_LAYER;
     a.rows = r.count, a.width = (int)r.width;
     return run_norm(d, a);
+}
+
+static kn_status cuda_norm_rope(kn_dev *d, const kn_tensor *x, const kn_tensor *weight, float eps,
+                                const kn_tensor *cos, const kn_tensor *sin, const kn_tensor *out)
+{
+    norm_args a = {};
+    a.x = kn_krows_of(x), a.out = kn_krows_of(out);
+    kn_krows *both[2] = {&a.x, &a.out};
+    for (int i = 0; i < 2; i++) { /* a token's heads as one row */
+        const kn_tensor *t = i ? out : x;
+        both[i]->axes = 1, both[i]->dim[0] = t->dim[0];
+        both[i]->pitch[0] = t->stride[0] * (int64_t)kn_dtype_size(t->dtype);
+    }
+    a.weight = vector_of(weight), a.cos = vector_of(cos), a.sin = vector_of(sin);
+    a.head = (int)x->dim[2];
+    a.eps = eps;
+    a.kind = NORM_RMS;
+    a.rows = x->dim[0], a.width = (int)(x->dim[1] * x->dim[2]);
+    if (fits_registers(a)) return run_norm(d, a);
+    return kn_norm_then_rope(d, x, weight, eps, cos, sin, out);
+}
+
+static kn_status cuda_gate_norm(kn_dev *d, const kn_tensor *x, const kn_tensor *y,
+                                const kn_tensor *gate, const kn_layernorm_params *p,
+                                const kn_tensor *sum, const kn_tensor *out)
+{
+    kn_rows r = kn_rows_of(x);
+    norm_args a = {};
+    a.x = kn_krows_of(x), a.out = kn_krows_of(out);
+    a.y = kn_krows_of(y), a.sum = kn_krows_of(sum);
+    a.gate = vector_of(gate);
+    a.weight = vector_of(&p->weight), a.bias = vector_of(&p->bias);
+    a.scale = vector_of(&p->scale), a.shift = vector_of(&p->shift);
+    a.eps = p->eps;
+    a.kind = NORM_LAYER;
+    a.rows = r.count, a.width = (int)r.width;
+    if (fits_registers(a)) return run_norm(d, a);
+    return kn_gate_then_norm(d, x, y, gate, p, sum, out);
 }
 
 /* ---- per element -------------------------------------------------------------------------------*/
@@ -355,6 +510,8 @@ extern "C" void kn_cuda_fill_rows(kn_ops *ops)
     ops->layernorm = cuda_layernorm;
     ops->gate_add = cuda_gate_add;
     ops->rope = cuda_rope;
+    ops->norm_rope = cuda_norm_rope;
+    ops->gate_norm = cuda_gate_norm;
     ops->act = cuda_act;
     ops->mul = cuda_mul;
     ops->axpby = cuda_axpby;

@@ -178,6 +178,33 @@ kn_status kn_dev_download(kn_dev *d, const kn_tensor *src, void *host)
     return d->backend->download(d, src->data, host, kn_tensor_bytes(src));
 }
 
+kn_status kn_dev_host_alloc(kn_dev *d, size_t bytes, void **out)
+{
+    return d->backend->host_alloc ? d->backend->host_alloc(d, bytes, out) : kn_alloc(bytes, out);
+}
+
+void kn_dev_host_free(kn_dev *d, void *p)
+{
+    if (!p) return;
+    if (d->backend->host_release)
+        d->backend->host_release(d, p);
+    else
+        kn_free(p);
+}
+
+kn_status kn_dev_download_begin(kn_dev *d, const kn_tensor *src, void *host)
+{
+    KN_TRY(check_transfer("download", src));
+    kn_status (*begin)(kn_dev *, const void *, void *, size_t) =
+        d->backend->download_begin ? d->backend->download_begin : d->backend->download;
+    return begin(d, src->data, host, kn_tensor_bytes(src));
+}
+
+size_t kn_dev_memory_free(kn_dev *d)
+{
+    return d->backend->memory_free ? d->backend->memory_free(d) : 0;
+}
+
 kn_status kn_dev_sync(kn_dev *d)
 {
     return d->backend->sync(d);

@@ -54,10 +54,19 @@ size_t kn_dev_bytes_now(const kn_dev *d);
 size_t kn_dev_bytes_peak(const kn_dev *d);
 void kn_dev_reset_peak(kn_dev *d);
 
-/* Contiguous copies host <-> device, same dtype and count. Upload and download are complete on
- * return. */
+/* Contiguous copies host <-> device, same dtype and count. On return the host's memory is the
+ * caller's again: a download is complete; an upload comes before all work queued after it. */
 KN_CHECKED kn_status kn_dev_upload(kn_dev *d, const void *host, const kn_tensor *dst);
 KN_CHECKED kn_status kn_dev_download(kn_dev *d, const kn_tensor *src, void *host);
+/* Host memory that transfers need no staging for: page-locked on cuda, plain elsewhere. free:
+ * NULL-safe. */
+KN_CHECKED kn_status kn_dev_host_alloc(kn_dev *d, size_t bytes, void **out);
+void kn_dev_host_free(kn_dev *d, void *p);
+/* As download, to memory of kn_dev_host_alloc, without waiting on cuda: src must not change, nor
+ * host be read, before the next upload, download or sync of the device returns. */
+KN_CHECKED kn_status kn_dev_download_begin(kn_dev *d, const kn_tensor *src, void *host);
+/* Bytes of the device's own memory that are free now; 0: it has none, it uses the host's. */
+size_t kn_dev_memory_free(kn_dev *d);
 /* Wait for all work of the device and report its errors. */
 KN_CHECKED kn_status kn_dev_sync(kn_dev *d);
 

@@ -1,4 +1,5 @@
-/* compute/host.c - device memory and plain weights in host memory: all of ref, part of cpu. */
+/* compute/host.c - device memory and plain weights in host memory: all of ref, part of cpu; joined
+ * operations one after the other. */
 #include "compute/backend.h"
 
 #include <string.h>
@@ -84,3 +85,31 @@ const kn_backend kn_host_backend = {
     .weight_open = kn_host_weight_open,
     .weight_close = kn_host_weight_close,
 };
+
+/* ---- joined operations ----------------------------------------------------------------------- */
+
+kn_status kn_norm_then_rope(kn_dev *d, const kn_tensor *x, const kn_tensor *weight, float eps,
+                            const kn_tensor *cos, const kn_tensor *sin, const kn_tensor *out)
+{
+    kn_rmsnorm_params p = {.eps = eps};
+    kn_tensor from = *x, to = *out;
+    kn_tensor *const both[2] = {&from, &to};
+    for (int i = 0; i < 2; i++) { /* the heads of a token as one row */
+        both[i]->rank = 2;
+        both[i]->dim[1] *= both[i]->dim[2];
+        both[i]->stride[1] = 1;
+    }
+    KN_TRY(d->ops.rmsnorm(d, &from, weight, &p, &to));
+    return d->ops.rope(d, out, cos, sin, out);
+}
+
+kn_status kn_gate_then_norm(kn_dev *d, const kn_tensor *x, const kn_tensor *y,
+                            const kn_tensor *gate, const kn_layernorm_params *p,
+                            const kn_tensor *sum, const kn_tensor *out)
+{
+    const kn_tensor *v[4] = {&p->weight, &p->bias, &p->scale, &p->shift};
+    for (int i = 0; i < 4; i++)
+        if (v[i]->rank == 0) v[i] = NULL;
+    KN_TRY(d->ops.gate_add(d, x, y, gate, sum));
+    return d->ops.layernorm(d, sum, v[0], v[1], v[2], v[3], p->eps, out);
+}

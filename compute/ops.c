@@ -369,19 +369,27 @@ kn_status kn_rmsnorm(kn_dev *d, const kn_tensor *x, const kn_tensor *weight,
     return nothing(d, out) ? KN_OK : d->ops.rmsnorm(d, x, optional(weight), p, out);
 }
 
+/* Absent ones pass; all of them have the width of out. */
+static kn_status check_layernorm_vectors(const kn_dev *d, const char *op,
+                                         const kn_tensor *const v[4], const kn_tensor *out)
+{
+    static const char *const names[4] = {"weight", "bias", "scale", "shift"};
+    for (int i = 0; i < 4; i++) {
+        KN_TRY(check_vector(d, op, names[i], v[i], width_of(out)));
+        KN_TRY(NO_OVERLAP(op, v[i], out));
+    }
+    if ((present(v[0]) || present(v[1])) && (present(v[2]) || present(v[3])))
+        return kn_fail(KN_ERR_ARG, "%s: weight and bias exclude scale and shift", op);
+    return KN_OK;
+}
+
 kn_status kn_layernorm(kn_dev *d, const kn_tensor *x, const kn_tensor *weight,
                        const kn_tensor *bias, const kn_tensor *scale, const kn_tensor *shift,
                        float eps, const kn_tensor *out)
 {
     KN_TRY(check_map(d, "layernorm", x, out));
-    const kn_tensor *vectors[4] = {weight, bias, scale, shift};
-    static const char *const names[4] = {"weight", "bias", "scale", "shift"};
-    for (int i = 0; i < 4; i++) {
-        KN_TRY(check_vector(d, "layernorm", names[i], vectors[i], width_of(x)));
-        KN_TRY(NO_OVERLAP("layernorm", vectors[i], out));
-    }
-    if ((present(weight) || present(bias)) && (present(scale) || present(shift)))
-        return kn_fail(KN_ERR_ARG, "layernorm: weight and bias exclude scale and shift");
+    KN_TRY(check_layernorm_vectors(d, "layernorm",
+                                   (const kn_tensor *const[]){weight, bias, scale, shift}, out));
     return nothing(d, out) ? KN_OK
                            : d->ops.layernorm(d, x, optional(weight), optional(bias),
                                               optional(scale), optional(shift), eps, out);
@@ -398,20 +406,56 @@ kn_status kn_gate_add(kn_dev *d, const kn_tensor *x, const kn_tensor *y, const k
     return nothing(d, out) ? KN_OK : d->ops.gate_add(d, x, y, optional(gate), out);
 }
 
-kn_status kn_rope(kn_dev *d, const kn_tensor *x, const kn_tensor *cos, const kn_tensor *sin,
-                  const kn_tensor *out)
+/* x, out [L,N,D] and tables [L,D/2]. */
+static kn_status check_rope(const kn_dev *d, const char *op, const kn_tensor *x,
+                            const kn_tensor *cos, const kn_tensor *sin, const kn_tensor *out)
 {
-    KN_TRY(check_map(d, "rope", x, out));
-    if (x->rank != 3 || x->dim[2] % 2) return bad("rope", "x", x, "[L, N, even D] expected");
+    KN_TRY(check_map(d, op, x, out));
+    if (x->rank != 3 || x->dim[2] % 2) return bad(op, "x", x, "[L, N, even D] expected");
     const kn_tensor *tables[2] = {cos, sin};
     static const char *const names[2] = {"cos", "sin"};
     for (int i = 0; i < 2; i++) {
-        if (!present(tables[i])) return kn_fail(KN_ERR_ARG, "rope: %s is missing", names[i]);
-        KN_TRY(check_dims("rope", names[i], tables[i], 2, (int64_t[]){x->dim[0], x->dim[2] / 2}));
-        KN_TRY(check_vector(d, "rope", names[i], tables[i], x->dim[0] * (x->dim[2] / 2)));
-        KN_TRY(NO_OVERLAP("rope", tables[i], out));
+        if (!present(tables[i])) return kn_fail(KN_ERR_ARG, "%s: %s is missing", op, names[i]);
+        KN_TRY(check_dims(op, names[i], tables[i], 2, (int64_t[]){x->dim[0], x->dim[2] / 2}));
+        KN_TRY(check_vector(d, op, names[i], tables[i], x->dim[0] * (x->dim[2] / 2)));
+        KN_TRY(NO_OVERLAP(op, tables[i], out));
     }
+    return KN_OK;
+}
+
+kn_status kn_rope(kn_dev *d, const kn_tensor *x, const kn_tensor *cos, const kn_tensor *sin,
+                  const kn_tensor *out)
+{
+    KN_TRY(check_rope(d, "rope", x, cos, sin, out));
     return nothing(d, out) ? KN_OK : d->ops.rope(d, x, cos, sin, out);
+}
+
+kn_status kn_norm_rope(kn_dev *d, const kn_tensor *x, const kn_tensor *weight, float eps,
+                       const kn_tensor *cos, const kn_tensor *sin, const kn_tensor *out)
+{
+    KN_TRY(check_rope(d, "norm_rope", x, cos, sin, out));
+    KN_TRY(check_vector(d, "norm_rope", "weight", weight, x->dim[1] * x->dim[2]));
+    KN_TRY(NO_OVERLAP("norm_rope", weight, out));
+    const kn_tensor *both[2] = {x, out};
+    for (int i = 0; i < 2; i++)
+        if (x->dim[1] > 1 && both[i]->stride[1] != x->dim[2])
+            return bad("norm_rope", i ? "out" : "x", both[i], "heads are not dense");
+    return nothing(d, out) ? KN_OK : d->ops.norm_rope(d, x, optional(weight), eps, cos, sin, out);
+}
+
+kn_status kn_gate_norm(kn_dev *d, const kn_tensor *x, const kn_tensor *y, const kn_tensor *gate,
+                       const kn_layernorm_params *p, const kn_tensor *sum, const kn_tensor *out)
+{
+    KN_TRY(check_map(d, "gate_norm", x, sum));
+    KN_TRY(check_map(d, "gate_norm", y, out));
+    KN_TRY(check_same("gate_norm", "x", x, "y", y));
+    KN_TRY(MAY_BE("gate_norm", y, sum));
+    KN_TRY(NO_OVERLAP("gate_norm", x, out));
+    KN_TRY(NO_OVERLAP("gate_norm", sum, out));
+    KN_TRY(check_vector(d, "gate_norm", "gate", gate, width_of(x)));
+    const kn_tensor *vectors[4] = {&p->weight, &p->bias, &p->scale, &p->shift};
+    KN_TRY(check_layernorm_vectors(d, "gate_norm", vectors, out));
+    return nothing(d, out) ? KN_OK : d->ops.gate_norm(d, x, y, optional(gate), p, sum, out);
 }
 
 kn_status kn_act(kn_dev *d, const kn_tensor *x, kn_activation act, const kn_tensor *out)

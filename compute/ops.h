@@ -60,6 +60,12 @@ typedef struct kn_rmsnorm_params {
     kn_activation act; /* applied after the weight */
 } kn_rmsnorm_params;
 
+/* Of gate_norm; weight and bias exclude scale and shift. */
+typedef struct kn_layernorm_params {
+    kn_tensor weight, bias, scale, shift; /* [C] f32; rank 0 = absent */
+    float eps;
+} kn_layernorm_params;
+
 typedef struct kn_conv_params {
     int stride[3]; /* t, h, w */
     int pad_lo[3]; /* zeros before, on each axis */
@@ -84,6 +90,10 @@ typedef struct kn_tensor_stats {
  * gate_add   out = x + y * gate[C] (gate absent: 1). [..,C]; out may be x. Rows.
  * rope       rotate pairs: x[L,N,D], cos[L,D/2], sin[L,D/2] (f32 tables);
  *            out[2i] = x[2i] cos - x[2i+1] sin, out[2i+1] = x[2i] sin + x[2i+1] cos. out may be x.
+ * norm_rope  out = rope(rmsnorm(x) * weight): x[L,N,D], heads dense; the mean square is over all
+ *            N D values of a token. The two operations in one pass. out may be x.
+ * gate_norm  sum = x + y * gate (gate absent: 1), out = layernorm(sum): gate_add and layernorm in
+ *            one pass. Rows. sum may be x or y, out may be y, sum and out are different.
  * act        out = act(x); out may be x.
  * mul        out = act(x) * y  (gated activation); out may be x or y.
  * axpby      out = a x + b y; out may be x or y. (Guidance, solver updates, re-noising.)
@@ -111,6 +121,12 @@ typedef kn_status kn_gate_add_fn(kn_dev *, const kn_tensor *x, const kn_tensor *
                                  const kn_tensor *gate, const kn_tensor *out);
 typedef kn_status kn_rope_fn(kn_dev *, const kn_tensor *x, const kn_tensor *cos,
                              const kn_tensor *sin, const kn_tensor *out);
+typedef kn_status kn_norm_rope_fn(kn_dev *, const kn_tensor *x, const kn_tensor *weight, float eps,
+                                  const kn_tensor *cos, const kn_tensor *sin,
+                                  const kn_tensor *out);
+typedef kn_status kn_gate_norm_fn(kn_dev *, const kn_tensor *x, const kn_tensor *y,
+                                  const kn_tensor *gate, const kn_layernorm_params *p,
+                                  const kn_tensor *sum, const kn_tensor *out);
 typedef kn_status kn_act_fn(kn_dev *, const kn_tensor *x, kn_activation act, const kn_tensor *out);
 typedef kn_status kn_mul_fn(kn_dev *, const kn_tensor *x, kn_activation act, const kn_tensor *y,
                             const kn_tensor *out);
@@ -128,8 +144,8 @@ typedef kn_status kn_stats_fn(kn_dev *, const kn_tensor *x, kn_tensor_stats *out
 
 #define KN_OPS(X)                                                                                  \
     X(linear)                                                                                      \
-    X(conv) X(embed) X(rmsnorm) X(layernorm) X(gate_add) X(rope) X(act) X(mul) X(axpby) X(copy)    \
-        X(upsample2) X(patchify) X(unpatchify) X(gather) X(stats)
+    X(conv) X(embed) X(rmsnorm) X(layernorm) X(gate_add) X(rope) X(norm_rope) X(gate_norm) X(act)  \
+        X(mul) X(axpby) X(copy) X(upsample2) X(patchify) X(unpatchify) X(gather) X(stats)
 
 typedef struct kn_ops {
 #define X(op) kn_##op##_fn *op;

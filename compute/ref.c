@@ -576,6 +576,8 @@ void kn_ref_fill(kn_ops *ops)
         .layernorm = layernorm,
         .gate_add = gate_add,
         .rope = rope,
+        .norm_rope = kn_norm_then_rope,
+        .gate_norm = kn_gate_then_norm,
         .act = act_op,
         .mul = mul,
         .axpby = axpby,

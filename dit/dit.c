@@ -214,11 +214,12 @@ typedef struct pass {
     kn_tensor x, h, q, k, v; /* [L, d] */
     kn_tensor temb;          /* [1, d] f32 */
     kn_tensor timestep_proj; /* [6, d] f32 */
-    kn_tensor modulation;    /* [6, d] f32 of the block at hand */
+    kn_tensor modulation;    /* [layers, 6, d] f32 */
+    kn_tensor head;          /* [2, d] f32: shift, scale of the last norm */
     int block;
 } pass;
 
-/* Rows of pass.modulation and of a block's table. */
+/* Rows of a block's pass.modulation and of its table. */
 enum { SHIFT_ATTENTION, SCALE_ATTENTION, GATE_ATTENTION, SHIFT_FFN, SCALE_FFN, GATE_FFN };
 
 static kn_status tap_block(const pass *p, const char *what, const kn_tensor *t)
@@ -288,65 +289,107 @@ static kn_status embed_patches(pass *p)
     return tapped(&p->args->tap, "patch_embed", &p->x);
 }
 
-/* out = layernorm(x) * (1 + scale) + shift */
-static kn_status modulated_norm(const pass *p, const kn_tensor *x, const kn_tensor *shift,
-                                const kn_tensor *scale, const kn_tensor *out)
+/* The block's shift, scale or gate. */
+static kn_tensor modulation_of(const pass *p, int block, int row)
 {
-    return kn_layernorm(p->dev, x, KN_ABSENT, KN_ABSENT, scale, shift, (float)p->m->config.eps,
-                        out);
+    kn_tensor of_block = entry(&p->modulation, block);
+    return entry(&of_block, row);
 }
 
-static kn_status modulate_block(pass *p, const kn_dit_block *b)
+/* Of all blocks and of the head, from temb and their tables. */
+static kn_status modulate(pass *p)
 {
-    kn_tensor table = kn_tensor_view(&b->modulation.t, 6, p->d);
-    return kn_axpby(p->dev, 1, &table, 1, &p->timestep_proj, &p->modulation);
+    const kn_dit_weights *w = &p->m->weights;
+    kn_tensor table = kn_tensor_view(&w->head_modulation.t, 2, p->d);
+    for (int i = 0; i < p->m->config.layers; i++) {
+        kn_tensor own = kn_tensor_view(&w->blocks[i].modulation.t, 6, p->d);
+        kn_tensor to = entry(&p->modulation, i);
+        KN_TRY(kn_axpby(p->dev, 1, &own, 1, &p->timestep_proj, &to));
+    }
+    for (int i = 0; i < 2; i++) {
+        kn_tensor from = kn_tensor_slice(&table, 0, i, 1), to = kn_tensor_slice(&p->head, 0, i, 1);
+        KN_TRY(kn_axpby(p->dev, 1, &from, 1, &p->temb, &to));
+    }
+    return KN_OK;
 }
 
-/* x += gate * out(attention(rope(norm(q)), rope(norm(k)), v)) of the modulated x */
-static kn_status self_attention(pass *p, const kn_dit_attention *a)
+/* The norms between the parts of the network: modulated before self-attention and feed-forward,
+ * affine or none before cross-attention. A part leaves x with its result added and h normalised
+ * for the next part, in one pass over memory. */
+static kn_layernorm_params norm_before_attention(const pass *p, int block)
 {
+    if (block == p->m->config.layers) /* the head comes next */
+        return (kn_layernorm_params){.shift = entry(&p->head, 0),
+                                     .scale = entry(&p->head, 1),
+                                     .eps = (float)p->m->config.eps};
+    return (kn_layernorm_params){.shift = modulation_of(p, block, SHIFT_ATTENTION),
+                                 .scale = modulation_of(p, block, SCALE_ATTENTION),
+                                 .eps = (float)p->m->config.eps};
+}
+
+static kn_layernorm_params norm_before_ffn(const pass *p)
+{
+    return (kn_layernorm_params){.shift = modulation_of(p, p->block, SHIFT_FFN),
+                                 .scale = modulation_of(p, p->block, SCALE_FFN),
+                                 .eps = (float)p->m->config.eps};
+}
+
+/* x += gate * part, h = norm(x) */
+static kn_status add_and_norm(const pass *p, const kn_tensor *part, const kn_tensor *gate,
+                              const kn_layernorm_params *norm)
+{
+    return kn_gate_norm(p->dev, &p->x, part, gate, norm, &p->x, &p->h);
+}
+
+/* Whether this block's queries of cross-attention are of normalised tokens that it has to make. */
+static bool norm_before_cross(const pass *p)
+{
+    return p->m->config.cross_attn_norm && p->args->cross != KN_DIT_CROSS_USE;
+}
+
+/* x += gate * out(attention(rope(norm(q)), rope(norm(k)), v)) of h, the modulated x; then h for
+ * cross-attention */
+static kn_status self_attention(pass *p, const kn_dit_block *b)
+{
+    const kn_dit_attention *a = &b->self;
     const kn_dit_args *args = p->args;
     const kn_dit_rope *rope = args->rope;
-    kn_tensor shift = entry(&p->modulation, SHIFT_ATTENTION);
-    kn_tensor scale = entry(&p->modulation, SCALE_ATTENTION);
-    kn_tensor gate = entry(&p->modulation, GATE_ATTENTION);
-    KN_TRY(modulated_norm(p, &p->x, &shift, &scale, &p->h));
+    kn_tensor gate = modulation_of(p, p->block, GATE_ATTENTION);
+    float eps = (float)p->m->config.eps;
     KN_TRY(linear(p->dev, &a->q, &p->h, KN_ACT_NONE, &p->q));
     KN_TRY(linear(p->dev, &a->k, &p->h, KN_ACT_NONE, &p->k));
     KN_TRY(linear(p->dev, &a->v, &p->h, KN_ACT_NONE, &p->v));
-    KN_TRY(rms(p->m, &p->q, &a->norm_q));
-    KN_TRY(rms(p->m, &p->k, &a->norm_k));
-
     kn_attn_args attn = {.q = heads_of(p, &p->q),
                          .k = heads_of(p, &p->k),
                          .v = heads_of(p, &p->v),
                          .out = heads_of(p, &p->h)};
-    KN_TRY(kn_rope(p->dev, &attn.q, &rope->cos, &rope->sin, &attn.q));
-    KN_TRY(kn_rope(p->dev, &attn.k, &rope->cos, &rope->sin, &attn.k));
+    const kn_tensor *cos = &rope->cos, *sin = &rope->sin;
+    KN_TRY(kn_norm_rope(p->dev, &attn.q, &a->norm_q.t, eps, cos, sin, &attn.q));
+    KN_TRY(kn_norm_rope(p->dev, &attn.k, &a->norm_k.t, eps, cos, sin, &attn.k));
     KN_TRY(tap_block(p, "attn1.q", &p->q));
     KN_TRY(tap_block(p, "attn1.k", &p->k));
     attn.scale =
         (float)(args->softmax_scale > 0 ? args->softmax_scale : 1 / sqrt(p->m->config.head_dim));
-    if (args->plan)
-        KN_TRY(kn_attn_sparse(p->dev, &attn, args->plan, p->mem));
+    const kn_attn_plan *plan = args->plan;
+    if (args->plan_fn && kn_dev_get_kind(p->dev) != KN_DEV_MEASURE)
+        KN_TRY(args->plan_fn(args->plan_user, p->block, &attn.q, &attn.k, &plan));
+    if (plan)
+        KN_TRY(kn_attn_sparse(p->dev, &attn, plan, p->mem));
     else
         KN_TRY(kn_attn_dense(p->dev, &attn, p->mem));
     KN_TRY(linear(p->dev, &a->out, &p->h, KN_ACT_NONE, &p->q));
     KN_TRY(tap_block(p, "attn1", &p->q));
-    return kn_gate_add(p->dev, &p->x, &p->q, &gate, &p->x);
+    if (!norm_before_cross(p)) return kn_gate_add(p->dev, &p->x, &p->q, &gate, &p->x);
+    kn_layernorm_params norm = {.weight = b->norm.weight.t, .bias = b->norm.bias.t, .eps = eps};
+    return add_and_norm(p, &p->q, &gate, &norm);
 }
 
 /* out = attention(norm(q), K, V), the block's cross-attention context; K and V come from the prompt */
 static kn_status cross_context(pass *p, const kn_dit_block *b, const kn_tensor *out)
 {
     const kn_dit_attention *a = &b->cross;
-    const kn_tensor *in = &p->x;
+    const kn_tensor *in = norm_before_cross(p) ? &p->h : &p->x;
     kn_tensor kv = entry(&p->args->context->kv, p->block), k = entry(&kv, 0), v = entry(&kv, 1);
-    if (p->m->config.cross_attn_norm) {
-        KN_TRY(kn_layernorm(p->dev, &p->x, &b->norm.weight.t, &b->norm.bias.t, KN_ABSENT, KN_ABSENT,
-                            (float)p->m->config.eps, &p->h));
-        in = &p->h;
-    }
     KN_TRY(linear(p->dev, &a->q, in, KN_ACT_NONE, &p->q));
     KN_TRY(rms(p->m, &p->q, &a->norm_q));
     kn_attn_args attn = {.q = heads_of(p, &p->q),
@@ -363,7 +406,7 @@ static bool ends_here(const pass *p)
     return p->args->contexts_only && p->block == p->m->config.layers - 1;
 }
 
-/* x += out(context), the block's own or a stored one */
+/* x += out(context), the block's own or a stored one; then h for the feed-forward */
 static kn_status cross_attention(pass *p, const kn_dit_block *b)
 {
     kn_tensor context = p->h;
@@ -372,16 +415,26 @@ static kn_status cross_attention(pass *p, const kn_dit_block *b)
     if (ends_here(p)) return KN_OK;
     KN_TRY(linear(p->dev, &b->cross.out, &context, KN_ACT_NONE, &p->q));
     KN_TRY(tap_block(p, "attn2", &p->q));
-    return kn_gate_add(p->dev, &p->x, &p->q, KN_ABSENT, &p->x);
+    kn_layernorm_params norm = norm_before_ffn(p);
+    return add_and_norm(p, &p->q, KN_ABSENT, &norm);
 }
 
-/* x += gate * down(gelu(up(modulated x))), for `rows` tokens at a time */
+/* Even pieces, so that no product is left with a few rows. */
+static int64_t ffn_rows(const pass *p)
+{
+    enum { MOST = 32768, UNIT = 128 };
+    if (p->args->ffn_rows > 0) return p->args->ffn_rows < p->L ? p->args->ffn_rows : p->L;
+    int64_t pieces = (p->L + MOST - 1) / MOST;
+    int64_t rows = ((p->L + pieces - 1) / pieces + UNIT - 1) / UNIT * UNIT;
+    return rows < p->L ? rows : p->L;
+}
+
+/* x += gate * down(gelu(up(h))), for `rows` tokens at a time; then h for the next block or the head */
 static kn_status feed_forward(pass *p, const kn_dit_block *b)
 {
-    kn_tensor shift = entry(&p->modulation, SHIFT_FFN);
-    kn_tensor scale = entry(&p->modulation, SCALE_FFN);
-    kn_tensor gate = entry(&p->modulation, GATE_FFN);
-    int64_t rows = p->args->ffn_rows > 0 && p->args->ffn_rows < p->L ? p->args->ffn_rows : p->L;
+    kn_tensor gate = modulation_of(p, p->block, GATE_FFN);
+    kn_layernorm_params norm = norm_before_attention(p, p->block + 1);
+    int64_t rows = ffn_rows(p);
     kn_tensor wide;
     kn_arena_mark mark = kn_arena_get_mark(p->mem);
     KN_TRY(kn_arena_take(p->mem, &wide, p->m->activation, rows, p->m->config.ffn_dim));
@@ -390,30 +443,22 @@ static kn_status feed_forward(pass *p, const kn_dit_block *b)
         kn_tensor x = kn_tensor_slice(&p->x, 0, begin, count);
         kn_tensor h = kn_tensor_slice(&p->h, 0, begin, count);
         kn_tensor up = kn_tensor_slice(&wide, 0, 0, count);
-        KN_TRY(modulated_norm(p, &x, &shift, &scale, &h));
         KN_TRY(linear(p->dev, &b->up, &h, KN_ACT_GELU_TANH, &up));
         KN_TRY(linear(p->dev, &b->down, &up, KN_ACT_NONE, &h));
         if (rows == p->L) KN_TRY(tap_block(p, "ffn", &h));
-        KN_TRY(kn_gate_add(p->dev, &x, &h, &gate, &x));
+        KN_TRY(kn_gate_norm(p->dev, &x, &h, &gate, &norm, &x, &h));
     }
     kn_arena_reset(p->mem, mark);
     return KN_OK;
 }
 
-/* velocity = unpatchify(linear(layernorm(x) * (1 + scale) + shift)); both from temb and a table */
+/* velocity = unpatchify(linear(h)), h = layernorm(x) * (1 + scale) + shift by the last block */
 static kn_status head(pass *p)
 {
     const kn_dit_config *c = &p->m->config;
     const kn_dit_weights *w = &p->m->weights;
-    kn_tensor table = kn_tensor_view(&w->head_modulation.t, 2, p->d), both, patches;
+    kn_tensor patches;
     kn_arena_mark mark = kn_arena_get_mark(p->mem);
-    KN_TRY(kn_arena_take(p->mem, &both, KN_F32, 2, p->d));
-    for (int i = 0; i < 2; i++) {
-        kn_tensor from = kn_tensor_slice(&table, 0, i, 1), to = kn_tensor_slice(&both, 0, i, 1);
-        KN_TRY(kn_axpby(p->dev, 1, &from, 1, &p->temb, &to));
-    }
-    kn_tensor shift = entry(&both, 0), scale = entry(&both, 1);
-    KN_TRY(modulated_norm(p, &p->x, &shift, &scale, &p->h));
     KN_TRY(tapped(&p->args->tap, "norm_out", &p->h));
     KN_TRY(kn_arena_take(p->mem, &patches, p->m->activation, p->L,
                          kn_dit_patch_elements(c, c->out_channels)));
@@ -428,13 +473,17 @@ static kn_status run(pass *p)
     kn_tensor *const buffers[] = {&p->x, &p->h, &p->q, &p->k, &p->v};
     for (int i = 0; i < 5; i++)
         KN_TRY(kn_arena_take(p->mem, buffers[i], p->m->activation, p->L, p->d));
-    KN_TRY(kn_arena_take(p->mem, &p->modulation, KN_F32, 6, p->d));
+    KN_TRY(kn_arena_take(p->mem, &p->modulation, KN_F32, p->m->config.layers, 6, p->d));
+    KN_TRY(kn_arena_take(p->mem, &p->head, KN_F32, 2, p->d));
     KN_TRY(embed_time(p));
+    KN_TRY(modulate(p));
     KN_TRY(embed_patches(p));
+    kn_layernorm_params norm = norm_before_attention(p, 0);
+    KN_TRY(kn_layernorm(p->dev, &p->x, KN_ABSENT, KN_ABSENT, &norm.scale, &norm.shift, norm.eps,
+                        &p->h));
     for (p->block = 0; p->block < p->m->config.layers; p->block++) {
         const kn_dit_block *b = &p->m->weights.blocks[p->block];
-        KN_TRY(modulate_block(p, b));
-        KN_TRY(self_attention(p, &b->self));
+        KN_TRY(self_attention(p, b));
         KN_TRY(cross_attention(p, b));
         if (ends_here(p)) return KN_OK;
         KN_TRY(feed_forward(p, b));
@@ -483,8 +532,7 @@ kn_status kn_dit_forward(const kn_dit *m, const kn_dit_args *args)
     KN_TRY(check_shape(m, args->rope, "latents", m->config.in_channels, &args->latents));
     KN_TRY(check_contexts(m, args));
     if (!args->contexts_only)
-        KN_TRY(
-            check_shape(m, args->rope, "velocities", m->config.out_channels, &args->velocity));
+        KN_TRY(check_shape(m, args->rope, "velocities", m->config.out_channels, &args->velocity));
     if (!(args->timestep >= 0 && args->timestep <= 1000))
         return kn_fail(KN_ERR_ARG, "transformer: timestep is %g: expected 0 to 1000",
                        args->timestep);

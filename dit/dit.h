@@ -68,6 +68,12 @@ typedef enum kn_dit_cross {
     KN_DIT_CROSS_USE    /* reads contexts; queries and attention are not computed */
 } kn_dit_cross;
 
+/* Asked at each block for the plan of its self-attention, with its queries and keys after RoPE,
+ * [L,N,D] in device memory in the order of args->rope. *plan NULL: dense. The plan must stay valid
+ * until the next call. */
+typedef kn_status kn_dit_plan_fn(void *user, int block, const kn_tensor *q, const kn_tensor *k,
+                                 const kn_attn_plan **plan);
+
 typedef struct kn_dit_args {
     const kn_dit_context *context;
     const kn_dit_rope *rope;  /* token grid; its sides times the patch are F, H, W */
@@ -75,15 +81,18 @@ typedef struct kn_dit_args {
     double timestep;          /* 1000 sigma, see pipeline/schedule.h */
     kn_tensor velocity;       /* out: [C_out,F,H,W] f32; may be latents if C = C_out */
     kn_arena *scratch;        /* kn_dit_scratch_bytes; left as found */
-    const kn_attn_plan *plan; /* self-attention; NULL = dense */
+    const kn_attn_plan *plan; /* self-attention of all blocks; NULL = dense */
+    kn_dit_plan_fn *plan_fn;  /* not NULL: asked instead of `plan`; never when measuring */
+    void *plan_user;
     double softmax_scale;     /* of self-attention; 0 = 1/sqrt(D). A plan's own scale wins */
-    int64_t ffn_rows;         /* tokens that the feed-forward takes at a time; 0 = all */
+    int64_t ffn_rows;         /* tokens that the feed-forward takes at a time; 0 = all, in even
+                                 pieces of at most 32768, which cost no speed */
     kn_dit_cross cross;
     kn_tensor contexts;       /* as kn_dit_contexts_shape; not for OWN */
     bool contexts_only;       /* STORE: stop at the last context. velocity is not written and may be
                                  absent */
     /* patch_embed temb timestep_proj; per block blocks.N. attn1.q attn1.k attn1 attn2 ffn (when
-     * ffn_rows is 0) out; norm_out output */
+     * it is taken in one piece) out; norm_out output */
     kn_dit_tap tap;
 } kn_dit_args;
 

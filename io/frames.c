@@ -328,7 +328,8 @@ kn_status kn_contact_sheet_add(kn_contact_sheet *s, const float *rgb)
     return KN_OK;
 }
 
-kn_status kn_contact_sheet_write(const kn_contact_sheet *s, const char *path)
+kn_status kn_contact_sheet_write(const kn_contact_sheet *s, const char *path,
+                                 const char *const *text)
 {
-    return write_png(path, s->pixels, s->sheet_width_px, s->sheet_height_px, 8, NULL);
+    return write_png(path, s->pixels, s->sheet_width_px, s->sheet_height_px, 8, text);
 }

@@ -52,7 +52,9 @@ KN_CHECKED kn_status kn_contact_sheet_build(int64_t total_frames, int tiles, int
 KN_CHECKED kn_status kn_contact_sheet_add(kn_contact_sheet *s, const float *rgb);
 /* Does the frame of this number have a tile? */
 bool kn_contact_sheet_wants(const kn_contact_sheet *s, int64_t frame);
-KN_CHECKED kn_status kn_contact_sheet_write(const kn_contact_sheet *s, const char *path);
+/* text: as for kn_png_write. */
+KN_CHECKED kn_status kn_contact_sheet_write(const kn_contact_sheet *s, const char *path,
+                                            const char *const *text);
 void kn_contact_sheet_free(kn_contact_sheet **s);
 
 #endif

@@ -458,6 +458,9 @@ static kn_status estimate_one(kn_batch *b, int i, double *rate)
     kn_status st = KN_OK;
     KN_TRY_GOTO(open_task(b, i, &t));
     KN_TRY_GOTO(judge_output(&t, &finished));
+    t.r->width_px = t.job.geo.out_width_px;
+    t.r->height_px = t.job.geo.out_height_px;
+    t.r->frames = t.job.geo.frames;
     t.r->tokens = t.job.geo.tokens;
     if (finished) t.r->state = KN_BATCH_SKIPPED;
     KN_TRY_GOTO(kn_session_device(&b->session, &t.o));

@@ -34,7 +34,7 @@ typedef struct kn_batch_result {
     kn_status status; /* of FAILED */
     char *error;
     /* dry run */
-    int64_t tokens;
+    int64_t width_px, height_px, frames, tokens; /* as written */
     size_t peak_bytes;
     double operations, estimate_sec;
 } kn_batch_result;

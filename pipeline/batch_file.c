@@ -173,10 +173,10 @@ static kn_status apply_settings(const reader *r, kn_batch_entry *e)
         else
             KN_TRY(kn_options_set(&e->o, s->key, s->value, KN_FROM_CONFIG, place_of(r, s, where)));
     }
-    if (preset) KN_TRY(kn_preset_apply(preset, &e->o));
+    if (preset) KN_TRY(kn_preset_apply(preset, &e->o, NULL));
     if (preset) KN_TRY(kn_options_set(&e->o, "preset", preset, KN_FROM_COMMAND_LINE, "preset"));
     KN_TRY(make_name(r, e, name));
-    static const char *const paths[] = {"frames-dir", "contact-sheet", "latents-out", "embeds-out"};
+    static const char *const paths[] = {"preview", "frames-dir", "contact-sheet", "latents-out", "embeds-out"};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) KN_TRY(place_path(r, e, paths[i], NULL));
     return place_path(r, e, "output", "{name}.mp4");
 }

@@ -11,7 +11,9 @@
 #include "io/log.h"
 #include "io/memory.h"
 #include "pipeline/cli_common.h"
+#include "pipeline/compare.h"
 #include "pipeline/info.h"
+#include "pipeline/made_with.h"
 #include "pipeline/model_folder.h"
 #include "pipeline/preset.h"
 #include "pipeline/render.h"
@@ -129,12 +131,22 @@ kn_status kn_cli_options(kn_options *o, int argc, char **argv)
             return kn_fail(KN_ERR_ARG, "unexpected argument '%s': every setting is a flag; the prompt goes after --prompt", argv[i]);
         KN_TRY(parse_flag(o, argc, argv, &i));
     }
+    if (o->from) KN_TRY(kn_made_with_apply(o->from, o));
     if (o->config) KN_TRY(kn_config_apply(o->config, o));
-    if (o->preset) KN_TRY(kn_preset_apply(o->preset, o));
+    if (o->preset) KN_TRY(kn_preset_apply(o->preset, o, NULL));
     return KN_OK;
 }
 
 /* ---- commands ---------------------------------------------------------------------------------*/
+
+static kn_status save_preset(const kn_options *o)
+{
+    char *path;
+    KN_TRY(kn_preset_save(o->save_preset, o, &path));
+    if (!o->quiet) fprintf(stderr, "wrote %s\n", path);
+    kn_free(path);
+    return KN_OK;
+}
 
 static int run_render(int argc, char **argv, int plan_only)
 {
@@ -146,6 +158,9 @@ static int run_render(int argc, char **argv, int plan_only)
         kn_progress_open(&l.progress, (kn_progress_choice)o.progress, o.quiet, stderr, stdout);
         kn_cli_catch_signals();
         if (plan_only) o.dry_run = true;
+        if (o.save_preset) st = save_preset(&o);
+    }
+    if (st == KN_OK && !(o.save_preset && !o.output)) {
         st = kn_render(&o, kn_cli_on_event, &l);
         kn_progress_break(&l.progress);
     }
@@ -160,34 +175,42 @@ static int run_render(int argc, char **argv, int plan_only)
     return code;
 }
 
-static int run_presets(int argc, char **argv)
+static void print_preset(void *user, const char *name, const char *about, bool own)
 {
-    int count;
-    const kn_preset *all = kn_presets(&count);
-    if (argc == 0) {
-        for (int i = 0; i < count; i++) {
-            char *about;
-            if (kn_preset_about(&all[i], &about) != KN_OK) return kn_cli_report(KN_ERR_INTERNAL);
-            printf("%-16s %s\n", all[i].name, about);
-            kn_free(about);
-        }
-        return 0;
-    }
-    if (argc != 2 || strcmp(argv[0], "show"))
-        return kn_cli_report(kn_fail(KN_ERR_ARG, "expected `kinora presets` or `kinora presets show NAME`, found 'presets %s'", argv[0]));
+    if (*(const int *)user)
+        puts(name);
+    else
+        printf("%-18s %s%s\n", name, own ? "(yours) " : "", about);
+}
+
+/* Everything that shapes the result, as it would be without further flags, and who says so. */
+static kn_status show_preset(const char *name)
+{
+    static kn_preset_origins origins;
     kn_options o;
+    int n;
+    char text[KN_OPTION_TEXT];
+    const kn_option *t = kn_option_table(&n);
     kn_status st = kn_options_init(&o);
-    if (st == KN_OK) st = kn_preset_apply(argv[1], &o);
-    if (st == KN_OK) {
-        int n;
-        const kn_option *t = kn_option_table(&n);
-        char text[KN_OPTION_TEXT];
-        for (int i = 0; i < n; i++)
-            if (kn_options_source(&o, &t[i]) == KN_FROM_PRESET)
-                printf("%s: %s\n", t[i].key, kn_options_text(&o, &t[i], text));
+    if (st == KN_OK) st = kn_preset_apply(name, &o, &origins);
+    for (int i = 0; st == KN_OK && i < n; i++) {
+        bool set = origins.name[i][0];
+        if (t[i].type == KN_OPTION_SIZE || !(set || (t[i].flags & KN_OPTION_SHAPES_RESULT))) continue;
+        if (!*kn_options_text(&o, &t[i], text)) continue;
+        printf("%s: %-*s # %s\n", t[i].key, 30 - (int)strlen(t[i].key), text,
+               set ? origins.name[i] : t[i].flags & KN_OPTION_MODEL ? "default, or the model's own" : "default");
     }
     kn_options_free(&o);
-    return kn_cli_report(st);
+    return st;
+}
+
+static int run_presets(int argc, char **argv)
+{
+    int names = argc == 1 && !strcmp(argv[0], "--names");
+    if (argc == 0 || names) return kn_cli_report(kn_preset_list(print_preset, &names));
+    if (argc != 2 || strcmp(argv[0], "show"))
+        return kn_cli_report(kn_fail(KN_ERR_ARG, "expected `kinora presets` or `kinora presets show NAME`, found 'presets %s'", argv[0]));
+    return kn_cli_report(show_preset(argv[1]));
 }
 
 static const struct command {
@@ -196,9 +219,11 @@ static const struct command {
     {"render", "make a video from a prompt"},
     {"batch", "make many videos from a batch file (YAML, JSON or CSV)"},
     {"plan", "print sizes, memory and work of a render, and whether it fits; renders nothing"},
+    {"compare", "tell two clips apart: PSNR, SSIM, difference picture (-o x.png) or video (-o x.mp4), --csv"},
     {"info", "describe a model folder, a video, a sidecar or a safetensors file; alone: this build"},
+    {"bench", "render with the options of render, show where the time goes; keeps no file it was not asked for"},
     {"presets", "list the presets; `presets show NAME` prints one"},
-    {"help", "this text; --man and --markdown print the other forms"},
+    {"help", "this text; --man, --markdown, --completion bash|zsh|fish"},
 };
 
 int kn_cli_columns(void)
@@ -266,6 +291,8 @@ int kn_cli_main(int argc, char **argv)
         return 0;
     }
     if (!strcmp(command, "help") && argc == 1 && !strcmp(argv[0], "--man")) return run_man();
+    if (!strcmp(command, "help") && argc == 2 && !strcmp(argv[0], "--completion"))
+        return kn_cli_report(kn_options_print_completion(stdout, argv[1]));
     if (!strcmp(command, "help") && argc == 1 && !strcmp(argv[0], "--markdown")) {
         kn_options_print_markdown(stdout);
         return 0;
@@ -274,7 +301,9 @@ int kn_cli_main(int argc, char **argv)
         return run_help(stdout);
     if (!strcmp(command, "render")) return run_render(argc, argv, 0);
     if (!strcmp(command, "batch")) return kn_cli_batch(argc, argv);
+    if (!strcmp(command, "bench")) return kn_cli_bench(argc, argv);
     if (!strcmp(command, "plan")) return run_render(argc, argv, 1);
+    if (!strcmp(command, "compare")) return kn_cli_compare(argc, argv);
     if (!strcmp(command, "presets")) return run_presets(argc, argv);
     if (!strcmp(command, "info")) return kn_cli_report(kn_info_print(argc, argv, stdout));
     const char *near = nearest_command(command);

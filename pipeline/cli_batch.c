@@ -54,6 +54,7 @@ static int name_columns(const kn_batch *b, int room)
     for (int i = 0; i < b->file.count; i++)
         if (b->result[i].state != KN_BATCH_OTHERS && (int)strlen(b->file.entry[i].name) > width)
             width = (int)strlen(b->file.entry[i].name);
+    if (room < 16) room = 16;
     return width > room ? room : width;
 }
 
@@ -67,19 +68,15 @@ static void print_name(FILE *f, const char *name, int width)
         fprintf(f, "%-*s", width, name);
 }
 
-static void print_cut(FILE *f, const char *text, int room)
+/* Behind what stands on the line if there is room, else below it. */
+static void print_error(FILE *f, const char *text, int room)
 {
-    int n = (int)strcspn(text, "\n");
-    if (room < 20) room = 20;
-    if (n <= room)
-        fprintf(f, "%.*s\n", n, text);
-    else
-        fprintf(f, "%.*s...\n", room - 3, text);
+    fprintf(f, (int)strlen(text) <= room ? "%s\n" : "\n      %s\n", text);
 }
 
 static void print_plan(const kn_batch *b, FILE *f, int columns)
 {
-    int width = name_columns(b, columns > 110 ? columns - 62 : 48), jobs = 0;
+    int width = name_columns(b, columns - 58), jobs = 0;
     double total = 0;
     char took[32];
     fprintf(f, "%4s  %-*s  %-11s %6s %9s %9s  %s\n", "#", width, "name", "size", "frames", "tokens", "GiB", "estimate");
@@ -92,11 +89,11 @@ static void print_plan(const kn_batch *b, FILE *f, int columns)
         print_name(f, e->name, width);
         if (r->state == KN_BATCH_FAILED) {
             fputs("  ", f);
-            print_cut(f, r->error, columns - width - 8);
+            print_error(f, r->error, columns - width - 8);
             continue;
         }
-        snprintf(size, sizeof size, "%lldx%lld", (long long)e->o.width_px, (long long)e->o.height_px);
-        fprintf(f, "  %-11s %6lld %9lld %9.3f  %s\n", e->o.refine_size ? e->o.refine_size : size, (long long)e->o.frames,
+        snprintf(size, sizeof size, "%lldx%lld", (long long)r->width_px, (long long)r->height_px);
+        fprintf(f, "  %-11s %6lld %9lld %9.3f  %s\n", size, (long long)r->frames,
                 (long long)r->tokens, (double)r->peak_bytes / GIB,
                 r->state == KN_BATCH_SKIPPED ? "finished" : kn_duration_text(r->estimate_sec, took, sizeof took));
         if (r->state == KN_BATCH_WAITING) total += r->estimate_sec, jobs++;
@@ -107,7 +104,7 @@ static void print_plan(const kn_batch *b, FILE *f, int columns)
 
 static void print_summary(const kn_batch *b, FILE *f, int columns)
 {
-    int width = name_columns(b, columns > 100 ? columns - 40 : 60), count[KN_BATCH_OTHERS + 1] = {0};
+    int width = name_columns(b, columns - 30), count[KN_BATCH_OTHERS + 1] = {0};
     char took[32];
     fputc('\n', f);
     for (int i = 0; i < b->file.count; i++) {
@@ -118,7 +115,7 @@ static void print_summary(const kn_batch *b, FILE *f, int columns)
         print_name(f, b->file.entry[i].name, width);
         fprintf(f, "  %-14s", kn_batch_state_name(r->state));
         if (r->state == KN_BATCH_FAILED)
-            print_cut(f, r->error, columns - width - 23);
+            print_error(f, r->error, columns - width - 23);
         else
             fprintf(f, "%s\n", r->state == KN_BATCH_DONE ? kn_duration_text(r->seconds, took, sizeof took) : "");
     }

@@ -22,6 +22,9 @@ KN_CHECKED kn_status kn_cli_options(kn_options *o, int argc, char **argv);
 /* Of the terminal on standard output; 100 where there is none. */
 int kn_cli_columns(void);
 
+/* kinora bench ...; its exit code. */
+int kn_cli_bench(int argc, char **argv);
+
 /* kinora batch ...; its exit code. */
 int kn_cli_batch(int argc, char **argv);
 

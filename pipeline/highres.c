@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "attention/window.h"
 #include "io/memory.h"
 #include "io/text.h"
 #include "pipeline/solver.h"
@@ -64,6 +63,57 @@ static kn_status read_window(const kn_options *o, const int64_t base[2], int win
     return KN_OK;
 }
 
+/* "auto" (zeros) or "TxHxW". */
+static kn_status read_box(const char *flag, const char *text, int out[3])
+{
+    memset(out, 0, 3 * sizeof *out);
+    if (!strcmp(text, "auto")) return KN_OK;
+    char copy[32], *at = copy;
+    bool good = strlen(text) < sizeof copy;
+    snprintf(copy, sizeof copy, "%s", text);
+    for (int i = 0; good && i < 3; i++) {
+        int64_t v = 0;
+        char *x = strpbrk(at, "xX*");
+        good = (x != NULL) == (i < 2);
+        if (x) *x = '\0';
+        good = good && kn_text_to_int(at, &v) && v >= 1 && v <= 4096;
+        out[i] = (int)v;
+        at = x ? x + 1 : at;
+    }
+    return good ? KN_OK
+                : kn_fail(KN_ERR_ARG, "%s: expected auto or TxHxW, each from 1 to 4096, such as 6x8x8, found '%s'", flag, text);
+}
+
+/* What the methods' own programs keep dense: STA 12 of 50 steps; DraftAttention on Wan timesteps above 925
+ * and the first layer (attention files of their repositories, see attention/tile3d.h, draft.h). */
+static kn_status dense_parts(const kn_options *o, kn_pass *p)
+{
+    kn_schedule schedule;
+    p->dense_layers = o->dense_layers >= 0 ? o->dense_layers : p->attention == KN_ATTENTION_DRAFT;
+    p->dense_steps = o->dense_steps >= 0 ? o->dense_steps : 0;
+    if (o->dense_steps >= 0) return KN_OK;
+    KN_TRY(kn_pass_schedule(o, p, &schedule));
+    int64_t run = schedule.steps - schedule.begin;
+    if (p->attention == KN_ATTENTION_TILE3D) p->dense_steps = (12 * run + 49) / 50;
+    if (p->attention == KN_ATTENTION_DRAFT)
+        while (p->dense_steps < run && schedule.timestep[schedule.begin + p->dense_steps] > 925) p->dense_steps++;
+    return KN_OK;
+}
+
+static kn_status read_methods(const kn_options *o, kn_pass *p)
+{
+    static const kn_attention_choice full[] = {KN_ATTENTION_DENSE, KN_ATTENTION_DRAFT, KN_ATTENTION_PERMUTE};
+    p->full_attention = full[o->full_attention];
+    p->density = o->density;
+    p->mass = o->mass;
+    if (kn_options_source(o, kn_option_find("density")) > kn_options_source(o, kn_option_find("mass"))) p->mass = 0;
+    p->within_density = o->within_density;
+    p->reuse_lists = (int)o->reuse_lists;
+    KN_TRY(read_box("--attention-tile", o->attention_tile, p->tile));
+    KN_TRY(read_box("--tile-window", o->tile_window, p->tile_window));
+    return dense_parts(o, p);
+}
+
 static kn_status read_temperature(const kn_options *o, const int64_t base[2], double *out)
 {
     double n = (double)(base[0] * base[1]);
@@ -78,17 +128,19 @@ static kn_status read_temperature(const kn_options *o, const int64_t base[2], do
     return KN_OK;
 }
 
-static kn_pass base_pass(const kn_options *o, const kn_dit_config *dit)
+static kn_status base_pass(const kn_options *o, const kn_dit_config *dit, kn_pass *out)
 {
-    kn_pass p = {.name = "denoise",
+    static const kn_attention_choice methods[] = {KN_ATTENTION_DENSE, KN_ATTENTION_DRAFT, KN_ATTENTION_PERMUTE};
+    *out = (kn_pass){.name = "denoise",
                  .geo = kn_geometry_of(o->width_px, o->height_px, o->frames, dit->in_channels, dit->patch),
                  .steps = o->steps,
                  .strength = 1,
                  .shift = o->shift,
                  .guidance = o->guidance,
+                 .attention = methods[o->base_attention],
                  .temperature = 1,
                  .refresh = 1};
-    return p;
+    return read_methods(o, out);
 }
 
 static kn_status refine_pass(const kn_options *o, const kn_dit_config *dit, const kn_pass *base, int stage,
@@ -109,19 +161,20 @@ static kn_status refine_pass(const kn_options *o, const kn_dit_config *dit, cons
     if (guidance > 0) p->guidance = guidance;
     frame_tokens(&base->geo, dit, tokens);
     KN_TRY(read_temperature(o, tokens, &p->temperature));
-    p->windowed = o->attention == KN_ATTENTION_WINDOW;
+    p->attention = (kn_attention_choice)o->attention;
     KN_TRY(read_window(o, tokens, p->window));
     frame_tokens(&p->geo, dit, tokens);
-    if (p->window[0] >= tokens[0] && p->window[1] >= tokens[1]) p->windowed = false; /* it would hide nothing */
+    if (p->attention == KN_ATTENTION_WINDOW && p->window[0] >= tokens[0] && p->window[1] >= tokens[1])
+        p->attention = KN_ATTENTION_DENSE; /* the window would hide nothing */
     p->refresh = (int)o->refresh;
-    p->dual = p->windowed && o->cross_override; /* dense branches would be equal */
+    p->dual = p->attention != KN_ATTENTION_DENSE && o->cross_override; /* dense branches would be equal */
     p->dual_negative = o->override_for == KN_OVERRIDE_BOTH || (o->override_for == KN_OVERRIDE_AUTO && p->refresh == 1);
-    return KN_OK;
+    return read_methods(o, p);
 }
 
 kn_status kn_passes_build(const kn_options *o, const kn_dit_config *dit, kn_pass passes[KN_PASSES_MAX], int *count)
 {
-    passes[0] = base_pass(o, dit);
+    KN_TRY(base_pass(o, dit, &passes[0]));
     *count = 1;
     const char *at = o->refine_size;
     while (at && *at) {
@@ -142,40 +195,4 @@ kn_status kn_pass_schedule(const kn_options *o, const kn_pass *pass, kn_schedule
 {
     kn_grid grid = o->grid ? (kn_grid)(o->grid - 1) : kn_solver_grid((kn_solver_kind)o->solver);
     return kn_schedule_build(grid, (int)pass->steps, pass->shift, pass->strength, out);
-}
-
-/* ---- attention --------------------------------------------------------------------------------*/
-
-kn_status kn_pass_attention_build(const kn_pass *pass, const kn_dit_config *dit, kn_pass_attention *out)
-{
-    enum { BLOCK = 128 }; /* tokens that the executors take at once */
-    memset(out, 0, sizeof *out);
-    if (!pass->windowed) return KN_OK;
-    int64_t frame[2];
-    frame_tokens(&pass->geo, dit, frame);
-    kn_grid_search search = {.grid = {(int)(pass->geo.frames_lat / dit->patch[0]), (int)frame[0], (int)frame[1]},
-                             .window = {{0}, {.size = pass->window[0]}, {.size = pass->window[1]}},
-                             .block_q = BLOCK,
-                             .block_k = BLOCK};
-    kn_grid_choice best;
-    kn_status st = KN_OK;
-    KN_TRY_GOTO(kn_grid_best_tile(&search, &best));
-    kn_window_params params = {.block = BLOCK};
-    memcpy(params.layout.grid, search.grid, sizeof search.grid);
-    memcpy(params.layout.tile, best.tile, sizeof best.tile);
-    memcpy(params.window, search.window, sizeof search.window);
-    memcpy(out->tile, best.tile, sizeof best.tile);
-    KN_TRY_GOTO(kn_window_plan(&params, &out->plan));
-    KN_TRY_GOTO(kn_alloc_array((size_t)kn_grid_tokens(search.grid), sizeof *out->order, (void **)&out->order));
-    kn_grid_tile_order(search.grid, best.tile, out->order);
-done:
-    if (st != KN_OK) kn_pass_attention_free(out);
-    return KN_CTX(st, "%s: planning its attention", pass->name);
-}
-
-void kn_pass_attention_free(kn_pass_attention *a)
-{
-    kn_attn_plan_free(&a->plan);
-    kn_free(a->order);
-    memset(a, 0, sizeof *a);
 }

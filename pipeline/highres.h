@@ -33,8 +33,14 @@ typedef struct kn_pass {
     kn_geometry geo;
     int64_t steps;    /* of the whole schedule */
     double strength, shift, guidance;
-    bool windowed;
-    int window[2];      /* h, w in tokens */
+    kn_attention_choice attention;
+    int window[2];      /* h, w in tokens: what the base pass sees, or --window */
+    int tile[3], tile_window[3]; /* t, h, w; 0: chosen by the method */
+    double density, mass; /* mass 0: permute and paro go by density too */
+    bool within_density;
+    int64_t dense_steps, dense_layers; /* first ones that stay dense */
+    int reuse_lists;
+    kn_attention_choice full_attention; /* of the second branch */
     double temperature; /* factor on 1/sqrt(D) */
     bool dual;          /* the second branch supplies the cross-attention */
     bool dual_negative; /* of the negative prompt's evaluation too */
@@ -45,15 +51,5 @@ typedef struct kn_pass {
 KN_CHECKED kn_status kn_passes_build(const kn_options *o, const kn_dit_config *dit, kn_pass passes[KN_PASSES_MAX],
                                      int *count);
 KN_CHECKED kn_status kn_pass_schedule(const kn_options *o, const kn_pass *pass, kn_schedule *out);
-
-/* Self-attention of one pass. Dense: all zero. */
-typedef struct kn_pass_attention {
-    kn_attn_plan *plan;
-    int32_t *order; /* token order of the plan, for kn_dit_rope_open */
-    int tile[3];    /* t, h, w: chosen by counted work */
-} kn_pass_attention;
-
-KN_CHECKED kn_status kn_pass_attention_build(const kn_pass *pass, const kn_dit_config *dit, kn_pass_attention *out);
-void kn_pass_attention_free(kn_pass_attention *a);
 
 #endif

@@ -7,11 +7,11 @@
 #include <sys/stat.h>
 
 #include "compute/device.h"
-#include "io/atomic_file.h"
 #include "io/memory.h"
 #include "io/png.h"
 #include "io/safetensors.h"
 #include "io/video.h"
+#include "pipeline/made_with.h"
 #include "pipeline/model_folder.h"
 
 static void print_codecs(FILE *f)
@@ -110,6 +110,15 @@ static kn_status print_safetensors(FILE *f, const char *path)
     return KN_OK;
 }
 
+/* Files that others made are described too, only without this. */
+static kn_status print_made_with(FILE *f, const char *path)
+{
+    kn_status st = kn_made_with_print(path, f);
+    if (st != KN_ERR_FORMAT) return st;
+    kn_error_clear();
+    return KN_OK;
+}
+
 static kn_status print_video(FILE *f, const char *path)
 {
     kn_video_reader *r;
@@ -119,20 +128,10 @@ static kn_status print_video(FILE *f, const char *path)
             v->height_px, v->pixel_format, v->fps_den ? (double)v->fps_num / v->fps_den : 0.0, v->frames_exact ? "" : "about ",
             v->frames, v->matrix, v->matrix_guessed ? " (assumed)" : "");
     const char *key, *value;
-    for (int i = 0; kn_video_reader_metadata(r, i, &key, &value); i++) fprintf(f, "%s: %s\n", key, value);
+    for (int i = 0; kn_video_reader_metadata(r, i, &key, &value); i++)
+        if (strcasecmp(key, "comment")) fprintf(f, "%s: %s\n", key, value);
     kn_video_reader_close(&r);
-    return KN_OK;
-}
-
-static kn_status print_text_file(FILE *f, const char *path)
-{
-    enum { LIMIT_BYTES = 1 << 20 };
-    char *data;
-    size_t size;
-    KN_TRY(kn_file_read(path, LIMIT_BYTES, &data, &size));
-    fwrite(data, 1, size, f);
-    kn_free(data);
-    return KN_OK;
+    return print_made_with(f, path);
 }
 
 static bool ends_with(const char *path, const char *end)
@@ -157,6 +156,6 @@ kn_status kn_info_print(int argc, char **argv, FILE *f)
     if (stat(argv[0], &s) != 0) return kn_fail(KN_ERR_IO, "%s: %s", argv[0], strerror(errno));
     if (S_ISDIR(s.st_mode)) return print_model(f, argv[0]);
     if (ends_with(argv[0], ".safetensors")) return print_safetensors(f, argv[0]);
-    if (ends_with(argv[0], ".json")) return print_text_file(f, argv[0]);
+    if (ends_with(argv[0], ".json")) return kn_made_with_print(argv[0], f);
     return print_video(f, argv[0]);
 }

@@ -41,13 +41,25 @@ size_t kn_host_memory_available(void)
 
 /* ---- plan -------------------------------------------------------------------------------------*/
 
+/* Of a GPU's memory: kernels that CUDA, cuDNN and cuBLASLt load as they are first used. */
+enum { LIBRARIES_BYTES = 512 << 20 };
+
+/* What the session keeps can be closed. A GPU that is not here is planned for without a limit. */
+static size_t available(kn_dev *d)
+{
+    if (kn_dev_get_kind(d) == KN_DEV_MEASURE) return 0;
+    size_t own = kn_dev_memory_free(d);
+    if (own) own = own > LIBRARIES_BYTES ? own - LIBRARIES_BYTES : 1;
+    return (own ? own : kn_host_memory_available()) + kn_dev_bytes_now(d);
+}
+
 typedef kn_status measure_fn(kn_job *j, int pass, kn_session *measure);
 
 static kn_status add_phase(kn_job *j, kn_memory_plan *p, const char *name, kn_network network,
                            measure_fn *fn, int pass, const char *advice)
 {
     kn_session measure = {0};
-    kn_dev_params params = {.kind = KN_DEV_MEASURE, .measured = kn_dev_get_kind(j->session->dev)};
+    kn_dev_params params = {.kind = KN_DEV_MEASURE, .measured = kn_dev_measured(j->session->dev)};
     KN_TRY(kn_dev_open(&params, &measure.dev));
     kn_status st = fn(j, pass, &measure);
     p->phase[p->phases].name = name;
@@ -62,9 +74,9 @@ kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
 {
     static const char smaller[] = "try fewer frames or a smaller frame size", tile[] = "try a smaller --vae-tile or frame size";
     const kn_options *o = j->o;
-    bool frames = o->output || o->frames_dir || o->contact_sheet, denoise = frames || o->latents_out;
+    bool frames = kn_job_wants_frames(j), denoise = frames || o->latents_out;
     memset(out, 0, sizeof *out);
-    out->budget_bytes = o->memory_gib > 0 ? (size_t)(o->memory_gib * GIB) : kn_host_memory_available() + kn_dev_bytes_now(j->session->dev); /* what the session keeps can be closed */
+    out->budget_bytes = o->memory_gib > 0 ? (size_t)(o->memory_gib * GIB) : available(j->session->dev);
     j->budget_bytes = out->budget_bytes; /* the VAE chooses its tiles by it */
     if (!o->embeds_in && !j->embeds[KN_PROMPT] && (j->first < j->passes || o->embeds_out))
         KN_TRY(add_phase(j, out, "text", KN_NETWORK_TEXT, kn_job_text_measure, 0, smaller));
@@ -82,7 +94,10 @@ void kn_memory_plan_tell(kn_job *j, const kn_memory_plan *p)
 {
     for (int i = 0; i < p->phases; i++)
         kn_job_note(j, "%-9s %8.3f GiB", p->phase[i].name, (double)p->phase[i].peak_bytes / GIB);
-    kn_job_note(j, "budget    %8.3f GiB", (double)p->budget_bytes / GIB);
+    if (p->budget_bytes)
+        kn_job_note(j, "budget    %8.3f GiB", (double)p->budget_bytes / GIB);
+    else
+        kn_job_note(j, "no GPU is open here: planned for one of any size; --memory GIB sets the limit");
 }
 
 kn_status kn_memory_plan_check(kn_job *j, const kn_memory_plan *p)

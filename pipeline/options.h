@@ -30,7 +30,15 @@ typedef enum kn_progress_choice {
 } kn_progress_choice;
 
 typedef enum kn_upscale_choice { KN_UPSCALE_BILINEAR, KN_UPSCALE_LANCZOS, KN_UPSCALE_LATENT } kn_upscale_choice;
-typedef enum kn_attention_choice { KN_ATTENTION_WINDOW, KN_ATTENTION_DENSE } kn_attention_choice;
+typedef enum kn_attention_choice {
+    KN_ATTENTION_WINDOW,
+    KN_ATTENTION_DENSE,
+    KN_ATTENTION_TILE3D,
+    KN_ATTENTION_CROSS,
+    KN_ATTENTION_DRAFT,
+    KN_ATTENTION_PERMUTE,
+    KN_ATTENTION_PARO
+} kn_attention_choice;
 typedef enum kn_override_choice { KN_OVERRIDE_AUTO, KN_OVERRIDE_PROMPT, KN_OVERRIDE_BOTH } kn_override_choice;
 
 enum { KN_OPTION_MAX = 128 };
@@ -59,6 +67,11 @@ typedef struct kn_options {
     char *strength, *refine_steps, *refine_shift, *refine_guidance; /* lists */
     int64_t upscale;   /* kn_upscale_choice */
     int64_t attention; /* kn_attention_choice */
+    int64_t base_attention, full_attention; /* 0 dense, 1 draft, 2 permute */
+    double density, mass;
+    char *attention_tile, *tile_window; /* "auto" or TxHxW */
+    int64_t dense_steps, dense_layers;  /* -1: the method's own */
+    int64_t reuse_lists;
     char *window;      /* "auto" or WIDTHxHEIGHT in tokens */
     char *temperature; /* "auto", "off" or a factor */
     bool cross_override;
@@ -73,9 +86,13 @@ typedef struct kn_options {
     char *frames_dir;
     int64_t frames_depth; /* bits per channel of PNG frames, 8 or 16 */
     char *contact_sheet;
+    char *preview;
     bool overwrite;
     bool sidecar;
     /* research and parity */
+    bool within_density;
+    char *debug_dir;
+    char *attention_map, *attention_query; /* of kinora plan */
     char *noise_in, *latents_in, *latents_out, *embeds_in, *embeds_out;
     /* run */
     int64_t device; /* kn_device_choice */
@@ -88,6 +105,8 @@ typedef struct kn_options {
     bool dry_run;
     char *preset;
     char *config;
+    char *from;
+    char *save_preset;
     int64_t progress; /* kn_progress_choice */
     bool verbose, quiet;
     /* batch */
@@ -173,5 +192,7 @@ KN_CHECKED kn_status kn_options_resolve(kn_options *o);
 void kn_options_print_help(FILE *f, int columns);
 void kn_options_print_man(FILE *f);
 void kn_options_print_markdown(FILE *f);
+/* shell: bash, zsh or fish; KN_ERR_ARG for others. */
+KN_CHECKED kn_status kn_options_print_completion(FILE *f, const char *shell);
 
 #endif

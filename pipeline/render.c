@@ -14,6 +14,8 @@
 #include "io/memory.h"
 #include "io/safetensors.h"
 #include "pipeline/memory_plan.h"
+#include "pipeline/attention_map.h"
+#include "pipeline/pass_attention.h"
 #include "pipeline/render_output.h"
 #include "text/utf8.h"
 
@@ -76,10 +78,15 @@ static kn_status check_target(const kn_job *j, const char *flag, const char *pat
     return KN_OK;
 }
 
+bool kn_job_wants_frames(const kn_job *j)
+{
+    return j->frame || j->o->output || j->o->frames_dir || j->o->contact_sheet;
+}
+
 static kn_status check_outputs(const kn_job *j)
 {
     const kn_options *o = j->o;
-    if (!o->output && !o->frames_dir && !o->latents_out && !o->embeds_out)
+    if (!kn_job_wants_frames(j) && !o->latents_out && !o->embeds_out)
         return kn_fail(KN_ERR_ARG, "nowhere to write: give --output FILE (or --frames-dir, --latents-out)");
     if (o->output) {
         KN_TRY(check_target(j, "--output", o->output));
@@ -88,6 +95,12 @@ static kn_status check_outputs(const kn_job *j)
         KN_TRY(kn_video_writer_check(&p));
     }
     if (o->contact_sheet) KN_TRY(check_target(j, "--contact-sheet", o->contact_sheet));
+    if (o->preview) { /* made to be replaced: what stands there does not matter */
+        kn_options any = *o;
+        any.overwrite = true;
+        kn_job at = {.o = &any, .makes_folders = j->makes_folders};
+        KN_TRY(check_target(&at, "--preview", o->preview));
+    }
     if (o->latents_out) KN_TRY(check_target(j, "--latents-out", o->latents_out));
     if (o->embeds_out) KN_TRY(check_target(j, "--embeds-out", o->embeds_out));
     struct stat s;
@@ -159,19 +172,16 @@ static kn_status tell_refine(kn_job *j, const kn_pass *p)
 {
     kn_schedule schedule;
     kn_pass_attention attention;
-    char sees[200] = "dense";
+    char sees[KN_ATTENTION_TEXT];
     KN_TRY(kn_pass_schedule(j->o, p, &schedule));
-    KN_TRY(kn_pass_attention_build(p, &j->dit, &attention));
-    if (p->windowed)
-        snprintf(sees, sizeof sees, "window %dx%d tokens (%.1f%% of dense), tiles %dx%dx%d%s", p->window[1], p->window[0],
-                 100 * attention.plan->density, attention.tile[0], attention.tile[1], attention.tile[2],
-                 p->dual ? ", override" : "");
+    KN_TRY(kn_pass_attention_build(p, &j->dit, j->session->dev, &attention));
+    kn_pass_attention_text(&attention, sees);
     kn_pass_attention_free(&attention);
-    kn_job_note(j, "%s: %" PRId64 "x%" PRId64 ", %" PRId64 " tokens; %d of %d steps from sigma %.4f, guidance %g, shift %g; %s, temperature %.4f",
+    kn_job_note(j, "%s: %" PRId64 "x%" PRId64 ", %" PRId64 " tokens; %d of %d steps from sigma %.4f, guidance %g, shift %g; %s%s, temperature %.4f",
                 p->name, p->geo.out_width_px, p->geo.out_height_px, p->geo.tokens, schedule.steps - schedule.begin,
-                schedule.steps, schedule.sigma[schedule.begin], p->guidance, p->shift, sees, p->temperature);
+                schedule.steps, schedule.sigma[schedule.begin], p->guidance, p->shift, sees, p->dual ? ", override" : "", p->temperature);
     if (p->dual)
-        kn_job_note(j, "%s: dense branch every %d step%s, for %s", p->name, p->refresh, p->refresh > 1 ? "s" : "",
+        kn_job_note(j, "%s: full branch every %d step%s, for %s", p->name, p->refresh, p->refresh > 1 ? "s" : "",
                     p->dual_negative ? "both prompts" : "the prompt only");
     return KN_OK;
 }
@@ -200,6 +210,27 @@ static void keep_peaks(kn_job *j, const kn_memory_plan *plan)
     }
 }
 
+/* --attention-map: the last pass. */
+static kn_status draw_attention(kn_job *j)
+{
+    const kn_options *o = j->o;
+    const kn_pass *p = &j->pass[j->passes - 1];
+    kn_pass_attention attention;
+    char sees[KN_ATTENTION_TEXT], title[KN_ATTENTION_TEXT + 32];
+    kn_attention_map map = {.title = title, .has_query = o->attention_query != NULL};
+    if (!o->dry_run) return kn_fail(KN_ERR_ARG, "--attention-map: expected with `kinora plan`; a render draws its maps into --debug-dir");
+    if (o->attention_query) KN_TRY(kn_attention_query_parse(o->attention_query, map.query));
+    KN_TRY(kn_pass_attention_build(p, &j->dit, j->session->dev, &attention));
+    snprintf(title, sizeof title, "%s: %s", p->name, kn_pass_attention_text(&attention, sees));
+    map.plan = attention.plan;
+    kn_status st = map.plan ? kn_attention_map_write(&map, o->attention_map) :
+        kn_fail(KN_ERR_UNSUPPORTED, "--attention-map: the attention of %s (%s) has no plan before the run; %s", p->name, sees,
+                p->attention == KN_ATTENTION_DENSE ? "dense attention sees everything"
+                                                   : "it is chosen from queries and keys: render with --debug-dir, which draws it");
+    kn_pass_attention_free(&attention);
+    return st;
+}
+
 kn_status kn_job_begin(kn_job *j)
 {
     kn_memory_plan plan;
@@ -211,16 +242,51 @@ kn_status kn_job_begin(kn_job *j)
     KN_TRY(kn_memory_plan_build(j, &plan));
     if (j->o->dry_run) kn_memory_plan_tell(j, &plan);
     keep_peaks(j, &plan);
+    if (j->o->attention_map) KN_TRY(draw_attention(j));
     return kn_memory_plan_check(j, &plan);
+}
+
+const char *kn_part_name(kn_part part)
+{
+    static const char *const names[KN_PARTS] = {"load", "text", "base", "upsample", "encode", "refine", "decode", "mux"};
+    return names[part];
+}
+
+/* Networks are opened in the midst of text, passes and decode. */
+static void split_seconds(kn_job *j, double load_sec[4])
+{
+    double *part = j->part_sec;
+    part[KN_PART_LOAD] = load_sec[3] - load_sec[0];
+    part[KN_PART_TEXT] = j->sec[0] - (load_sec[1] - load_sec[0]);
+    part[KN_PART_DECODE] = j->sec[2] - (load_sec[3] - load_sec[2]) - part[KN_PART_MUX];
+}
+
+static kn_status finish_debug(const kn_job *j)
+{
+    char title[160];
+    snprintf(title, sizeof title, "%" PRId64 "x%" PRId64 ", %" PRId64 " frames, seed %" PRId64 ", %s", j->geo.out_width_px,
+             j->geo.out_height_px, j->o->frames, j->o->seed, kn_dev_describe(j->session->dev));
+    return kn_debug_finish(j->debug, title);
 }
 
 kn_status kn_job_run(kn_job *j)
 {
+    double load_sec[4] = {j->session->load_sec};
     const kn_options *o = j->o;
-    bool frames = o->output || o->frames_dir || o->contact_sheet, texts = j->first < j->passes || o->embeds_out;
+    bool frames = kn_job_wants_frames(j), texts = j->first < j->passes || o->embeds_out;
+    if (o->debug_dir) KN_TRY(kn_debug_open(o->debug_dir, &j->debug));
+    double start = kn_now_sec();
     if (texts && !j->embeds[KN_PROMPT]) KN_TRY(kn_job_text(j));
+    kn_debug_span(j->debug, "phase", "text", start);
+    load_sec[1] = j->session->load_sec;
     if (frames || o->latents_out) KN_TRY(kn_job_denoise(j));
+    load_sec[2] = j->session->load_sec;
+    start = kn_now_sec();
     if (frames) KN_TRY(kn_job_decode(j));
+    load_sec[3] = j->session->load_sec;
+    split_seconds(j, load_sec);
+    kn_debug_span(j->debug, "phase", "decode", start);
+    if (j->debug) KN_TRY(finish_debug(j));
     if (j->checkpoint && !o->keep_checkpoint) unlink(j->checkpoint);
     if (o->output && j->fn) {
         kn_event e = {.kind = KN_EVENT_DONE, .text = o->output};
@@ -234,12 +300,13 @@ void kn_job_close(kn_job *j)
     for (int i = 0; i < KN_PROMPTS; i++) kn_free(j->embeds[i]);
     kn_free(j->latents);
     kn_free(j->checkpoint);
+    kn_debug_close(&j->debug);
     kn_job_identity_free(&j->id);
     kn_model_folder_close(&j->folder);
     memset(j, 0, sizeof *j);
 }
 
-kn_status kn_render_in(kn_session *session, kn_options *o, kn_event_fn *fn, void *user)
+static kn_status render(kn_session *session, kn_options *o, kn_event_fn *fn, void *user, kn_render_cost *cost)
 {
     kn_job j = {.o = o, .session = session, .fn = fn, .user = user};
     kn_status st = KN_OK;
@@ -249,7 +316,26 @@ kn_status kn_render_in(kn_session *session, kn_options *o, kn_event_fn *fn, void
 done:
     if (st == KN_ERR_CANCELLED && j.checkpoint && access(j.checkpoint, F_OK) == 0)
         st = kn_fail(st, "%s; the same command with --resume goes on from there", kn_error_text());
+    if (cost && st == KN_OK) {
+        memcpy(cost->part_sec, j.part_sec, sizeof j.part_sec);
+        cost->peak_bytes = kn_dev_bytes_peak(session->dev);
+        for (int i = 0; i < KN_NETWORKS; i++)
+            if (j.peak_bytes[i] > cost->planned_bytes) cost->planned_bytes = j.peak_bytes[i];
+    }
     kn_job_close(&j);
+    return st;
+}
+
+kn_status kn_render_in(kn_session *session, kn_options *o, kn_event_fn *fn, void *user)
+{
+    return render(session, o, fn, user, NULL);
+}
+
+kn_status kn_render_timed(kn_options *o, kn_event_fn *fn, void *user, kn_render_cost *cost)
+{
+    kn_session session = {0};
+    kn_status st = render(&session, o, fn, user, cost);
+    kn_session_close(&session);
     return st;
 }
 

@@ -12,10 +12,31 @@
 #include "pipeline/progress.h"
 #include "pipeline/session.h"
 
+/* Where the seconds of a render go. Opening networks is counted apart from what they compute. */
+typedef enum kn_part {
+    KN_PART_LOAD,
+    KN_PART_TEXT,
+    KN_PART_BASE,
+    KN_PART_UPSAMPLE, /* between passes: decoding and resizing */
+    KN_PART_ENCODE,
+    KN_PART_REFINE,
+    KN_PART_DECODE, /* the waiting for frames; a GPU decodes during MUX too */
+    KN_PART_MUX,    /* colors, video encoder, files */
+    KN_PARTS
+} kn_part;
+const char *kn_part_name(kn_part part);
+
+typedef struct kn_render_cost {
+    double part_sec[KN_PARTS];
+    size_t planned_bytes, peak_bytes; /* device memory of the largest phase: as planned, as taken */
+} kn_render_cost;
+
 /* o: the user's options (command line, preset and config applied). The model folder's defaults are added
  * and what follows from others is filled in; on return o holds what was used, the seed included.
  * o->dry_run: stops after the plan. fn may be NULL. */
 KN_CHECKED kn_status kn_render(kn_options *o, kn_event_fn *fn, void *user);
+/* The same, and what it cost. */
+KN_CHECKED kn_status kn_render_timed(kn_options *o, kn_event_fn *fn, void *user, kn_render_cost *cost);
 /* The same on a session's device, with what stands open there. */
 KN_CHECKED kn_status kn_render_in(kn_session *session, kn_options *o, kn_event_fn *fn, void *user);
 

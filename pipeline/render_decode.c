@@ -1,6 +1,9 @@
 /* pipeline/render_decode.c - the decode phase: latents to frames, frames to files as they come. */
 #include "pipeline/render_output.h"
 
+/* Latent frames per push where frames are cut into tiles on a GPU. */
+enum { CUT_CHUNK_LAT = 5 };
+
 typedef struct decode {
     kn_job *job;
     kn_vae *vae;
@@ -12,14 +15,17 @@ typedef struct decode {
 static kn_status on_frames(void *user, const float *frames, int64_t count)
 {
     decode *x = user;
+    double start = kn_now_sec();
     KN_TRY(kn_output_frames(&x->output, frames, count));
+    x->job->part_sec[KN_PART_MUX] += kn_now_sec() - start;
     return kn_stage_step(&x->stage, x->output.count);
 }
 
 /* 0 leaves the choice to the memory budget. */
 kn_vae_stream_params kn_job_vae_params(const kn_job *j, const kn_geometry *g, size_t budget_bytes)
 {
-    kn_vae_stream_params p = {.height_lat = g->height_lat, .width_lat = g->width_lat, .memory_bytes = budget_bytes};
+    kn_vae_stream_params p = {.height_lat = g->height_lat, .width_lat = g->width_lat, .memory_bytes = budget_bytes,
+                              .total_lat = g->frames_lat};
     int64_t tile = j->o->vae_tile_px;
     if (tile > 0) {
         p.tiling.rows = (int)((g->height_px + tile - 1) / tile);
@@ -45,19 +51,31 @@ static kn_status open_vae(decode *x, kn_session *session, kn_vae_stream_params *
     size_t weights = kn_dev_bytes_now(session->dev);
     size_t budget = j->budget_bytes > weights ? j->budget_bytes - weights : 0;
     *p = kn_job_vae_params(j, &j->geo, budget);
+    if (kn_dev_measured(session->dev) != KN_DEV_CUDA) return KN_OK;
+    p->late = true; /* frames are converted and encoded while the GPU decodes the next */
+    kn_vae_stream_plan plan;
+    kn_status st = kn_vae_stream_plan_build(x->vae, KN_VAE_DECODE, p, &plan);
+    if (st != KN_OK || plan.tiling.rows * plan.tiling.cols == 1) return st;
+    kn_vae_stream_params more = *p; /* fewer transfers of past frames, if there is room */
+    more.chunk_lat = j->geo.frames_lat < CUT_CHUNK_LAT ? j->geo.frames_lat : CUT_CHUNK_LAT;
+    st = kn_vae_stream_plan_build(x->vae, KN_VAE_DECODE, &more, &plan);
+    if (st == KN_OK) *p = more;
+    if (st != KN_ERR_NOMEM) return st;
+    kn_error_clear();
     return KN_OK;
 }
 
-static kn_status push_all(decode *x)
+static kn_status push_all(decode *x, int64_t chunk)
 {
     kn_job *j = x->job;
     const kn_geometry *g = &j->geo;
     kn_tensor all = kn_tensor_of(j->latents, KN_F32, g->channels_lat, g->frames_lat, g->height_lat, g->width_lat);
     kn_stage_begin(&x->stage, j->fn, j->user, "decode", "frames", 0, g->frames);
-    for (int64_t f = 0; f < g->frames_lat; f++) {
-        kn_tensor latent = kn_tensor_slice(&all, 1, f, 1);
+    for (int64_t f = 0; f < g->frames_lat; f += chunk) {
+        kn_tensor latent = kn_tensor_slice(&all, 1, f, g->frames_lat - f < chunk ? g->frames_lat - f : chunk);
         KN_TRY(kn_vae_decode_push(x->stream, &latent, on_frames, x));
     }
+    KN_TRY(kn_vae_decode_flush(x->stream, on_frames, x));
     kn_stage_end(&x->stage);
     return KN_OK;
 }
@@ -71,7 +89,7 @@ kn_status kn_job_decode(kn_job *j)
     KN_TRY_GOTO(open_vae(&x, j->session, &p));
     KN_TRY_GOTO(kn_vae_stream_open(x.vae, KN_VAE_DECODE, &p, &x.stream));
     KN_TRY_GOTO(kn_output_open(j, &x.output));
-    KN_TRY_GOTO(push_all(&x));
+    KN_TRY_GOTO(push_all(&x, p.chunk_lat ? p.chunk_lat : 1));
     j->sec[2] = kn_now_sec() - start;
     KN_TRY_GOTO(kn_output_finish(&x.output));
 done:

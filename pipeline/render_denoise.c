@@ -5,6 +5,7 @@
 #include "io/memory.h"
 #include "io/safetensors.h"
 #include "pipeline/noise.h"
+#include "pipeline/pass_attention.h"
 #include "pipeline/render_job.h"
 #include "pipeline/sampler.h"
 
@@ -39,9 +40,11 @@ static kn_checkpoint checkpoint_of(const denoise *x)
 static kn_status save_step(void *user, int done, int total)
 {
     denoise *x = user;
-    const kn_job *j = x->job;
+    kn_job *j = x->job;
     int64_t every = j->o->checkpoint_every;
+    kn_job_live_preview(j, x->pass, &x->sampler.latents, &x->sampler.velocity, x->schedule.sigma[done]);
     if (!j->checkpoint || (done < total && (every == 0 || done % every))) return KN_OK;
+    if (done < total && !kn_pass_attention_restartable(&x->attention, done - x->schedule.begin)) return KN_OK;
     kn_checkpoint c = checkpoint_of(x);
     return kn_checkpoint_save(j->checkpoint, x->dev, &j->id, j->o->seed, &c);
 }
@@ -115,7 +118,7 @@ static kn_status open_all(denoise *x)
     const kn_pass *p = x->pass;
     const kn_geometry *g = &p->geo;
     KN_TRY(kn_pass_schedule(j->o, p, &x->schedule));
-    KN_TRY(kn_pass_attention_build(p, &j->dit, &x->attention));
+    KN_TRY(kn_pass_attention_build(p, &j->dit, x->dev, &x->attention));
     kn_session_spare(x->session, KN_NETWORK_DIT, j->peak_bytes[KN_NETWORK_DIT], j->budget_bytes);
     KN_TRY(kn_session_dit(x->session, &j->folder, &x->dit));
     KN_TRY(kn_dit_rope_open(x->dit, g->frames_lat, g->height_lat, g->width_lat, x->attention.order, &x->rope));
@@ -130,12 +133,13 @@ static kn_status open_all(denoise *x)
                               .prompt = x->context[KN_PROMPT],
                               .negative = x->context[KN_NEGATIVE],
                               .guidance = p->guidance,
-                              .plan = x->attention.plan,
+                              .attention = &x->attention,
                               .softmax_scale = p->temperature / sqrt(j->dit.head_dim),
                               .dual = p->dual ? &x->dual : NULL,
                               .schedule = &x->schedule,
                               .hook = save_step,
-                              .hook_user = x};
+                              .hook_user = x,
+                              .debug = x->session == j->session ? j->debug : NULL};
     KN_TRY(open_arena(x));
     x->sampler.scratch = x->arena;
     KN_TRY(kn_solver_open(x->dev, (kn_solver_kind)j->o->solver, &x->schedule, 4, x->sampler.latents.dim, &x->solver));
@@ -193,6 +197,18 @@ static kn_status fill_latents(denoise *x)
     return kn_axpby(x->dev, (float)(1 - sigma), latents, (float)sigma, noise, latents);
 }
 
+static kn_status begin_debug(const denoise *x)
+{
+    char text[KN_ATTENTION_TEXT];
+    kn_debug_pass about = {.name = x->pass->name,
+                           .attention = kn_pass_attention_text(&x->attention, text),
+                           .begin = x->schedule.begin,
+                           .steps = x->schedule.steps,
+                           .layers = x->job->dit.layers,
+                           .softmax_scale = x->sampler.softmax_scale};
+    return kn_debug_pass_begin(x->job->debug, &about);
+}
+
 static kn_status run(denoise *x)
 {
     kn_job *j = x->job;
@@ -200,7 +216,12 @@ static kn_status run(denoise *x)
     KN_TRY(fill_latents(x));
     kn_free(j->latents);
     j->latents = NULL;
+    if (j->debug) KN_TRY(begin_debug(x));
     KN_TRY(kn_sampler_run(&x->sampler, j->fn, j->user));
+    const kn_pass_attention *a = &x->attention;
+    if (a->density_count > 0 && !a->plan) /* of a method whose lists no one knew before */
+        kn_job_note(j, "%s: self-attention did %.1f%% of dense work", x->pass->name,
+                    100 * a->density_sum / (double)a->density_count);
     KN_TRY(kn_alloc(kn_tensor_bytes(&x->sampler.latents), (void **)&j->latents));
     return kn_dev_download(x->dev, &x->sampler.latents, j->latents);
 }
@@ -211,8 +232,14 @@ static kn_status run_pass(kn_job *j, int number)
     bool midway = j->midway && number == j->first;
     if (number > 0 && !midway) KN_TRY(kn_job_upscale(j, number));
     denoise x = {.job = j, .pass = &j->pass[number], .session = j->session, .dev = j->session->dev};
+    double passed = kn_now_sec(), load_sec = j->session->load_sec;
     kn_status st = run(&x);
     close_all(&x);
+    if (j->o->preview) kn_session_done(j->session, KN_NETWORK_VAE);
+    j->part_sec[number ? KN_PART_REFINE : KN_PART_BASE] +=
+        kn_now_sec() - passed - (j->session->load_sec - load_sec);
+    if (st == KN_OK && j->debug) st = kn_job_previews(j, number);
+    kn_debug_span(j->debug, "phase", j->pass[number].name, start);
     j->pass_sec[number] = kn_now_sec() - start;
     return st;
 }

@@ -7,14 +7,19 @@
 
 #include "dit/config.h"
 #include "pipeline/checkpoint.h"
+#include "pipeline/debug.h"
 #include "pipeline/geometry.h"
 #include "pipeline/highres.h"
 #include "pipeline/model_folder.h"
 #include "pipeline/progress.h"
+#include "pipeline/render.h"
 #include "pipeline/session.h"
 #include "vae/vae_stream.h"
 
 enum { KN_PROMPT, KN_NEGATIVE, KN_PROMPTS };
+
+/* A finished frame [height,width,3] in [0,1], in time order. Not KN_OK: the job ends with it. */
+typedef kn_status kn_frame_fn(void *user, const float *rgb, int width_px, int height_px, int64_t index);
 
 typedef struct kn_job {
     kn_options *o;
@@ -31,6 +36,10 @@ typedef struct kn_job {
     int first;        /* pass to run first; = passes: the finished latents are there */
     bool resumed;     /* the latents of pass `first - 1`, or the state of `first`, are in the checkpoint */
     bool midway;      /* the latter */
+    double preview_due_sec;
+    bool preview_off;
+    kn_frame_fn *frame; /* NULL: nobody takes frames */
+    void *frame_user;
     bool makes_folders; /* set by the caller, who makes missing folders of the outputs before kn_job_begin */
     bool guided;      /* a pass evaluates the network for the negative prompt too */
     size_t budget_bytes; /* device memory that may be used; 0 = not known */
@@ -38,8 +47,10 @@ typedef struct kn_job {
     float *latents;   /* host [C,F,H,W], normalised as the transformer sees them: result of a pass, or what
                          the next one starts from */
     size_t peak_bytes[KN_NETWORKS]; /* planned, of the phases that use the network */
+    kn_debug *debug;  /* --debug-dir; NULL: off */
     double sec[3];    /* text, all passes, decode */
     double pass_sec[KN_PASSES_MAX];
+    double part_sec[KN_PARTS];
 } kn_job;
 
 /* Everything that can be checked about options, model folder and outputs. Writes nothing, needs no
@@ -51,6 +62,9 @@ KN_CHECKED kn_status kn_job_begin(kn_job *j);
 KN_CHECKED kn_status kn_job_run(kn_job *j);
 void kn_job_close(kn_job *j);
 
+/* True when frames go anywhere. */
+bool kn_job_wants_frames(const kn_job *j);
+
 /* One line for the listener. */
 void kn_job_note(kn_job *j, const char *fmt, ...) KN_PRINTF(2, 3);
 
@@ -60,6 +74,11 @@ KN_CHECKED kn_status kn_job_text(kn_job *j);
 KN_CHECKED kn_status kn_job_denoise(kn_job *j);
 /* The result of pass - 1 in j->latents, enlarged to the size of `pass`. */
 KN_CHECKED kn_status kn_job_upscale(kn_job *j, int pass);
+/* Pictures of the pass's steps into --debug-dir. */
+KN_CHECKED kn_status kn_job_previews(kn_job *j, int pass);
+/* --preview, when it is due: the clean clip that latents x and velocity v at noise level sigma point to,
+ * x - sigma v, middle frame. What goes wrong is a note and ends the previews, not the job. */
+void kn_job_live_preview(kn_job *j, const kn_pass *p, const kn_tensor *latents, const kn_tensor *velocity, double sigma);
 /* j->latents to video, PNG frames and contact sheet; writes the sidecar. */
 KN_CHECKED kn_status kn_job_decode(kn_job *j);
 

@@ -1,3 +1,4 @@
+#include "pipeline/pass_attention.h"
 #include "pipeline/render_output.h"
 
 #include <math.h>
@@ -91,6 +92,9 @@ static kn_status put_frame(kn_output *x)
     if (o->frames_dir)
         KN_TRY(kn_frames_write(o->frames_dir, x->count, x->frame, (int)x->job->geo.out_width_px,
                                (int)x->job->geo.out_height_px, (int)o->frames_depth, text));
+    if (x->job->frame)
+        KN_TRY(x->job->frame(x->job->frame_user, x->frame, (int)x->job->geo.out_width_px,
+                             (int)x->job->geo.out_height_px, x->count));
     x->count++;
     return KN_OK;
 }
@@ -113,10 +117,10 @@ kn_status kn_output_frames(kn_output *x, const float *frames, int64_t count)
 static json_t *pass_json(const kn_job *j, int i)
 {
     const kn_pass *p = &j->pass[i];
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:b, s:[i, i], s:f, s:b, s:i, s:f}", "name", p->name, "width_px",
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:s, s:[i, i], s:f, s:b, s:i, s:f}", "name", p->name, "width_px",
                      (json_int_t)p->geo.width_px, "height_px", (json_int_t)p->geo.height_px, "tokens",
                      (json_int_t)p->geo.tokens, "steps", (json_int_t)p->steps, "strength", p->strength, "shift", p->shift,
-                     "guidance", p->guidance, "windowed", p->windowed, "window_tok", p->window[1], p->window[0],
+                     "guidance", p->guidance, "attention", kn_attention_name(p->attention), "window_tok", p->window[1], p->window[0],
                      "temperature", p->temperature, "override", p->dual, "refresh", p->refresh, "seconds", j->pass_sec[i]);
 }
 
@@ -145,7 +149,8 @@ static kn_status write_sidecar(const kn_output *x)
 kn_status kn_output_finish(kn_output *x)
 {
     if (x->video) KN_TRY(kn_video_writer_finish(x->video));
-    if (x->sheet) KN_TRY(kn_contact_sheet_write(x->sheet, x->job->o->contact_sheet));
+    const char *text[] = {"kinora", x->settings, NULL};
+    if (x->sheet) KN_TRY(kn_contact_sheet_write(x->sheet, x->job->o->contact_sheet, text));
     if (x->video && x->job->o->sidecar) KN_TRY(write_sidecar(x));
     return KN_OK;
 }

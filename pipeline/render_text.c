@@ -116,9 +116,14 @@ static kn_status encode_prompts(kn_job *j)
     int count = j->guided ? KN_PROMPTS : 1;
     kn_stage stage;
     kn_status st = KN_OK;
-    kn_stage_begin(&stage, j->fn, j->user, "text", "prompts", 0, count);
+    int recalled = 0;
     for (int i = 0; i < count; i++) {
         KN_TRY_GOTO(recall(j, text[i], &j->embeds[i]));
+        recalled += j->embeds[i] != NULL;
+    }
+    if (recalled == count) return KN_OK;
+    kn_stage_begin(&stage, j->fn, j->user, "text", "prompts", 0, count);
+    for (int i = 0; i < count; i++) {
         if (!j->embeds[i] && !e.ids) KN_TRY_GOTO(open_encoder(&e));
         if (!j->embeds[i]) KN_TRY_GOTO(encode(&e, text[i], &j->embeds[i]));
         KN_TRY_GOTO(kn_stage_step(&stage, i + 1));

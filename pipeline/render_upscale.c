@@ -98,11 +98,15 @@ static kn_status through_pixels(upscale *x)
     for (int64_t f = 0; f < x->from->frames_lat; f++) {
         kn_tensor in = kn_tensor_slice(&from, 1, f, 1), out = kn_tensor_slice(&to, 1, f, 1);
         x->waiting = 0;
+        double start = kn_now_sec();
         KN_TRY(kn_vae_decode_push(x->decode, &in, on_frames, x));
+        x->job->part_sec[KN_PART_UPSAMPLE] += kn_now_sec() - start;
         if (x->waiting != kn_vae_stream_frames(x->encode, 1))
             return kn_fail(KN_ERR_INTERNAL, "%s: %lld frames decoded, %lld to encode", x->stage.event.stage,
                            (long long)x->waiting, (long long)kn_vae_stream_frames(x->encode, 1));
+        start = kn_now_sec();
         KN_TRY(kn_vae_encode_push(x->encode, x->frames, &out));
+        x->job->part_sec[KN_PART_ENCODE] += kn_now_sec() - start;
     }
     return KN_OK;
 }

@@ -1,6 +1,6 @@
 #include "pipeline/sampler.h"
 
-enum { PROMPT, NEGATIVE };
+enum { PROMPT = KN_BRANCH_PROMPT, NEGATIVE = KN_BRANCH_NEGATIVE };
 
 static bool overridden(const kn_sampler *s, int which)
 {
@@ -14,8 +14,9 @@ static kn_dit_args args_of(const kn_sampler *s, int which)
                         .latents = s->latents,
                         .velocity = which == PROMPT ? s->velocity : s->velocity_negative,
                         .scratch = s->scratch,
-                        .plan = s->plan,
+                        .plan_user = s->attention,
                         .softmax_scale = s->softmax_scale};
+    if (!kn_pass_attention_dense(s->attention, which)) args.plan_fn = kn_pass_attention_plan;
     if (overridden(s, which)) {
         args.cross = KN_DIT_CROSS_USE;
         args.contexts = s->dual->contexts[which];
@@ -26,7 +27,8 @@ static kn_dit_args args_of(const kn_sampler *s, int which)
 static kn_dit_args full_args_of(const kn_sampler *s, int which)
 {
     kn_dit_args args = args_of(s, which);
-    args.plan = NULL;
+    bool dense = kn_pass_attention_dense(s->attention, KN_BRANCH_FULL + which);
+    args.plan_fn = dense ? NULL : kn_pass_attention_plan;
     args.cross = KN_DIT_CROSS_STORE;
     args.contexts_only = true;
     return args;
@@ -53,12 +55,23 @@ static int age(const kn_sampler *s, int i)
     return (i - s->schedule->begin) % s->dual->refresh;
 }
 
+static kn_status forward(const kn_sampler *s, int branch, int i, kn_dit_args *args)
+{
+    static const char *const names[KN_BRANCHES] = {"prompt", "negative", "full", "full, negative"};
+    args->timestep = s->schedule->timestep[i];
+    kn_pass_attention_at(s->attention, i - s->schedule->begin, branch);
+    if (!s->debug) return kn_dit_forward(s->dit, args);
+    KN_TRY(kn_debug_forward(s->debug, kn_arena_dev(s->scratch), names[branch], i + 1, args));
+    kn_status st = kn_dit_forward(s->dit, args);
+    kn_debug_forward_end(s->debug);
+    return st;
+}
+
 static kn_status refresh_contexts(const kn_sampler *s, int which, const kn_tensor *latents, int i)
 {
     kn_dit_args args = full_args_of(s, which);
     args.latents = *latents;
-    args.timestep = s->schedule->timestep[i];
-    return kn_dit_forward(s->dit, &args);
+    return forward(s, KN_BRANCH_FULL + which, i, &args);
 }
 
 /* The contexts of a run that goes on between two refreshes. */
@@ -73,8 +86,7 @@ static kn_status network(const kn_sampler *s, int which, int i)
 {
     if (overridden(s, which) && age(s, i) == 0) KN_TRY(refresh_contexts(s, which, &s->latents, i));
     kn_dit_args args = args_of(s, which);
-    args.timestep = s->schedule->timestep[i];
-    return kn_dit_forward(s->dit, &args);
+    return forward(s, which, i, &args);
 }
 
 static kn_status check_finite(const kn_sampler *s, int done)
@@ -102,7 +114,9 @@ kn_status kn_sampler_run(const kn_sampler *s, kn_event_fn *fn, void *user)
             KN_TRY(network(s, NEGATIVE, i));
             KN_TRY(kn_axpby(d, g, &s->velocity, 1 - g, &s->velocity_negative, &s->velocity));
         }
+        if (s->debug) KN_TRY(kn_debug_step(s->debug, d, s->schedule->sigma[i], &s->latents, &s->velocity));
         KN_TRY(kn_solver_step(s->solver, &s->velocity, &s->latents));
+        if (s->debug) kn_debug_step_end(s->debug);
         KN_TRY(check_finite(s, i + 1));
         if (s->hook) KN_TRY(s->hook(s->hook_user, i + 1, steps));
         KN_TRY(kn_stage_step(&stage, i + 1 - begin));

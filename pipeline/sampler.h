@@ -13,6 +13,8 @@
 #define KN_PIPELINE_SAMPLER_H
 
 #include "dit/dit.h"
+#include "pipeline/debug.h"
+#include "pipeline/pass_attention.h"
 #include "pipeline/progress.h"
 #include "pipeline/solver.h"
 
@@ -37,7 +39,7 @@ typedef struct kn_sampler {
     const kn_dit_context *prompt;
     const kn_dit_context *negative; /* NULL: no guidance */
     double guidance;
-    const kn_attn_plan *plan; /* of self-attention; NULL: dense */
+    kn_pass_attention *attention; /* of self-attention */
     double softmax_scale;     /* of self-attention, in both branches; 0: 1/sqrt(D) */
     const kn_dual_path *dual; /* NULL: one branch */
     const kn_schedule *schedule;
@@ -47,6 +49,7 @@ typedef struct kn_sampler {
     kn_tensor velocity, velocity_negative; /* f32, like latents; the second only with guidance */
     kn_step_fn *hook;
     void *hook_user;
+    kn_debug *debug; /* looks at every forward and step; NULL: off */
 } kn_sampler;
 
 KN_CHECKED kn_status kn_sampler_run(const kn_sampler *s, kn_event_fn *fn, void *user);

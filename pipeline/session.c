@@ -19,8 +19,14 @@ static kn_status open_device(kn_session *s, const kn_options *o)
     if (o->device == KN_DEVICE_AUTO || o->device == KN_DEVICE_CUDA) {
         p.kind = KN_DEV_CUDA;
         kn_status st = kn_dev_open(&p, &s->dev);
-        if (st == KN_OK || o->device == KN_DEVICE_CUDA) return st;
+        if (st == KN_OK) return st;
+        if (o->device == KN_DEVICE_CUDA && (!o->dry_run || st != KN_ERR_UNSUPPORTED)) return st;
         kn_error_clear();
+        if (o->device == KN_DEVICE_CUDA) { /* plans for a GPU are made on any machine */
+            p.kind = KN_DEV_MEASURE;
+            p.measured = KN_DEV_CUDA;
+            return kn_dev_open(&p, &s->dev);
+        }
     }
     p.kind = o->device == KN_DEVICE_REF ? KN_DEV_REF : KN_DEV_CPU;
     return kn_dev_open(&p, &s->dev);

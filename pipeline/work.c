@@ -3,6 +3,7 @@
 #include "attention/attention.h"
 #include "compute/ops.h"
 #include "io/memory.h"
+#include "pipeline/pass_attention.h"
 #include "vae/config.h"
 
 /* ---- counting ---------------------------------------------------------------------------------*/
@@ -19,8 +20,8 @@ static kn_status pass_operations(const kn_job *j, const kn_pass *p, double *oper
     kn_schedule schedule;
     kn_pass_attention attention;
     KN_TRY(kn_pass_schedule(j->o, p, &schedule));
-    KN_TRY(kn_pass_attention_build(p, &j->dit, &attention));
-    double density = attention.plan ? attention.plan->density : 1;
+    KN_TRY(kn_pass_attention_build(p, &j->dit, j->session->dev, &attention));
+    double density = kn_pass_attention_expected(&attention);
     kn_pass_attention_free(&attention);
     int steps = schedule.steps - schedule.begin, evaluations = p->guidance != 1 ? 2 : 1;
     *operations = steps * evaluations * forward_operations(j, p, density);

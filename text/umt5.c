@@ -237,26 +237,22 @@ static kn_status norm(const forward *f, const kn_weight *weight)
     return kn_rmsnorm(f->dev, &f->x, &weight->t, &p, &f->h);
 }
 
-/* bias[n, i, j] = table[bucket(j - i), n]: row i is a piece of one row per head over all
- * distances. */
+/* bias[n, i, j] = table[bucket(j - i), n], as a view: row i is the piece that begins at T - 1 - i
+ * of one row per head over all distances. */
 static kn_status make_bias(const forward *f, const kn_weight *table, kn_tensor *bias)
 {
     kn_arena *a = f->args->scratch;
     int64_t T = f->T, N = f->config->num_heads;
-    KN_TRY(kn_arena_take(a, bias, KN_F32, N, T, T));
-    kn_arena_mark mark = kn_arena_get_mark(a);
     kn_tensor by_distance, by_head;
-    KN_TRY(kn_arena_take(a, &by_distance, KN_F32, 2 * T - 1, N));
     KN_TRY(kn_arena_take(a, &by_head, KN_F32, N, 2 * T - 1));
+    kn_arena_mark mark = kn_arena_get_mark(a);
+    KN_TRY(kn_arena_take(a, &by_distance, KN_F32, 2 * T - 1, N));
     KN_TRY(kn_gather(f->dev, &table->t, f->bucket, &by_distance));
     kn_tensor turned = kn_tensor_permute(&by_distance, (int[]){1, 0});
     KN_TRY(kn_copy(f->dev, &turned, &by_head));
-    by_head = kn_tensor_view(&by_head, N, 1, 2 * T - 1);
-    for (int64_t i = 0; i < T; i++) {
-        kn_tensor from = kn_tensor_slice(&by_head, 2, T - 1 - i, T); /* [N, 1, T] */
-        kn_tensor to = kn_tensor_slice(bias, 1, i, 1);
-        KN_TRY(kn_copy(f->dev, &from, &to));
-    }
+    *bias = kn_tensor_of((float *)by_head.data + (T - 1), KN_F32, N, T, T);
+    bias->stride[0] = 2 * T - 1;
+    bias->stride[1] = -1;
     kn_arena_reset(a, mark);
     return KN_OK;
 }

@@ -10,8 +10,7 @@
  *           bucket of the distance key - query, and, unlike T5's, learned in every block.
  * Precision Activations f32 on ref and cpu, bf16 on cuda; norms and softmax in f32 or wider.
  * Cost      Umt5-xxl, 512 tokens: 5.7 T multiply-adds; weights 5.68 G values (22.7 GB as f32).
- * Memory    weights, opened one tensor at a time; scratch of kn_umt5_scratch_bytes, most of it the
- *           bias, N T^2 floats of one block (67 MB for umt5-xxl at 512 tokens).
+ * Memory    weights, opened one tensor at a time; scratch of kn_umt5_scratch_bytes.
  * Errors    KN_ERR_IO, KN_ERR_FORMAT, KN_ERR_MODEL (config or tensors that do not fit),
  *           KN_ERR_UNSUPPORTED (another network, with the key that tells), KN_ERR_ARG,
  *           KN_ERR_NOMEM.

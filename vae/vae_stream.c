@@ -39,8 +39,11 @@ struct kn_vae_stream {
     void *tile_past; /* start of tile_state */
     bool started;
     float *latents;      /* host [n,H,W,z]; NULL when measuring */
-    float *frames;       /* host [T,H,W,3], of a decoder */
+    float *frames[2];    /* host [T,H,W,3], of a decoder, in turn; the second of a late one */
+    int turn;            /* frames of the push at work */
+    int64_t held;        /* late: frames of the last push, not handed out yet */
     int64_t frame_count; /* frames given so far */
+    int64_t pushed_lat;
 };
 
 /* ---- sizes ------------------------------------------------------------------------------------*/
@@ -100,6 +103,8 @@ static kn_status check_params(const kn_vae_config *c, const kn_vae_stream_params
         return kn_fail(KN_ERR_ARG,
                        "VAE: latent frames of %" PRId64 " x %" PRId64 ": expected 1 to 65536",
                        p->height_lat, p->width_lat);
+    if (p->total_lat < 0)
+        return kn_fail(KN_ERR_ARG, "VAE: a clip of %" PRId64 " latent frames", p->total_lat);
     if (p->chunk_lat < 0 || p->chunk_lat > 1 << 16)
         return kn_fail(KN_ERR_ARG, "VAE: %" PRId64 " latent frames at a time: expected 1 to 65536",
                        p->chunk_lat);
@@ -195,7 +200,7 @@ void kn_vae_stream_close(kn_vae_stream **stream)
     if (!s) return;
     for (int i = 0; i < s->tile_count; i++) {
         kn_vae_part_close(&s->tiles[i].part);
-        kn_free(s->tiles[i].host);
+        kn_dev_host_free(s->dev, s->tiles[i].host);
     }
     kn_free(s->tiles);
     kn_vae_part_close(&s->whole);
@@ -203,7 +208,7 @@ void kn_vae_stream_close(kn_vae_stream **stream)
     kn_arena_close(&s->tile_state);
     kn_arena_close(&s->state);
     kn_free(s->latents);
-    kn_free(s->frames);
+    for (int i = 0; i < 2; i++) kn_dev_host_free(s->dev, s->frames[i]);
     kn_free(s);
     *stream = NULL;
 }
@@ -215,6 +220,21 @@ const kn_vae_stream_plan *kn_vae_stream_get_plan(const kn_vae_stream *s)
 
 /* ---- running on the device --------------------------------------------------------------------*/
 
+/* The push at work completes the clip; known only when its length is. */
+static bool is_last(const kn_vae_stream *s)
+{
+    return s->params.total_lat > 0 && s->pushed_lat >= s->params.total_lat;
+}
+
+/* Counts the latents of a push that begins. */
+static void begin_push(kn_vae_stream *s, int64_t n)
+{
+    s->pushed_lat += n;
+    if (!is_last(s)) return;
+    kn_vae_part_last(s->whole);
+    for (int i = 0; i < s->tile_count; i++) kn_vae_part_last(s->tiles[i].part);
+}
+
 /* With the past of all tiles but one on the host, they share the device memory of tile_state. */
 static kn_status run_tile(kn_vae_stream *s, tile *t, const kn_vae_frames *in, kn_vae_frames *out)
 {
@@ -223,6 +243,7 @@ static kn_status run_tile(kn_vae_stream *s, tile *t, const kn_vae_frames *in, kn
     kn_arena_reset(s->tile_state, t->fill);
     if (t->fill) KN_TRY(kn_dev_upload(s->dev, t->host, &past));
     KN_TRY(kn_vae_part_run(t->part, in, s->scratch, out));
+    if (is_last(s)) return KN_OK;
     t->fill = kn_arena_get_mark(s->tile_state);
     past.dim[0] = (int64_t)t->fill;
     return t->fill ? kn_dev_download(s->dev, &past, t->host) : KN_OK;
@@ -255,6 +276,7 @@ static kn_status decode_frames(kn_vae_stream *s, int64_t n)
             factor = kn_vae_spatial_factor(s->config);
     kn_vae_frames in = {0}, result;
     kn_tensor out;
+    begin_push(s, n);
     kn_arena_reset(s->scratch, 0);
     KN_TRY(kn_arena_take(s->scratch, &in.plain, KN_F32, n, H, W, s->config->z));
     KN_TRY(kn_arena_take(s->scratch, &out, KN_F32, kn_vae_stream_frames(s, n), H * factor,
@@ -267,7 +289,8 @@ static kn_status decode_frames(kn_vae_stream *s, int64_t n)
         KN_TRY(kn_copy(s->dev, &result.plain, &out));
     else
         out = result.plain;
-    KN_TRY(kn_dev_download(s->dev, &out, s->frames));
+    KN_TRY(kn_dev_download_begin(s->dev, &out, s->frames[s->turn]));
+    if (!s->params.late) KN_TRY(kn_dev_sync(s->dev));
     s->started = true;
     return KN_OK;
 }
@@ -296,6 +319,7 @@ static kn_status encode_frames(kn_vae_stream *s, const float *frames, int64_t n)
     int64_t T = kn_vae_stream_frames(s, n);
     kn_vae_frames in = {0}, result;
     kn_tensor mean;
+    begin_push(s, n);
     kn_arena_reset(s->scratch, 0);
     KN_TRY(kn_arena_take(s->scratch, &mean, KN_F32, n, H, W, s->config->z));
     KN_TRY(kn_arena_take(s->scratch, &in.plain, KN_F32, T, H * factor, W * factor, 3));
@@ -338,8 +362,9 @@ static kn_status measure(const kn_vae *m, kn_vae_side side, const kn_vae_stream_
     KN_TRY_GOTO(kn_dev_open(
         &(kn_dev_params){.kind = KN_DEV_MEASURE, .measured = kn_dev_measured(kn_vae_dev(m))}, &d));
     KN_TRY_GOTO(stream_build(m, d, side, &quiet, tiling, out, &s));
-    int64_t n = s->params.chunk_lat;
-    for (int push = 0; push < 2; push++) {
+    int64_t n = s->params.chunk_lat, total = s->params.total_lat, left = total ? total : 2 * n;
+    for (int push = 0; push < 2 && left > 0; push++, left -= n) {
+        if (left < n) n = left;
         if (side == KN_VAE_DECODE)
             KN_TRY_GOTO(decode_frames(s, n));
         else
@@ -348,7 +373,8 @@ static kn_status measure(const kn_vae *m, kn_vae_side side, const kn_vae_stream_
     out->state = kn_arena_peak(s->state);
     out->tile_state = kn_arena_peak(s->tile_state);
     out->scratch = kn_arena_peak(s->scratch);
-    if (s->params.past_on_host) out->tile_host = (size_t)s->tile_count * out->tile_state;
+    bool again = total == 0 || total > s->params.chunk_lat;
+    if (s->params.past_on_host && again) out->tile_host = (size_t)s->tile_count * out->tile_state;
     largest_of(s, &out->largest);
     *overlap_lat = s->plan.overlap_lat;
 done:
@@ -473,7 +499,8 @@ static kn_status plan(const kn_vae *m, kn_vae_side side, const kn_vae_stream_par
     int64_t n = params->chunk_lat ? params->chunk_lat : 1, factor = kn_vae_spatial_factor(c);
     int64_t points = params->height_lat * params->width_lat;
     int64_t values = points * n * c->z;
-    if (side == KN_VAE_DECODE) values += points * factor * factor * 3 * frames_after(c, true, n);
+    if (side == KN_VAE_DECODE)
+        values += points * factor * factor * 3 * frames_after(c, true, n) * (1 + params->late);
     out->device_bytes = device_total(z);
     out->host_bytes = (size_t)values * sizeof(float) + z->tile_host;
     return KN_OK;
@@ -493,12 +520,15 @@ static kn_status alloc_host(kn_vae_stream *s, const sizes *z)
     void *memory;
     KN_TRY(kn_alloc((size_t)(points * n * s->config->z) * sizeof(float), &memory));
     s->latents = memory;
-    for (int i = 0; i < s->tile_count && s->params.past_on_host; i++)
-        KN_TRY(kn_alloc(z->tile_state, &s->tiles[i].host));
+    for (int i = 0; i < s->tile_count && z->tile_host > 0; i++)
+        KN_TRY(kn_dev_host_alloc(s->dev, z->tile_state, &s->tiles[i].host));
     if (s->side == KN_VAE_ENCODE) return KN_OK;
     int64_t frames = frames_after(s->config, true, n);
-    KN_TRY(kn_alloc((size_t)(points * factor * factor * 3 * frames) * sizeof(float), &memory));
-    s->frames = memory;
+    for (int i = 0; i < 1 + s->params.late; i++) {
+        KN_TRY(kn_dev_host_alloc(s->dev, (size_t)(points * factor * factor * 3 * frames) *
+                                             sizeof(float), &memory));
+        s->frames[i] = memory;
+    }
     return KN_OK;
 }
 
@@ -527,6 +557,14 @@ done:
 
 /* ---- pushes -----------------------------------------------------------------------------------*/
 
+static kn_status check_total(const kn_vae_stream *s, int64_t n)
+{
+    int64_t total = s->params.total_lat;
+    if (total == 0 || s->pushed_lat + n <= total) return KN_OK;
+    return kn_fail(KN_ERR_ARG, "VAE: %" PRId64 " latent frames of a clip of %" PRId64,
+                   s->pushed_lat + n, total);
+}
+
 static kn_status check_push(const kn_vae_stream *s, kn_vae_side side, const kn_tensor *latents)
 {
     char text[KN_SHAPE_TEXT];
@@ -536,7 +574,7 @@ static kn_status check_push(const kn_vae_stream *s, kn_vae_side side, const kn_t
     if (latents->rank == 4 && latents->dtype == KN_F32 && latents->dim[0] == s->config->z &&
         latents->dim[1] >= 1 && latents->dim[1] <= p->chunk_lat &&
         latents->dim[2] == p->height_lat && latents->dim[3] == p->width_lat)
-        return KN_OK;
+        return check_total(s, latents->dim[1]);
     return kn_fail(
         KN_ERR_ARG,
         "VAE: latents are %s: expected f32[%" PRId64 ", 1..%" PRId64 ", %" PRId64 ", %" PRId64 "]",
@@ -574,21 +612,41 @@ static bool clamp(float *x, int64_t count)
     return !bad;
 }
 
+/* Frames that are complete in host memory, to the caller. */
+static kn_status hand_out(kn_vae_stream *s, float *frames, int64_t count, kn_vae_frames_fn *fn,
+                          void *user)
+{
+    int64_t factor = kn_vae_spatial_factor(s->config);
+    int64_t each = s->params.height_lat * s->params.width_lat * factor * factor * 3;
+    for (int64_t t = 0; t < count; t++)
+        if (!clamp(frames + t * each, each))
+            return kn_fail(KN_ERR_NUMERIC, "decoded frame %" PRId64 " holds NaN or infinity",
+                           s->frame_count + t);
+    s->frame_count += count;
+    return fn(user, frames, count);
+}
+
 kn_status kn_vae_decode_push(kn_vae_stream *s, const kn_tensor *latents, kn_vae_frames_fn *fn,
                              void *user)
 {
     KN_TRY(check_push(s, KN_VAE_DECODE, latents));
-    int64_t n = latents->dim[1], count = kn_vae_stream_frames(s, n);
-    int64_t factor = kn_vae_spatial_factor(s->config);
-    int64_t each = s->params.height_lat * s->params.width_lat * factor * factor * 3;
+    int64_t n = latents->dim[1], count = kn_vae_stream_frames(s, n), ready = s->held;
     move_latents(s, latents, true);
-    KN_TRY(decode_frames(s, n));
-    for (int64_t t = 0; t < count; t++)
-        if (!clamp(s->frames + t * each, each))
-            return kn_fail(KN_ERR_NUMERIC, "decoded frame %" PRId64 " holds NaN or infinity",
-                           s->frame_count + t);
-    s->frame_count += count;
-    return fn(user, s->frames, count);
+    KN_TRY(decode_frames(s, n)); /* its upload has waited for the frames held */
+    float *frames = s->frames[s->turn];
+    if (!s->params.late) return hand_out(s, frames, count, fn, user);
+    s->turn ^= 1;
+    s->held = count;
+    return ready ? hand_out(s, s->frames[s->turn], ready, fn, user) : KN_OK;
+}
+
+kn_status kn_vae_decode_flush(kn_vae_stream *s, kn_vae_frames_fn *fn, void *user)
+{
+    int64_t count = s->held;
+    if (count == 0) return KN_OK;
+    KN_TRY(kn_dev_sync(s->dev));
+    s->held = 0;
+    return hand_out(s, s->frames[s->turn ^ 1], count, fn, user);
 }
 
 kn_status kn_vae_encode_push(kn_vae_stream *s, const float *frames, const kn_tensor *latents)

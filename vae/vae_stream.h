@@ -10,6 +10,8 @@
  *           whole frames. Each tile keeps its own past frames. On cuda they wait in host memory
  *           while other tiles run; on ref and cpu there is one memory, and tiles save working space
  *           only.
+ * Chunks    Cut frames cost a transfer of their past per push and tile; more latent frames per push
+ *           make that rare, and a clip of one push has no past at all.
  * Units     Latents are normalised, (mu - mean) / std, as the transformer has them. Pixels: RGB in
  *           -1 .. 1, f32, [T,H,W,3]. Sizes in latents; one is kn_vae_spatial_factor() pixels.
  * Errors    KN_ERR_ARG; KN_ERR_NOMEM: names the least memory that would do; KN_ERR_NUMERIC: a frame
@@ -31,6 +33,9 @@ typedef struct kn_vae_tiling {
 typedef struct kn_vae_stream_params {
     int64_t height_lat, width_lat;
     int64_t chunk_lat;    /* most latent frames in one push; 0 = 1. Memory grows with it */
+    int64_t total_lat;    /* of the clip; 0 = not known. With it the last push keeps no past frames */
+    bool late;            /* decode: a push hands out the frames of the push before it, so that the
+                             caller works on them while a GPU computes; kn_vae_decode_flush the last */
     size_t memory_bytes;  /* device memory that may be used, without weights; 0 = no limit */
     kn_vae_tiling tiling; /* rows 0: chosen by memory_bytes */
     bool past_on_host;    /* past frames of tiles wait in host memory; always so on cuda */
@@ -70,6 +75,9 @@ typedef kn_status kn_vae_frames_fn(void *user, const float *frames, int64_t coun
  * frames. */
 KN_CHECKED kn_status kn_vae_decode_push(kn_vae_stream *s, const kn_tensor *latents,
                                         kn_vae_frames_fn *fn, void *user);
+
+/* The frames that a late stream still holds; nothing on others. */
+KN_CHECKED kn_status kn_vae_decode_flush(kn_vae_stream *s, kn_vae_frames_fn *fn, void *user);
 
 /* frames: [kn_vae_stream_frames(s, n),H,W,3]. latents: as above; gets the posterior's mean. */
 KN_CHECKED kn_status kn_vae_encode_push(kn_vae_stream *s, const float *frames,

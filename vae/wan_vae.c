@@ -32,7 +32,7 @@ struct kn_vae_part {
     kn_arena *state, *scratch;
     kn_vae_tap tap;
     kn_dtype dtype; /* of activations */
-    bool started;
+    bool started, last;
     past_frames *past;
     int past_count, past_next; /* convolutions take theirs in the order of the walk */
     int64_t largest;
@@ -129,6 +129,11 @@ void kn_vae_part_close(kn_vae_part **p)
     *p = NULL;
 }
 
+void kn_vae_part_last(kn_vae_part *p)
+{
+    p->last = true;
+}
+
 int64_t kn_vae_part_largest(const kn_vae_part *p)
 {
     return p->largest;
@@ -207,7 +212,7 @@ static kn_status join_past(kn_vae_part *p, const kn_tensor *x, int depth, int *h
     if (p->past_next == p->past_count)
         return kn_fail(KN_ERR_INTERNAL, "VAE: more than %d convolutions", p->past_count);
     past_frames *past = &p->past[p->past_next++];
-    if (past->frames.rank == 0)
+    if (past->frames.rank == 0 && !p->last)
         KN_TRY(kn_arena_take(p->state, &past->frames, x->dtype, depth, x->dim[1], x->dim[2],
                              x->dim[3]));
     *have = past->valid;
@@ -216,6 +221,7 @@ static kn_status join_past(kn_vae_part *p, const kn_tensor *x, int depth, int *h
         kn_tensor to = frames_before(x, past->valid);
         KN_TRY(kn_copy(p->dev, &from, &to));
     }
+    if (p->last) return KN_OK;
     int64_t total = past->valid + x->dim[0], keep = total < depth ? total : depth;
     kn_tensor all = frames_before(x, past->valid);
     all.dim[0] = total;

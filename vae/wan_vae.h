@@ -76,6 +76,8 @@ int kn_vae_part_room(const kn_vae_part *p);
  * (mu, then log variance), or the frames for the next part. The caller resets scratch. */
 KN_CHECKED kn_status kn_vae_part_run(kn_vae_part *p, const kn_vae_frames *in, kn_arena *scratch,
                                      kn_vae_frames *out);
+/* The next run is the clip's last: no past is kept for another. */
+void kn_vae_part_last(kn_vae_part *p);
 /* Elements of the largest tensor so far; some GPU kernels need less than 2^31. */
 int64_t kn_vae_part_largest(const kn_vae_part *p);
 

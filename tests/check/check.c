@@ -418,7 +418,7 @@ static bool compare(check *c, int index, const check_args *ref, const double *ma
     for (int64_t i = 0; i < count; i++) {
         double got = get_value(held->after + GUARD, s->dtype, i / width * s->pitch + i % width);
         double want = get_value(ref->t[index].data, ref->t[index].dtype, i);
-        double m = (magnitude ? magnitude[i] : fabs(want)) + tiny, err = got - want;
+        double m = magnitude ? magnitude[i] + 1e-30 : fabs(want) + tiny, err = got - want;
         errors += err * err;
         magnitudes += m * m;
         double over = fabs(err) / m;

@@ -60,7 +60,7 @@ typedef struct check_bound {
     double tol, nmse;
     check_magnitude_fn *magnitude; /* NULL: |ref| + tiny */
     bool abs_magnitude; /* m = the function on absolute inputs and weights (sums of products) */
-    double tiny;        /* smallest magnitude; 0: 1e-30 */
+    double tiny;        /* smallest magnitude where |ref| is it; 0: 1e-30 */
     double flops;       /* of one run, for --bench; 0: bytes are printed */
 } check_bound;
 

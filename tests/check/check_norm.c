@@ -1,4 +1,4 @@
-/* tests/check/check_norm.c - rmsnorm and layernorm. */
+/* tests/check/check_norm.c - rmsnorm and layernorm, alone and joined with rope and gate_add. */
 #include <math.h>
 
 #include "check.h"
@@ -118,8 +118,134 @@ static void layernorm_case(check *c, int rows, int width, check_fill fill, norm_
     }
 }
 
+/* ---- joined: norm_rope, gate_norm ------------------------------------------------------------ */
+
+static kn_status run_norm_rope(kn_dev *d, const check_args *a)
+{
+    return kn_norm_rope(d, &a->t[0], &a->t[1], 1e-6f, &a->t[2], &a->t[3], &a->t[4]);
+}
+
+/* As of rope: |n| of both of a pair times |cos| and |sin|, n the normalised values. */
+static void norm_rope_magnitude(const check_args *ref, double *m)
+{
+    const double *x = ref->t[0].data, *w = ref->t[1].data;
+    const double *co = ref->t[2].data, *si = ref->t[3].data;
+    int64_t D = ref->t[0].dim[2], width = ref->t[0].dim[1] * D;
+    for (int64_t l = 0; l < ref->t[0].dim[0]; l++, x += width, m += width) {
+        double sum = 0;
+        for (int64_t i = 0; i < width; i++) sum += x[i] * x[i];
+        double f = 1 / sqrt(sum / (double)width + 1e-6f);
+        for (int64_t i = 0; i < width; i++) {
+            int64_t angle = l * (D / 2) + i % D / 2;
+            m[i] = f * (fabs(x[i] * w[i] * co[angle]) + fabs(x[i ^ 1] * w[i ^ 1] * si[angle]));
+        }
+    }
+}
+
+static void norm_rope_case(check *c, int L, int N, int D, check_fill fill)
+{
+    kn_dtype t;
+    for (int i = 0; check_activation(c, i, &t); i++) {
+        if (!check_begin(c, "norm_rope_%dx%dx%d_%s_%s", L, N, D, kn_dtype_name(t),
+                         check_fill_name(fill)))
+            continue;
+        check_in(c, fill, t, 3, (int64_t[]){L, N, D});
+        check_in(c, CHECK_NORMAL, KN_F32, 1, (int64_t[]){(int64_t)N * D});
+        check_in(c, CHECK_NORMAL, KN_F32, 2, (int64_t[]){L, D / 2});
+        check_in(c, CHECK_NORMAL, KN_F32, 2, (int64_t[]){L, D / 2});
+        check_out(c, t, 3, (int64_t[]){L, N, D});
+        /* rmsnorm's and rope's; done in two steps the value in between is rounded too */
+        double eps = check_eps(KN_F32) * 14 + 4 * check_eps(t);
+        check_run(c, run_norm_rope, NULL, NULL,
+                  &(check_bound){.tol = eps, .nmse = eps * eps, .magnitude = norm_rope_magnitude});
+    }
+}
+
+typedef struct gate_norm_case {
+    bool gate, modulated, in_place; /* modulated: scale and shift, else weight and bias; in_place:
+                                       sum is x */
+} gate_norm_case;
+
+static kn_status run_gate_norm(kn_dev *d, const check_args *a)
+{
+    const gate_norm_case *n = a->params;
+    kn_layernorm_params p = {.eps = 1e-6f};
+    *(n->modulated ? &p.scale : &p.weight) = a->t[2];
+    *(n->modulated ? &p.shift : &p.bias) = a->t[3];
+    int out = n->gate ? 5 : 4;
+    return kn_gate_norm(d, &a->t[0], &a->t[1], n->gate ? &a->t[4] : KN_ABSENT, &p, &a->t[out + 1],
+                        &a->t[out]);
+}
+
+/* As of layernorm, of the sums; an error of a sum counts as one of the largest of its row. */
+static void gate_norm_magnitude(const check_args *ref, double *m)
+{
+    const gate_norm_case *n = ref->params;
+    const double *sum = ref->t[n->gate ? 6 : 5].data, *w = ref->t[2].data, *b = ref->t[3].data;
+    int64_t width = ref->t[0].dim[1];
+    for (int64_t r = 0; r < ref->t[0].dim[0]; r++, sum += width, m += width) {
+        double mean = 0, var = 0, largest = 0;
+        for (int64_t i = 0; i < width; i++) mean += sum[i] / (double)width;
+        for (int64_t i = 0; i < width; i++) {
+            var += (sum[i] - mean) * (sum[i] - mean) / (double)width;
+            largest = fmax(largest, fabs(sum[i]));
+        }
+        for (int64_t i = 0; i < width; i++)
+            m[i] = largest / sqrt(var + 1e-6f) * (fabs(w[i]) + (n->modulated ? 1 : 0)) + fabs(b[i]);
+    }
+}
+
+static void gate_norm_one(check *c, int rows, int width, check_fill fill, gate_norm_case n,
+                          int extra)
+{
+    kn_dtype t;
+    for (int i = 0; check_activation(c, i, &t); i++) {
+        if (!check_begin(c, "gate_norm_%dx%d_%s_%s_%s%s%s%s", rows, width, kn_dtype_name(t),
+                         check_fill_name(fill), n.modulated ? "modulated" : "affine",
+                         n.gate ? "_gate" : "", extra ? "_strided" : "",
+                         n.in_place ? "_inplace" : ""))
+            continue;
+        check_in_strided(c, fill, t, 2, (int64_t[]){rows, width}, extra);
+        check_in_strided(c, CHECK_NORMAL, t, 2, (int64_t[]){rows, width}, extra);
+        for (int k = 0; k < 2 + n.gate; k++)
+            check_in(c, CHECK_NORMAL, KN_F32, 1, (int64_t[]){width});
+        check_out_strided(c, t, 2, (int64_t[]){rows, width}, extra);
+        if (n.in_place)
+            check_out_in_place(c, 0);
+        else
+            check_out_strided(c, t, 2, (int64_t[]){rows, width}, extra);
+        /* layernorm's; the sum is rounded to its dtype before it is normalised */
+        double eps = check_eps(KN_F32) * 18 + 4 * check_eps(t);
+        check_bound b = {.tol = eps, .nmse = eps * eps, .magnitude = gate_norm_magnitude};
+        /* of the sum: its two roundings in f32 are relative to y * gate, at most 36, and 36 eps is
+         * less than 18 eps times this */
+        b.tiny = 4;
+        check_run(c, run_gate_norm, &n, NULL, &b);
+    }
+}
+
+static void joined(check *c)
+{
+    static const int heads[][3] = {
+        {33, 12, 128}, {300, 4, 64}, {5, 40, 128}, {7, 3, 6}, {9, 2, 18}};
+    static const int widths[][2] = {{65, 1536}, {33, 256}, {5, 5120}, {7, 33}, {3, 1000}};
+    for (int i = 0; i < 5; i++) {
+        norm_rope_case(c, heads[i][0], heads[i][1], heads[i][2], CHECK_NORMAL);
+        for (int k = 0; k < 4; k++)
+            gate_norm_one(c, widths[i][0], widths[i][1], CHECK_NORMAL,
+                          (gate_norm_case){.gate = k & 1, .modulated = k & 2, .in_place = k == 1},
+                          k == 2 ? 8 : 0);
+    }
+    for (int f = 0; f < CHECK_FILLS; f++) {
+        norm_rope_case(c, 17, 3, 64, (check_fill)f);
+        gate_norm_one(c, 19, 192, (check_fill)f, (gate_norm_case){.gate = true, .modulated = true},
+                      0);
+    }
+}
+
 void check_norm(check *c)
 {
+    joined(c);
     norm_case t5 = {.rms = {.eps = 1e-6f}, .weight = true};
     norm_case vae = {.rms = {.eps = 1e-12f, .l2_clamp = true, .act = KN_ACT_SILU}, .weight = true};
     for (int i = 0; i < (int)(sizeof shapes / sizeof *shapes); i++) {

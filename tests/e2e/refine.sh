@@ -10,7 +10,7 @@ two=("${dual[@]}" --steps 6 --refine-size 200x112,2x)
 "$kinora" plan "${two[@]}" --progress lines -o x.mp4 2>plan.txt
 grep -q 'refine 1: 200x112, .* 3 of 6 steps from sigma 0\.' plan.txt || fail "stage 1: $(cat plan.txt)"
 grep -q 'refine 2: 320x192, .* window 11x7 tokens .* temperature 1.0813' plan.txt || fail "stage 2: $(cat plan.txt)"
-grep -q 'dense branch every 3 steps, for both prompts' plan.txt || fail "override: $(cat plan.txt)"
+grep -q 'full branch every 3 steps, for both prompts' plan.txt || fail "override: $(cat plan.txt)"
 for phase in denoise 'upscale 1' 'refine 1' 'upscale 2' 'refine 2' decode; do
   grep -qE "^$phase +[0-9.]+ GiB" plan.txt || fail "memory of $phase: $(cat plan.txt)"
 done
@@ -65,13 +65,16 @@ payload() { tail -c $((4 * 16 * 2 * 24 * 40)) "$1" | cksum; }
 [ "$(payload apart.safetensors)" = "$(payload whole.safetensors)" ] || fail "refining stored latents gave other latents"
 
 # Every way to enlarge and to attend runs.
-for more in "--upscale lanczos" "--upscale latent" "--attention dense" "--override --refresh 1" "--temperature off --window 5x3"; do
+for more in "--upscale lanczos" "--upscale latent" "--attention dense" "--attention tile3d --tile-window 1x1x1 --attention-tile 2x4x4 --dense-steps 0" \
+    "--attention cross --attention-tile 1x4x4" "--attention draft --density 0.2 --dense-steps 0" "--attention permute --mass 0.5" \
+    "--attention paro --mass 0.5 --reuse-lists 9" "--override --refresh 1 --full-attention draft --dense-steps 0" "--override --refresh 1" "--temperature off --window 5x3"; do
   "$kinora" render "${base[@]}" --latents-in base.safetensors --refine-size 2x $more --latents-out more.safetensors -y
   [ "$(payload more.safetensors)" != "$(payload whole.safetensors)" ] || fail "$more changed nothing"
 done
 
 expect_error 2 "--refine-size" "$kinora" render "${base[@]}" -o x.mp4 --refine-size 2
 expect_error 2 "at least as large" "$kinora" render "${base[@]}" -o x.mp4 --refine-size 2x,1x
+expect_error 2 "TxHxW" "$kinora" render "${base[@]}" -o x.mkv --refine-size 2x --attention tile3d --attention-tile 8x8
 expect_error 2 "both odd" "$kinora" render "${base[@]}" -o x.mp4 --refine-size 2x --window 10x6
 expect_error 2 "auto, off or a factor" "$kinora" render "${base[@]}" -o x.mp4 --refine-size 2x --temperature warm
 expect_error 2 "commas between" "$kinora" render "${base[@]}" -o x.mp4 --refine-size 2x --strength 0.5,2

@@ -63,7 +63,7 @@ static kn_status sheet(const char *path)
     kn_contact_sheet *s = NULL;
     kn_status st = kn_contact_sheet_build(FRAMES, 2, W, H, 64, &s);
     for (int t = 0; t < FRAMES && st == KN_OK; t++) st = kn_contact_sheet_add(s, frame);
-    if (st == KN_OK) st = kn_contact_sheet_write(s, path);
+    if (st == KN_OK) st = kn_contact_sheet_write(s, path, NULL);
     kn_contact_sheet_free(&s);
     return st;
 }

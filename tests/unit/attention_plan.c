@@ -255,6 +255,60 @@ static void test_dense_limit(void **state)
     drop(&t);
 }
 
+/* Budgets are kept to the block: draft's when forced tiles count into it, permute's in every row. */
+static void test_budgets(void **state)
+{
+    (void)state;
+    enum { N = 2, D = 16, T = 6, H = 8, W = 8, TILES = T * 4 };
+    tensors t = make(T * H * W, N, D);
+    kn_dev *dev;
+    OK(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_REF}, &dev));
+    const kn_attn_layout layout = {{T, H, W}, {1, 4, 4}, 0};
+    for (int percent = 10; percent <= 100; percent += 15) {
+        kn_draft *draft;
+        kn_permute *permute;
+        const kn_attn_plan *plan;
+        kn_draft_params d = {.layout = layout,
+                             .block = 16,
+                             .heads = N,
+                             .dim = D,
+                             .sparsity = 1 - percent / 100.0,
+                             .within_budget = true,
+                             .scale = t.args.scale};
+        OK(kn_draft_open(&d, &draft));
+        OK(kn_draft_plan(dev, draft, &t.args.q, &t.args.k, &plan));
+        OK(kn_attn_plan_check(plan));
+        /* Own and first frame: 4 tiles in the first frame's rows, 8 in the others'. The threshold
+         * is one of the kept. */
+        double pairs = TILES * TILES, forced = 4 * 4 + (TILES - 4) * 8;
+        double kept = pairs - floor(d.sparsity * pairs) + (floor(d.sparsity * pairs) > 0);
+        if (kept < forced) kept = forced;
+        assert_true(fabs(plan->density - kept / pairs) < 1e-9);
+        kn_permute_params m = {.layout = layout,
+                               .kind = KN_PERMUTE_IMPORTANCE,
+                               .block = 16,
+                               .segment = 4,
+                               .samples = 20,
+                               .heads = N,
+                               .dim = D,
+                               .density = percent / 100.0,
+                               .scale = t.args.scale};
+        OK(kn_permute_open(&m, &permute));
+        OK(kn_permute_plan(dev, permute, &t.args.q, &t.args.k, &plan));
+        OK(kn_attn_plan_check(plan));
+        for (int64_t r = 0; r < plan->rows; r++) {
+            int64_t keys = 0;
+            for (int64_t i = plan->row_ptr[r]; i < plan->row_ptr[r + 1]; i++)
+                keys += plan->runs[i].count;
+            assert_int_equal(keys, 16 * (int64_t)(m.density * TILES + 0.5));
+        }
+        kn_draft_close(&draft);
+        kn_permute_close(&permute);
+    }
+    kn_dev_close(&dev);
+    drop(&t);
+}
+
 /* Scratch counted on the measure device suffices for a plan with orders; threads change no byte; a
  * plan for other tensors is refused. */
 static void test_running(void **state)
@@ -383,7 +437,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_figures),     cmocka_unit_test(test_counts),
-        cmocka_unit_test(test_check),       cmocka_unit_test(test_running),
+        cmocka_unit_test(test_check),       cmocka_unit_test(test_budgets),
+        cmocka_unit_test(test_running),
         cmocka_unit_test(test_dense_limit), cmocka_unit_test(test_axes),
         cmocka_unit_test(test_no_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);

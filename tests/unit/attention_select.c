@@ -196,7 +196,7 @@ static void check_draft(int round)
     OK(kn_draft_plan(cuda, b, &dk, &dq, &made)); /* the second call must forget this one */
     OK(kn_draft_plan(cuda, b, &dq, &dk, &made));
     double density = made->density;
-    OK(kn_draft_fetch(b));
+    OK(kn_attn_plan_fetch(made));
     OK(kn_attn_plan_check(made));
     assert_true(fabs(kn_attn_plan_listed(made) - density) < 1e-9);
     for (int h = 0; h < params.heads; h++) {
@@ -206,7 +206,7 @@ static void check_draft(int round)
     check_lists(made);
     uint64_t first = hash_rows(made);
     OK(kn_draft_plan(cuda, b, &dq, &dk, &made));
-    OK(kn_draft_fetch(b));
+    OK(kn_attn_plan_fetch(made));
     assert_true(hash_rows(made) == first);
     kn_draft_close(&a);
     kn_draft_close(&b);
@@ -269,7 +269,7 @@ static void check_permute(int round)
     OK(kn_permute_plan(cuda, b, &dk, &dq, &made));
     OK(kn_permute_plan(cuda, b, &dq, &dk, &made));
     double density = made->density;
-    OK(kn_permute_fetch(b));
+    OK(kn_attn_plan_fetch(made));
     OK(kn_attn_plan_check(made));
     assert_true(fabs(kn_attn_plan_listed(made) - density) < 1e-9);
     check_order(host, made, video);
@@ -281,7 +281,7 @@ static void check_permute(int round)
     }
     uint64_t first = hash_rows(made);
     OK(kn_permute_plan(cuda, b, &dq, &dk, &made));
-    OK(kn_permute_fetch(b));
+    OK(kn_attn_plan_fetch(made));
     assert_true(hash_rows(made) == first);
     kn_permute_close(&a);
     kn_permute_close(&b);
@@ -329,7 +329,7 @@ static void test_ties(void **state)
                        &permute));
     OK(kn_permute_plan(cuda, permute, &q, &k, &made));
     assert_true(made->density == 0.25);
-    OK(kn_permute_fetch(permute));
+    OK(kn_attn_plan_fetch(made));
     for (int64_t r = 0; r < made->rows; r++) { /* 16 of 64 blocks: its own and the first others */
         int64_t own = r % made->q_blocks;
         assert_int_equal(made->runs[made->row_ptr[r]].key, 0);

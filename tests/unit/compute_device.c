@@ -18,6 +18,24 @@ static kn_dev *open_kind(kn_dev_kind kind)
     return d;
 }
 
+/* With a GPU it opens; without one, the first thing that is missing is named. */
+static void opening_cuda(void **state)
+{
+    (void)state;
+    kn_dev *d;
+    kn_status st = kn_dev_open(&(kn_dev_params){.kind = KN_DEV_CUDA}, &d);
+    if (st == KN_OK) {
+        assert_int_equal(kn_dev_activation_dtype(d), KN_BF16);
+        kn_dev_close(&d);
+        assert_int_equal(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_CUDA, .ordinal = 99}, &d),
+                         KN_ERR_ARG);
+    } else {
+        assert_int_equal(st, KN_ERR_UNSUPPORTED);
+        assert_non_null(strstr(kn_error_text(), "device cuda: "));
+    }
+    assert_null(d);
+}
+
 static void opening(void **state)
 {
     (void)state;
@@ -235,6 +253,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(opening),
+        cmocka_unit_test(opening_cuda),
         cmocka_unit_test(opening_without_memory),
         cmocka_unit_test(bytes_are_counted),
 #ifndef NDEBUG

@@ -136,6 +136,49 @@ static void elements_by_hand(void **state)
     }
 }
 
+static void joined_by_hand(void **state)
+{
+    (void)state;
+    float x[] = {1, 2, 3, 4}, w[] = {1, 1, 2, 1}, co[] = {0}, si[] = {1}, out[4];
+    kn_tensor tx = T(x, 1, 2, 2), tw = T(w, 4), tc = T(co, 1, 1), ts = T(si, 1, 1);
+    kn_tensor to = T(out, 1, 2, 2);
+    float u[] = {1, 2}, v[] = {1, 1}, gate[] = {1, 3}, factor[] = {2, 3}, add[] = {10, 20};
+    float more[] = {1, 2}, sum[2], n[2];
+    kn_tensor tu = T(u, 1, 2), tv = T(v, 1, 2), tg = T(gate, 2), tsum = T(sum, 1, 2);
+    kn_tensor tn = T(n, 1, 2);
+    kn_layernorm_params affine = {.weight = T(factor, 2), .bias = T(add, 2)};
+    kn_layernorm_params modulated = {.scale = T(more, 2), .shift = T(add, 2)};
+    for (int i = 0; i < 2; i++) {
+        kn_dev *d = devices[i];
+        /* mean square 7.5 over both heads; a quarter turn */
+        expect_ok(kn_norm_rope(d, &tx, &tw, 0, &tc, &ts, &to));
+        same(out, (float[]){-0.73029674f, 0.36514837f, -1.46059349f, 2.19089023f}, 4);
+        /* sums 2 and 5: mean 3.5, deviation 1.5 */
+        expect_ok(kn_gate_norm(d, &tu, &tv, &tg, &affine, &tsum, &tn));
+        same(sum, (float[]){2, 5}, 2);
+        same(n, (float[]){8, 23}, 2);
+        expect_ok(kn_gate_norm(d, &tu, &tv, &tg, &modulated, &tsum, &tn));
+        same(n, (float[]){8, 23}, 2);
+        expect_ok(kn_gate_norm(d, &tu, &tv, KN_ABSENT, &affine, &tsum, &tn));
+        same(sum, (float[]){2, 3}, 2);
+        same(n, (float[]){8, 23}, 2);
+        /* in place: the sum in x, the normalised in y */
+        float u2[] = {1, 2}, v2[] = {1, 1};
+        kn_tensor tu2 = T(u2, 1, 2), tv2 = T(v2, 1, 2);
+        expect_ok(kn_gate_norm(d, &tu2, &tv2, &tg, &affine, &tu2, &tv2));
+        same(u2, (float[]){2, 5}, 2);
+        same(v2, (float[]){8, 23}, 2);
+        expect_fail(kn_gate_norm(d, &tu, &tv, &tg, &affine, &tn, &tn), KN_ERR_ARG, "gate_norm");
+        kn_layernorm_params both = affine;
+        both.scale = modulated.scale;
+        expect_fail(kn_gate_norm(d, &tu, &tv, &tg, &both, &tsum, &tn), KN_ERR_ARG, "exclude");
+        kn_tensor apart = tx, narrow = T(w, 3);
+        apart.stride[1] = 3;
+        expect_fail(kn_norm_rope(d, &apart, &tw, 0, &tc, &ts, &to), KN_ERR_ARG, "not dense");
+        expect_fail(kn_norm_rope(d, &tx, &narrow, 0, &tc, &ts, &to), KN_ERR_ARG, "weight");
+    }
+}
+
 static void layouts_by_hand(void **state)
 {
     (void)state;
@@ -330,12 +373,13 @@ static void indices(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(linear_by_hand),  cmocka_unit_test(conv_by_hand),
-        cmocka_unit_test(norms_by_hand),   cmocka_unit_test(elements_by_hand),
-        cmocka_unit_test(layouts_by_hand), cmocka_unit_test(stats_by_hand),
-        cmocka_unit_test(empty_tensors),   cmocka_unit_test(wrong_shapes),
-        cmocka_unit_test(wrong_dtypes),    cmocka_unit_test(wrong_weights),
-        cmocka_unit_test(overlaps),        cmocka_unit_test(indices),
+        cmocka_unit_test(linear_by_hand),   cmocka_unit_test(conv_by_hand),
+        cmocka_unit_test(joined_by_hand),   cmocka_unit_test(norms_by_hand),
+        cmocka_unit_test(elements_by_hand), cmocka_unit_test(layouts_by_hand),
+        cmocka_unit_test(stats_by_hand),    cmocka_unit_test(empty_tensors),
+        cmocka_unit_test(wrong_shapes),     cmocka_unit_test(wrong_dtypes),
+        cmocka_unit_test(wrong_weights),    cmocka_unit_test(overlaps),
+        cmocka_unit_test(indices),
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);
 }

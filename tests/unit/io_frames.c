@@ -96,7 +96,7 @@ static void contact_sheet_means_areas(void **state)
         must(kn_contact_sheet_add(s, rgb));
     }
     assert_int_equal(kn_contact_sheet_add(s, rgb), KN_ERR_ARG);
-    must(kn_contact_sheet_write(s, "io_frames_sheet.png"));
+    must(kn_contact_sheet_write(s, "io_frames_sheet.png", NULL));
     kn_contact_sheet_free(&s);
     assert_null(s);
     must(kn_png_read("io_frames_sheet.png", 8, NULL, &p));

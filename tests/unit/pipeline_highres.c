@@ -7,6 +7,7 @@
 
 #include "io/memory.h"
 #include "pipeline/highres.h"
+#include "pipeline/pass_attention.h"
 #include "pipeline/resize.h"
 
 static const kn_dit_config wan = {.in_channels = 16, .patch = {1, 2, 2}, .heads = 12, .head_dim = 128};
@@ -30,12 +31,13 @@ static void published_settings_follow_from_the_size(void **state)
     expect_ok(kn_passes_build(&o, &wan, passes, &count));
     assert_int_equal(count, 2);
     assert_string_equal(passes[0].name, "denoise");
-    assert_false(passes[0].windowed);
+    assert_int_equal(passes[0].attention, KN_ATTENTION_DENSE);
     const kn_pass *p = &passes[1];
     assert_string_equal(p->name, "refine 1");
     assert_int_equal(p->geo.height_px, 1088);
     assert_int_equal(p->geo.tokens, 21 * 68 * 120);
-    assert_true(p->windowed && p->dual && !p->dual_negative);
+    assert_int_equal(p->attention, KN_ATTENTION_WINDOW);
+    assert_true(p->dual && !p->dual_negative);
     assert_int_equal(p->window[0], 31);
     assert_int_equal(p->window[1], 53);
     assert_true(fabs(p->temperature / sqrt(128) - sqrt(log(3120) / log(1560) / 128)) < 1e-12);
@@ -53,16 +55,73 @@ static void published_settings_follow_from_the_size(void **state)
 static void attention_holds_the_window(void **state)
 {
     (void)state;
-    kn_pass p = {.name = "refine 1", .windowed = true, .window = {3, 5}};
+    kn_pass p = {.name = "refine 1", .attention = KN_ATTENTION_WINDOW, .window = {3, 5}};
     p.geo = kn_geometry_of(16 * 9, 16 * 6, 9, 16, wan.patch);
     kn_pass_attention a;
-    expect_ok(kn_pass_attention_build(&p, &wan, &a));
+    kn_dev *dev;
+    expect_ok(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_CPU, .threads = 1}, &dev));
+    expect_ok(kn_pass_attention_build(&p, &wan, dev, &a));
     expect_ok(kn_attn_plan_check(a.plan));
     assert_int_equal(a.plan->tokens, 3 * 6 * 9);
     assert_true(fabs(a.plan->density - 15.0 / 54) < 1e-12);
     for (int i = 0; i < a.plan->tokens; i++)
         assert_int_equal((a.plan->pos[3 * i] * 6 + a.plan->pos[3 * i + 1]) * 9 + a.plan->pos[3 * i + 2], a.order[i]);
     kn_pass_attention_free(&a);
+    kn_dev_close(&dev);
+}
+
+/* Every method at full density sees what dense attention sees; warm-up steps and layers are dense. */
+static void full_density_is_dense(void **state)
+{
+    (void)state;
+    static const kn_attention_choice methods[] = {KN_ATTENTION_TILE3D, KN_ATTENTION_CROSS, KN_ATTENTION_DRAFT,
+                                                  KN_ATTENTION_PERMUTE, KN_ATTENTION_PARO};
+    enum { HEADS = 2, DIM = 16, TOKENS = 3 * 6 * 9 };
+    const kn_dit_config dit = {.in_channels = 16, .patch = {1, 2, 2}, .heads = HEADS, .head_dim = DIM, .layers = 2};
+    static float data[3][TOKENS * HEADS * DIM], out[2][TOKENS * HEADS * DIM];
+    uint32_t s = 7;
+    for (int k = 0; k < 3; k++)
+        for (int i = 0; i < TOKENS * HEADS * DIM; i++) {
+            s = s * 1664525u + 1013904223u;
+            data[k][i] = (float)(int32_t)s / 1e9f;
+        }
+    kn_tensor t[3];
+    for (int i = 0; i < 3; i++) t[i] = kn_tensor_of(data[i], KN_F32, TOKENS, HEADS, DIM);
+    kn_attn_args args = {.q = t[0], .k = t[1], .v = t[2], .scale = 0.25f};
+    kn_dev *dev;
+    expect_ok(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_CPU, .threads = 1}, &dev));
+    args.out = kn_tensor_of(out[0], KN_F32, TOKENS, HEADS, DIM);
+    expect_ok(kn_attn_dense(dev, &args, NULL));
+    for (size_t m = 0; m < sizeof methods / sizeof *methods; m++) {
+        kn_pass p = {.name = "refine 1", .attention = methods[m], .window = {31, 31}, .density = 1, .mass = 1,
+                     .temperature = 1, .dense_steps = 1, .dense_layers = 1, .reuse_lists = 2, .tile = {1, 3, 3}};
+        p.geo = kn_geometry_of(16 * 9, 16 * 6, 9, 16, dit.patch);
+        if (methods[m] == KN_ATTENTION_CROSS) p.tile[0] = 3; /* one tile in t: all share it */
+        kn_pass_attention a;
+        const kn_attn_plan *plan, *again;
+        expect_ok(kn_pass_attention_build(&p, &dit, dev, &a));
+        kn_pass_attention_at(&a, 0, KN_BRANCH_PROMPT);
+        expect_ok(kn_pass_attention_plan(&a, 1, &t[0], &t[1], &plan));
+        assert_null(plan);
+        kn_pass_attention_at(&a, 1, KN_BRANCH_PROMPT);
+        expect_ok(kn_pass_attention_plan(&a, 0, &t[0], &t[1], &plan));
+        assert_null(plan);
+        expect_ok(kn_pass_attention_plan(&a, 1, &t[0], &t[1], &plan));
+        assert_non_null(plan);
+        expect_ok(kn_attn_plan_check(plan));
+        assert_true(fabs(plan->density - 1) < 1e-12);
+        args.out = kn_tensor_of(out[1], KN_F32, TOKENS, HEADS, DIM);
+        expect_ok(kn_attn_sparse(dev, &args, plan, NULL));
+        for (int i = 0; i < TOKENS * HEADS * DIM; i++) assert_true(fabsf(out[0][i] - out[1][i]) < 2e-6f);
+        kn_pass_attention_at(&a, 2, KN_BRANCH_PROMPT);
+        expect_ok(kn_pass_attention_plan(&a, 1, &t[0], &t[1], &again));
+        assert_ptr_equal(again, plan);
+        bool looks = methods[m] >= KN_ATTENTION_DRAFT;
+        assert_int_equal(kn_pass_attention_restartable(&a, 2), !looks);
+        assert_true(kn_pass_attention_restartable(&a, 3));
+        kn_pass_attention_free(&a);
+    }
+    kn_dev_close(&dev);
 }
 
 static void stages_take_their_own_numbers(void **state)
@@ -169,6 +228,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_settings_follow_from_the_size), cmocka_unit_test(attention_holds_the_window),
+        cmocka_unit_test(full_density_is_dense),
         cmocka_unit_test(stages_take_their_own_numbers),           cmocka_unit_test(wrong_options_are_named),
         cmocka_unit_test(filters_are_those_of_torch_and_pillow),   cmocka_unit_test(padding_repeats_the_edge),
     };

@@ -1,0 +1,326 @@
+#include "pipeline/pass_attention.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "attention/tile3d.h"
+#include "attention/window.h"
+#include "io/memory.h"
+
+enum { BLOCK = 128 /* tokens that the executors take at once */, SAMPLES = 256, AXES_ROWS = 2 /* of blocks that paro judges orders by */ };
+
+const char *kn_attention_name(kn_attention_choice m)
+{
+    static const char *const names[] = {"window", "dense", "tile3d", "cross", "draft", "permute", "paro"};
+    return names[m];
+}
+
+static bool looks_at_tensors(kn_attention_choice m)
+{
+    return m == KN_ATTENTION_DRAFT || m == KN_ATTENTION_PERMUTE || m == KN_ATTENTION_PARO;
+}
+
+static kn_attention_choice method_of(const kn_pass_attention *a, int branch)
+{
+    return branch >= KN_BRANCH_FULL ? a->pass->full_attention : a->pass->attention;
+}
+
+/* ---- layouts ----------------------------------------------------------------------------------*/
+
+static void grid_of(const kn_pass *pass, const kn_dit_config *dit, int grid[3])
+{
+    grid[0] = (int)(pass->geo.frames_lat / dit->patch[0]);
+    grid[1] = (int)(pass->geo.height_lat / dit->patch[1]);
+    grid[2] = (int)(pass->geo.width_lat / dit->patch[2]);
+}
+
+static kn_grid_search window_search(const kn_pass_attention *a)
+{
+    kn_grid_search s = {.window = {{0}, {.size = a->pass->window[0]}, {.size = a->pass->window[1]}},
+                        .block_q = BLOCK,
+                        .block_k = BLOCK};
+    memcpy(s.grid, a->layout.grid, sizeof s.grid);
+    return s;
+}
+
+/* Pairs in the lists of a plan / all pairs: what the CPU executor pays for, which cuts runs to each
+ * panel of queries. */
+static double listed(const kn_attn_plan *plan)
+{
+    kn_attn_plan_stats stats;
+    kn_attn_plan_count(plan, BLOCK, BLOCK, &stats);
+    return stats.listed;
+}
+
+/* Keys in unaligned runs of (h,w,t) order, in the place of a->plan where that lists less. */
+static kn_status try_runs(kn_pass_attention *a, kn_window_params params)
+{
+    kn_grid_search search = window_search(a);
+    kn_grid_choice best;
+    kn_attn_plan *plan;
+    search.runs = true;
+    KN_TRY(kn_grid_best_tile(&search, &best));
+    memcpy(params.query_tile, best.tile, sizeof best.tile);
+    params.layout.tile[0] = params.layout.grid[0];
+    params.layout.tile[1] = params.layout.tile[2] = 1;
+    KN_TRY(kn_window_plan(&params, &plan));
+    a->runs = listed(plan) < listed(a->plan);
+    if (a->runs) {
+        kn_attn_plan *tiles = a->plan;
+        a->plan = plan;
+        plan = tiles;
+        a->layout = params.layout;
+    }
+    kn_attn_plan_free(&plan);
+    return KN_OK;
+}
+
+/* Key tiles or, on a CPU, unaligned runs, by counted work; a GPU pays for whole blocks, of which tiles
+ * have fewer to gather. A full branch that looks at tensors wants the tiles' order. */
+static kn_status plan_window(kn_pass_attention *a)
+{
+    kn_grid_search search = window_search(a);
+    kn_window_params params = {.block = BLOCK, .layout = a->layout};
+    kn_grid_choice tiles;
+    memcpy(params.window, search.window, sizeof search.window);
+    if (a->pass->tile[0])
+        memcpy(tiles.tile, a->pass->tile, sizeof tiles.tile);
+    else
+        KN_TRY(kn_grid_best_tile(&search, &tiles));
+    memcpy(params.layout.tile, tiles.tile, sizeof tiles.tile);
+    KN_TRY(kn_attn_layout_check(&params.layout));
+    a->layout = params.layout;
+    KN_TRY(kn_window_plan(&params, &a->plan));
+    bool host = kn_dev_measured(a->dev) != KN_DEV_CUDA;
+    if (!host || a->pass->tile[0] || looks_at_tensors(a->pass->full_attention)) return KN_OK;
+    return try_runs(a, params);
+}
+
+/* Odd number of tiles that cover what the base pass sees. */
+static void windows_in_tiles(const kn_pass_attention *a, int out[3])
+{
+    const int see[3] = {a->layout.grid[0], a->pass->window[0], a->pass->window[1]};
+    for (int i = 0; i < 3; i++) {
+        int tiles = kn_grid_tiles_on(a->layout.grid, a->layout.tile, i);
+        int n = a->pass->tile_window[i];
+        if (!n) n = (see[i] + a->layout.tile[i] - 1) / a->layout.tile[i] / 2 * 2 + 1;
+        out[i] = n > tiles ? tiles : n;
+    }
+}
+
+static kn_status plan_tiles(kn_pass_attention *a)
+{
+    int window[1][3];
+    windows_in_tiles(a, window[0]);
+    kn_tile3d_params p = {.layout = a->layout,
+                          .block = BLOCK,
+                          .cross = a->pass->attention == KN_ATTENTION_CROSS,
+                          .heads = 1,
+                          .window = (const int (*)[3])window};
+    return kn_tile3d_plan(&p, &a->plan);
+}
+
+static void default_tile(kn_pass_attention *a)
+{
+    static const int sta[3] = {6, 8, 8}, grat[3] = {4, 8, 8}, wide[3] = {1, 8, 16}, tall[3] = {1, 16, 8};
+    kn_attention_choice m = a->pass->attention == KN_ATTENTION_DENSE ? a->pass->full_attention : a->pass->attention;
+    const int *tile = m == KN_ATTENTION_TILE3D                      ? sta
+                      : m == KN_ATTENTION_CROSS                     ? grat
+                      : a->layout.grid[1] >= a->layout.grid[2] ? tall
+                                                                    : wide;
+    memcpy(a->layout.tile, a->pass->tile[0] ? a->pass->tile : tile, sizeof a->layout.tile);
+}
+
+/* ---- building ---------------------------------------------------------------------------------*/
+
+kn_status kn_pass_attention_build(const kn_pass *pass, const kn_dit_config *dit, kn_dev *dev, kn_pass_attention *out)
+{
+    memset(out, 0, sizeof *out);
+    *out = (kn_pass_attention){
+        .pass = pass, .dit = dit, .dev = dev, .scale = pass->temperature / sqrt(dit->head_dim)};
+    bool full = pass->dual && looks_at_tensors(pass->full_attention);
+    if (pass->attention == KN_ATTENTION_DENSE && !full) return KN_OK;
+    kn_status st = KN_OK;
+    void *memory;
+    grid_of(pass, dit, out->layout.grid);
+    default_tile(out);
+    KN_TRY_GOTO(kn_attn_layout_check(&out->layout));
+    if (pass->attention == KN_ATTENTION_WINDOW)
+        KN_TRY_GOTO(plan_window(out));
+    else if (pass->attention == KN_ATTENTION_TILE3D || pass->attention == KN_ATTENTION_CROSS)
+        KN_TRY_GOTO(plan_tiles(out));
+    KN_TRY_GOTO(kn_alloc_array((size_t)(KN_BRANCHES * dit->layers), sizeof *out->planner, &memory));
+    out->planner = memory;
+    memset(memory, 0, (size_t)(KN_BRANCHES * dit->layers) * sizeof *out->planner);
+    KN_TRY_GOTO(kn_alloc_array((size_t)kn_grid_tokens(out->layout.grid), sizeof *out->order, &memory));
+    out->order = memory;
+    kn_grid_tile_order(out->layout.grid, out->layout.tile, out->order);
+done:
+    if (st != KN_OK) kn_pass_attention_free(out);
+    return KN_CTX(st, "%s: planning its attention", pass->name);
+}
+
+void kn_pass_attention_free(kn_pass_attention *a)
+{
+    for (int i = 0; a->planner && i < KN_BRANCHES * a->dit->layers; i++) {
+        kn_draft_close(&a->planner[i].draft);
+        kn_permute_close(&a->planner[i].permute);
+        kn_free(a->planner[i].axes);
+    }
+    kn_free(a->planner);
+    kn_attn_plan_free(&a->plan);
+    kn_free(a->order);
+    memset(a, 0, sizeof *a);
+}
+
+/* ---- planners that look at queries and keys ---------------------------------------------------*/
+
+static kn_status open_draft(const kn_pass_attention *a, kn_layer_planner *p)
+{
+    kn_draft_params d = {.layout = a->layout,
+                         .block = BLOCK,
+                         .heads = a->dit->heads,
+                         .dim = a->dit->head_dim,
+                         .sparsity = 1 - a->pass->density,
+                         .within_budget = a->pass->within_density,
+                         .scale = (float)a->scale};
+    return kn_draft_open(&d, &p->draft);
+}
+
+static kn_status open_permute(const kn_pass_attention *a, bool paro, kn_layer_planner *p)
+{
+    int64_t tokens = kn_grid_tokens(a->layout.grid);
+    kn_permute_params m = {.layout = a->layout,
+                           .kind = paro ? KN_PERMUTE_AXES : KN_PERMUTE_IMPORTANCE,
+                           .block = BLOCK,
+                           .samples = (int)(tokens < SAMPLES ? tokens : SAMPLES),
+                           .axes = p->axes,
+                           .heads = a->dit->heads,
+                           .dim = a->dit->head_dim,
+                           .threshold = a->pass->mass,
+                           .density = a->pass->mass > 0 ? 0 : a->pass->density,
+                           .scale = (float)a->scale};
+    return kn_permute_open(&m, &p->permute);
+}
+
+/* The orders hold for as long as the lists: chosen anew with them, so that a run that goes on from a
+ * checkpoint chooses as one that never stopped. */
+static kn_status choose_axes(const kn_pass_attention *a, kn_layer_planner *p, const kn_tensor *q, const kn_tensor *k)
+{
+    enum { EDGE = 64 };
+    int64_t blocks = kn_grid_tokens(a->layout.grid) / EDGE;
+    kn_axes_params x = {.layout = a->layout,
+                        .block = EDGE,
+                        .stride = (int)(blocks / AXES_ROWS > 1 ? blocks / AXES_ROWS : 1),
+                        .epsilon = 1e-3,
+                        .share = 0.9,
+                        .alpha = 0.5,
+                        .scale = (float)a->scale};
+    void *memory;
+    if (!p->axes) {
+        KN_TRY(kn_alloc((size_t)a->dit->heads, &memory));
+        p->axes = memory;
+    }
+    kn_permute_close(&p->permute);
+    KN_TRY(kn_permute_choose_axes(a->dev, &x, q, k, p->axes));
+    return open_permute(a, true, p);
+}
+
+static kn_status choose_blocks(const kn_pass_attention *a, kn_attention_choice m, kn_layer_planner *p,
+                               const kn_tensor *q, const kn_tensor *k)
+{
+    if (m == KN_ATTENTION_DRAFT) {
+        if (!p->draft) KN_TRY(open_draft(a, p));
+        return kn_draft_plan(a->dev, p->draft, q, k, &p->kept);
+    }
+    if (m == KN_ATTENTION_PARO)
+        KN_TRY(choose_axes(a, p, q, k));
+    else if (!p->permute)
+        KN_TRY(open_permute(a, false, p));
+    return kn_permute_plan(a->dev, p->permute, q, k, &p->kept);
+}
+
+/* ---- a forward --------------------------------------------------------------------------------*/
+
+bool kn_pass_attention_dense(const kn_pass_attention *a, int branch)
+{
+    return method_of(a, branch) == KN_ATTENTION_DENSE;
+}
+
+void kn_pass_attention_at(kn_pass_attention *a, int step, int branch)
+{
+    a->step = step;
+    a->branch = branch;
+}
+
+static void count_density(kn_pass_attention *a, double density)
+{
+    a->density_sum += density;
+    a->density_count++;
+}
+
+kn_status kn_pass_attention_plan(void *user, int layer, const kn_tensor *q, const kn_tensor *k,
+                                 const kn_attn_plan **plan)
+{
+    kn_pass_attention *a = user;
+    const kn_pass *pass = a->pass;
+    kn_attention_choice m = method_of(a, a->branch);
+    *plan = NULL;
+    if (m == KN_ATTENTION_DENSE || a->step < pass->dense_steps || layer < pass->dense_layers) {
+        if (a->branch < KN_BRANCH_FULL) count_density(a, 1);
+        return KN_OK;
+    }
+    if (looks_at_tensors(m)) {
+        bool keep = pass->reuse_lists > 1;
+        kn_layer_planner *p = &a->planner[keep ? a->branch * a->dit->layers + layer : 0];
+        bool stale = !p->kept || !keep || (a->step - pass->dense_steps) % pass->reuse_lists == 0;
+        if (stale) KN_TRY(choose_blocks(a, m, p, q, k));
+        *plan = p->kept;
+    } else {
+        *plan = a->plan;
+    }
+    if (a->branch < KN_BRANCH_FULL) count_density(a, (*plan)->density);
+    return KN_OK;
+}
+
+bool kn_pass_attention_restartable(const kn_pass_attention *a, int done)
+{
+    const kn_pass *p = a->pass;
+    bool kept = p->reuse_lists > 1 && (looks_at_tensors(p->attention) || looks_at_tensors(p->full_attention));
+    return !kept || done <= p->dense_steps || (done - p->dense_steps) % p->reuse_lists == 0;
+}
+
+double kn_pass_attention_expected(const kn_pass_attention *a)
+{
+    if (a->plan) return a->plan->density;
+    if (a->pass->attention == KN_ATTENTION_DENSE) return 1;
+    return a->pass->attention == KN_ATTENTION_DRAFT || a->pass->mass <= 0 ? a->pass->density : a->pass->mass;
+}
+
+const char *kn_pass_attention_text(const kn_pass_attention *a, char buf[KN_ATTENTION_TEXT])
+{
+    const kn_pass *p = a->pass;
+    const int *t = a->layout.tile;
+    char more[80] = "";
+    if (p->dense_steps || p->dense_layers)
+        snprintf(more, sizeof more, "; first %lld steps and %lld layers dense", (long long)p->dense_steps,
+                 (long long)p->dense_layers);
+    if (p->attention == KN_ATTENTION_DENSE) snprintf(buf, KN_ATTENTION_TEXT, "dense");
+    else if (p->attention == KN_ATTENTION_WINDOW)
+        snprintf(buf, KN_ATTENTION_TEXT, "window %dx%d tokens (%.1f%% of dense), %s %dx%dx%d%s", p->window[1], p->window[0],
+                 100 * a->plan->density, a->runs ? "runs in the order of tiles" : "tiles", t[0], t[1], t[2], more);
+    else if (a->plan)
+        snprintf(buf, KN_ATTENTION_TEXT, "%s (%.1f%% of dense), tiles %dx%dx%d%s", kn_attention_name(p->attention),
+                 100 * a->plan->density, t[0], t[1], t[2], more);
+    else if (p->attention == KN_ATTENTION_DRAFT)
+        snprintf(buf, KN_ATTENTION_TEXT, "draft, %.1f%% of %dx%dx%d tiles%s%s", 100 * p->density, t[0], t[1], t[2],
+                 p->within_density ? "" : " and the forced ones", more);
+    else if (p->mass <= 0)
+        snprintf(buf, KN_ATTENTION_TEXT, "%s, %.1f%% of the blocks, tiles %dx%dx%d%s", kn_attention_name(p->attention),
+                 100 * p->density, t[0], t[1], t[2], more);
+    else
+        snprintf(buf, KN_ATTENTION_TEXT, "%s, blocks with %.1f%% of the weight, tiles %dx%dx%d%s", kn_attention_name(p->attention),
+                 100 * p->mass, t[0], t[1], t[2], more);
+    return buf;
+}

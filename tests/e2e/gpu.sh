@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# On a GPU: the same scene as on the CPU, frame by frame; the same bytes twice. Counted as skipped without one.
+source "$(dirname "$0")/lib.sh" "$@"
+command -v ffmpeg >/dev/null || { echo "ffmpeg is missing"; exit 77; }
+
+render() { "$kinora" render "${quick[@]}" --frames-dir "$1" --latents-out "$1.safetensors" --device "$2"; }
+
+got=0
+render gpu cuda 2>stderr.txt || got=$?
+[ "$got" != 5 ] || { cat stderr.txt; exit 77; } # no driver, no GPU, too old, or a build without CUDA
+[ "$got" = 0 ] || fail "exit code $got: $(cat stderr.txt)"
+render again cuda
+cmp gpu.safetensors again.safetensors || fail "another run gave other latents"
+for f in gpu/*; do cmp "$f" "again/$(basename "$f")" || fail "another run gave another $f"; done
+
+# bf16 beside float32: the picture is the same to the eye.
+render cpu cpu
+ffmpeg -v info -i gpu/frame_%05d.png -i cpu/frame_%05d.png -lavfi psnr -f null - 2>psnr.txt
+psnr=$(grep -o 'average:[0-9a-z.]*' psnr.txt | cut -d: -f2)
+[ "$psnr" = inf ] || [ "${psnr%.*}" -ge 35 ] || fail "PSNR of GPU and CPU frames: $psnr dB"
+echo "PSNR $psnr dB"

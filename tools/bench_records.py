@@ -1,0 +1,39 @@
+"""Records of GPU benchmarks: one JSON list of {id, ours, peer, peer_name, unit, spread, commit, date, card}."""
+import datetime
+import json
+import pathlib
+import statistics
+
+import torch
+
+
+class Records:
+    def __init__(self, path, commit):
+        self.path, self.commit, self.card = pathlib.Path(path), commit, torch.cuda.get_device_name()
+
+    def add(self, id, ours, peer, peer_name, unit, spread=0.0, **more):
+        """A record of the same id is replaced."""
+        r = dict(id=id, ours=round(ours, 4), peer=None if peer is None else round(peer, 4), peer_name=peer_name,
+                 unit=unit, spread=round(spread, 4), commit=self.commit, date=datetime.date.today().isoformat(),
+                 card=self.card, **more)
+        print(json.dumps(r), flush=True)
+        old = json.loads(self.path.read_text()) if self.path.exists() else []
+        self.path.write_text(json.dumps([o for o in old if o["id"] != id] + [r], indent=1) + "\n")
+
+
+def spread(times):
+    return (max(times) - min(times)) / statistics.median(times)
+
+
+def cuda_times(fn, runs):
+    """Milliseconds of each of some runs, after one that warms up."""
+    times = []
+    fn()
+    for _ in range(runs):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        fn()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(begin.elapsed_time(end))
+    return times
