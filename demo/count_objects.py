@@ -6,11 +6,11 @@ FOLDER holds one clip a prompt (folders of PNG frames or videos), named so that 
 order is the prompts'.  Prompts ask for one object, so the right answer is one.
 
 Method, per frame, at 320 x 192 (larger frames are averaged down, smaller ones repeated):
-the pixels that check_prompts.py gives the asked colour; parts with less than 16 px between
-them are one group (a stripe or square of a pattern is up to 8 px wide at the native size,
-16 here); a group counts as an object from 160 pixels (a native 40).  Groups of more than
-160 px extent, half the width, count as a smear instead.  Nine frames from the middle of the clip are
-looked at.  A clip's count is the median over frames; it is "one" only if
+the pixels that check_prompts.py gives the asked colour; parts with less than 20 px between
+them are one group (a stripe or square of a pattern is some 8 px wide at the native size,
+16 here, and its edges are mixed colours); a group counts as an object from 160 pixels
+(a native 40).  Groups of more than 160 px extent, half the width, count as a smear
+instead.  Nine frames from the middle of the clip are looked at.  A clip's count is the median over frames; it is "one" only if
 no smear is in more than half of its frames.
 
 Limits: an object that loses its colour is counted as none; a copy that touches its
@@ -26,7 +26,7 @@ import numpy as np
 from check_prompts import asked_color, color_classes, dilate, load_clip
 
 WIDTH, HEIGHT = 320, 192
-MIN_PIXELS, MAX_EXTENT, JOIN_RADIUS = 160, 160, 8
+MIN_PIXELS, MAX_EXTENT, JOIN_RADIUS = 160, 160, 10
 
 
 def to_counting_size(frame):
