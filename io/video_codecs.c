@@ -385,8 +385,11 @@ static void options_x265(AVCodecContext *ctx, const kn_video_choice *c, options 
     /* Frame threads change the bytes, the pool's size does not. info=0: no SEI with version and
      * options. x265 wants a picture of at least one coding tree block (x265 docs, --ctu). */
     int side = ctx->width < ctx->height ? ctx->width : ctx->height;
-    set(o, "x265-params", "log-level=none:info=0:frame-threads=%d:pools=%d%s", X265_FRAME_THREADS,
+    set(o, "x265-params", "log-level=none:info=0:frame-threads=%d:pools=%d%s%s", X265_FRAME_THREADS,
         c->threads,
+        /* Its vector code for the coding unit tree writes past the end of rows of fewer than four
+         * units (valgrind, 3.5: widths below 64). */
+        ctx->width < 64 ? ":cutree=0" : "",
         side < 32   ? ":ctu=16"
         : side < 64 ? ":ctu=32"
                     : "");

@@ -473,7 +473,7 @@ static kn_status time_down(kn_vae_part *p, const kn_vae_resample *r, kn_tensor *
 {
     if (!r->temporal) return KN_OK;
     int64_t T = x->dim[0], lead = p->started ? 0 : 1, pairs = (T - lead) / 2;
-    int have;
+    int have = 0;
     if (T < 1 || (T - lead) % 2)
         return kn_fail(KN_ERR_ARG, "VAE: %" PRId64 " frames cannot be halved", T);
     KN_TRY(join_past(p, x, 1, &have));
