@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The commands in README.md and docs/*.md run as they are printed, page by page, each page in an empty folder
-# with demo/ and build/ in it. Renders get `--steps 4`: what is tested is the commands, not the pictures. A
+# with demo/, build/ and a clip.mp4 in it. Renders get `--steps 4`: what is tested is the commands, not the pictures. A
 # block behind a line `<!-- not run: WHY -->` is left out and counted.
 source "$(dirname "$0")/lib.sh" "$@"
 
@@ -8,7 +8,7 @@ mkdir bin
 cat >bin/kinora <<WRAP
 #!/bin/sh
 case \$1 in
-  render | plan | batch) [ "\$2" = --help ] || set -- "\$@" --steps 4 ;;
+  render | refine | plan | batch) [ "\$2" = --help ] || set -- "\$@" --steps 4 ;;
 esac
 exec "$kinora" "\$@"
 WRAP
@@ -37,12 +37,16 @@ split_page() {
   ' "$1"
 }
 
+# The reader's own video, where a page has one.
+ffmpeg -v error -f lavfi -i testsrc2=size=160x96:rate=8 -frames:v 9 -pix_fmt yuv420p "$work/clip.mp4"
+
 ran=0 skipped=0
 for page in "$tree"/README.md "$tree"/docs/*.md; do
   folder=$work/page-$(basename "$page" .md)
   mkdir "$folder"
   cd "$folder"
   ln -s "$tree/demo" demo
+  cp "$work/clip.mp4" clip.mp4
   mkdir build
   ln -s ../../bin/kinora build/kinora
   for block in $(split_page "$page"); do
