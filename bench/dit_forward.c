@@ -13,26 +13,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "bench/timing.h"
 #include "dit/dit.h"
 #include "io/memory.h"
 #include "io/safetensors.h"
 
 enum { MAX_RUNS = 1000 };
-
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 /* Small pseudo-random values: timing must not meet denormals or one constant. */
 static kn_status random_tensor(kn_dev *d, int rank, const int64_t *dims, kn_tensor *t)

@@ -13,8 +13,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "bench/timing.h"
 #include "attention/window.h"
 #include "dit/dit.h"
 #include "io/memory.h"
@@ -34,19 +34,6 @@ typedef struct bench {
     kn_arena *scratch;
     kn_dit_args args[EVALUATIONS];
 } bench;
-
-static double now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 /* Normal values. */
 static kn_status random_tensor(kn_dev *d, int rank, const int64_t *dims, kn_tensor *t)
