@@ -68,6 +68,17 @@ void kn_cli_catch_signals(void)
     signal(SIGXFSZ, SIG_IGN);
 }
 
+void kn_cli_progress(kn_cli_listener *l, kn_options *o)
+{
+    kn_progress *p = &l->progress;
+    kn_progress_open(p, (kn_progress_choice)o->progress, o->quiet, stderr, stdout);
+    p->images = kn_progress_find_images(p, (kn_preview_terminal)o->preview_terminal);
+    if (p->images != KN_TERMINAL_NONE || o->preview_terminal == KN_PREVIEW_OFF) return;
+    if (p->style == KN_PROGRESS_BAR)
+        fprintf(stderr, "kinora: --preview-terminal auto: this terminal shows no pictures, as far as can be told\n");
+    o->preview_terminal = KN_PREVIEW_OFF; /* none need be made */
+}
+
 int kn_cli_on_event(void *user, const kn_event *event)
 {
     kn_cli_listener *l = user;
@@ -158,7 +169,7 @@ static int run_render(int argc, char **argv, const char *video, int plan_only)
     kn_cli_listener l = {0};
     if (st == KN_OK) {
         kn_log_set_level(o.quiet ? KN_LOG_ERR : o.verbose ? KN_LOG_DEBUG : KN_LOG_INFO);
-        kn_progress_open(&l.progress, (kn_progress_choice)o.progress, o.quiet, stderr, stdout);
+        kn_cli_progress(&l, &o);
         kn_cli_catch_signals();
         if (plan_only) o.dry_run = true;
         if (o.save_preset) st = save_preset(&o);

@@ -153,7 +153,7 @@ static int batch(kn_options *o, const char *path)
     kn_cli_listener l = {0};
     kn_batch b = {.folder = o->output_dir, .resume = o->resume, .overwrite = o->overwrite, .fn = kn_cli_on_event, .user = &l};
     kn_log_set_level(o->quiet ? KN_LOG_ERR : o->verbose ? KN_LOG_DEBUG : KN_LOG_INFO);
-    kn_progress_open(&l.progress, (kn_progress_choice)o->progress, o->quiet, stderr, stdout);
+    kn_cli_progress(&l, o);
     kn_status st = run(&b, o, path);
     kn_progress_break(&l.progress);
     int code = b.result ? exit_code(&b, st) : kn_cli_report(st) ? 2 : 0;

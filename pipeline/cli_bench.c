@@ -71,7 +71,7 @@ int kn_cli_bench(int argc, char **argv)
     kn_status st = KN_OK;
     KN_TRY_GOTO(kn_cli_options(&o, argc, argv));
     kn_log_set_level(o.quiet ? KN_LOG_ERR : o.verbose ? KN_LOG_DEBUG : KN_LOG_INFO);
-    kn_progress_open(&l.progress, (kn_progress_choice)o.progress, o.quiet, stderr, stdout);
+    kn_cli_progress(&l, &o);
     kn_cli_catch_signals();
     if (!o.output && !o.frames_dir) {
         KN_TRY_GOTO(make_folder(folder, sizeof folder));

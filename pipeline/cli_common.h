@@ -14,6 +14,8 @@ typedef struct kn_cli_listener {
     int told;
 } kn_cli_listener;
 
+/* Opens the printing of progress as options ask for it; turns previews for a terminal off where none can be. */
+void kn_cli_progress(kn_cli_listener *l, kn_options *o);
 /* A kn_event_fn: prints, and answers whether a signal asked to stop. */
 int kn_cli_on_event(void *user, const kn_event *event);
 

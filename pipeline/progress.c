@@ -158,6 +158,10 @@ int kn_progress_event(void *user, const kn_event *e)
 {
     kn_progress *p = user;
     if (p->style == KN_PROGRESS_NONE) return 0;
+    if (e->kind == KN_EVENT_PREVIEW) {
+        kn_progress_picture(p, e->picture);
+        return 0;
+    }
     if (p->style == KN_PROGRESS_JSON) {
         print_json(p, e);
     } else if (e->kind == KN_EVENT_NOTE || e->kind == KN_EVENT_DONE) {
@@ -176,4 +180,5 @@ void kn_progress_break(kn_progress *p)
 {
     if (p->line_open) fputc('\n', p->file);
     p->line_open = false;
+    p->image_rows = 0; /* what follows pushes it up */
 }
