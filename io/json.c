@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <string.h>
 
 #include "io/atomic_file.h"
@@ -34,25 +35,72 @@ static kn_status check_size(const char *name, const char *data, size_t size, siz
     return KN_OK;
 }
 
-/* Where an allocation of its own fails, jansson 2.14 may report a syntax error, nothing, or success
- * with a character missing from a string. So its allocation function (the host program's, where it
- * has set one) is called through one that remembers a failure. */
+/* Where an allocation of its own fails, jansson 2.14 goes on: it loses a character of a string, reads in
+ * front of its buffer, or ends the process in an assertion. So its allocation functions (the host
+ * program's, where it has set some) are called through ones that know every block of a parse; the first
+ * failure jumps out of the parser, and the blocks are freed here. Nothing of jansson's outlives a parse
+ * but what it allocated, so that leaving it in the midst is safe. */
+typedef struct parse {
+    jmp_buf out;
+    void **block; /* those that are in use; NULL: freed again */
+    size_t count, capacity;
+} parse;
+
 static pthread_once_t watch_once = PTHREAD_ONCE_INIT;
 static json_malloc_t watched_malloc;
-static _Thread_local int alloc_failed;
+static json_free_t watched_free;
+static _Thread_local parse *current; /* NULL outside kn_json_parse */
+
+static int remember(parse *p, void *block)
+{
+    if (p->count == p->capacity) {
+        void *grown;
+        size_t capacity = p->capacity ? 2 * p->capacity : 64;
+        if (kn_alloc_array(capacity, sizeof(void *), &grown) != KN_OK) return 0;
+        if (p->count) memcpy(grown, p->block, p->count * sizeof(void *));
+        kn_free(p->block);
+        p->block = grown;
+        p->capacity = capacity;
+    }
+    p->block[p->count++] = block;
+    return 1;
+}
 
 static void *watching_malloc(size_t bytes)
 {
-    void *p = watched_malloc(bytes);
-    if (!p) alloc_failed = 1;
-    return p;
+    void *block = watched_malloc(bytes);
+    if (!current) return block;
+    if (block && remember(current, block)) return block;
+    watched_free(block);
+    longjmp(current->out, 1);
+}
+
+static void watching_free(void *block)
+{
+    parse *p = current;
+    if (p && block) {
+        size_t i = p->count;
+        while (i && p->block[i - 1] != block) i--; /* nearly always among the newest */
+        if (i) p->block[i - 1] = NULL;
+        while (p->count && !p->block[p->count - 1]) p->count--;
+    }
+    watched_free(block);
 }
 
 static void watch_allocations(void)
 {
-    json_free_t release;
-    json_get_alloc_funcs(&watched_malloc, &release);
-    json_set_alloc_funcs(watching_malloc, release);
+    json_get_alloc_funcs(&watched_malloc, &watched_free);
+    json_set_alloc_funcs(watching_malloc, watching_free);
+}
+
+/* False when memory ran out. p stands in the caller, so that nothing of this function changes after
+ * setjmp. */
+static int load(parse *p, const char *data, size_t size, json_t **out, json_error_t *error)
+{
+    if (setjmp(p->out)) return 0;
+    current = p;
+    *out = json_loadb(data, size, JSON_REJECT_DUPLICATES, error);
+    return 1;
 }
 
 kn_status kn_json_parse(const char *name, const char *data, size_t size, size_t max_values,
@@ -62,14 +110,14 @@ kn_status kn_json_parse(const char *name, const char *data, size_t size, size_t 
     KN_TRY(check_size(name, data, size, max_values));
     json_error_t error;
     pthread_once(&watch_once, watch_allocations);
-    alloc_failed = 0;
-    *out = json_loadb(data, size, JSON_REJECT_DUPLICATES, &error);
-    if (alloc_failed) {
-        json_decref(*out);
-        *out = NULL;
+    parse p = {.block = NULL};
+    int whole = load(&p, data, size, out, &error);
+    current = NULL;
+    for (size_t i = 0; !whole && i < p.count; i++) watched_free(p.block[i]);
+    kn_free(p.block);
+    if (!whole)
         return kn_fail(KN_ERR_NOMEM, "%s: out of memory while reading %zu bytes of JSON", name,
                        size);
-    }
     if (*out) return KN_OK;
     return kn_fail(KN_ERR_FORMAT, "%s: line %d, column %d: %s", name, error.line, error.column,
                    error.text);
