@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "io/folder.h"
 #include "io/memory.h"
 #include "io/json.h"
 #include "io/safetensors.h"
@@ -31,7 +32,9 @@ static kn_status hash_file(const char *path, uint64_t *h)
         return st;
     }
     size_t n = fread(head, 1, sizeof head, f);
+    int failed = ferror(f), error = errno;
     fclose(f);
+    if (failed) return kn_fail(KN_ERR_IO, "%s: reading: %s", path, strerror(error));
     int64_t size = s.st_size;
     *h = hash_bytes(*h, &size, sizeof size);
     *h = hash_bytes(*h, head, n);
@@ -122,8 +125,8 @@ static kn_status metadata_int(const kn_safetensors *file, const char *key, int64
 
 kn_status kn_checkpoint_peek(const char *path, kn_checkpoint_place *out)
 {
-    struct stat s;
-    *out = (kn_checkpoint_place){.exists = stat(path, &s) == 0};
+    *out = (kn_checkpoint_place){0};
+    KN_TRY(kn_path_exists(path, &out->exists));
     if (!out->exists) return KN_OK;
     kn_safetensors *file;
     KN_TRY(kn_safetensors_open(path, NULL, &file));

@@ -89,7 +89,7 @@ static void print_plan(const kn_batch *b, FILE *f, int columns)
         print_name(f, e->name, width);
         if (r->state == KN_BATCH_FAILED) {
             fputs("  ", f);
-            print_error(f, r->error, columns - width - 8);
+            print_error(f, kn_batch_error(r), columns - width - 8);
             continue;
         }
         snprintf(size, sizeof size, "%lldx%lld", (long long)r->width_px, (long long)r->height_px);
@@ -115,7 +115,7 @@ static void print_summary(const kn_batch *b, FILE *f, int columns)
         print_name(f, b->file.entry[i].name, width);
         fprintf(f, "  %-14s", kn_batch_state_name(r->state));
         if (r->state == KN_BATCH_FAILED)
-            print_error(f, r->error, columns - width - 23);
+            print_error(f, kn_batch_error(r), columns - width - 23);
         else
             fprintf(f, "%s\n", r->state == KN_BATCH_DONE ? kn_duration_text(r->seconds, took, sizeof took) : "");
     }
@@ -147,7 +147,14 @@ static kn_status run(kn_batch *b, const kn_options *o, const char *path)
     return kn_batch_run(b);
 }
 
-/* Everything that is wrong before a job is looked at is a usage error. */
+/* What is wrong with the file or the flags before a job is looked at is a usage error; what is wrong with the
+ * machine is not. */
+static int report_early(kn_status st)
+{
+    int code = kn_cli_report(st);
+    return st == KN_ERR_IO || st == KN_ERR_FORMAT || st == KN_ERR_MODEL ? 2 : code;
+}
+
 static int batch(kn_options *o, const char *path)
 {
     kn_cli_listener l = {0};
@@ -156,7 +163,7 @@ static int batch(kn_options *o, const char *path)
     kn_progress_open(&l.progress, (kn_progress_choice)o->progress, o->quiet, stderr, stdout);
     kn_status st = run(&b, o, path);
     kn_progress_break(&l.progress);
-    int code = b.result ? exit_code(&b, st) : kn_cli_report(st) ? 2 : 0;
+    int code = b.result ? exit_code(&b, st) : report_early(st);
     enum { UNCUT = 1 << 14 }; /* a file has no width */
     int columns = isatty(STDOUT_FILENO) ? kn_cli_columns() : UNCUT;
     FILE *f = o->progress == KN_PROGRESS_JSON ? stderr : stdout;
@@ -178,7 +185,7 @@ int kn_cli_batch(int argc, char **argv)
         st = default_folder(argv[0], &folder);
         if (st == KN_OK) st = kn_options_set(&o, "output-dir", folder, KN_FROM_COMMAND_LINE, "--output-dir");
     }
-    int code = st == KN_OK ? batch(&o, argv[0]) : kn_cli_report(st) ? 2 : 0;
+    int code = st == KN_OK ? batch(&o, argv[0]) : report_early(st);
     kn_free(folder);
     kn_options_free(&o);
     return code;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "io/atomic_file.h"
+#include "io/folder.h"
 #include "io/memory.h"
 #include "io/safetensors.h"
 #include "pipeline/memory_plan.h"
@@ -73,7 +74,9 @@ static kn_status check_target(const kn_job *j, const char *flag, const char *pat
     if (j->makes_folders && stat(folder, &s) != 0) return KN_OK;
     if (stat(folder, &s) != 0 || !S_ISDIR(s.st_mode) || access(folder, W_OK) != 0)
         return kn_fail(KN_ERR_IO, "%s %s: the folder '%s' is missing or not writable", flag, path, folder);
-    if (stat(path, &s) != 0) return KN_OK;
+    bool there;
+    KN_TRY(kn_path_exists(path, &there)); /* an unreadable disk must not look like a free name */
+    if (!there || stat(path, &s) != 0) return KN_OK;
     if (S_ISDIR(s.st_mode)) return kn_fail(KN_ERR_ARG, "%s %s: is a folder, expected a file", flag, path);
     if (!o->overwrite) return kn_fail(KN_ERR_ARG, "%s %s: exists; give --overwrite (-y) to replace it", flag, path);
     return KN_OK;
