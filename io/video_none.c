@@ -30,6 +30,11 @@ kn_status kn_video_writer_check(const kn_video_writer_params *params)
     return none(params->path);
 }
 
+kn_status kn_video_writer_check_audio(const kn_video_writer_params *params)
+{
+    return none(params->path);
+}
+
 kn_status kn_video_writer_open(const kn_video_writer_params *params, kn_video_writer **out)
 {
     *out = NULL;
@@ -88,6 +93,13 @@ kn_status kn_video_reader_next(kn_video_reader *r, float *rgb, bool *end)
 kn_status kn_video_reader_next_u16(kn_video_reader *r, uint16_t *rgb, bool *end)
 {
     (void)r, (void)rgb;
+    *end = true;
+    return none(NULL);
+}
+
+kn_status kn_video_reader_skip(kn_video_reader *r, bool *end)
+{
+    (void)r;
     *end = true;
     return none(NULL);
 }

@@ -80,22 +80,26 @@ static kn_status open_task(kn_batch *b, int index, task *t)
     return fingerprint(t, t->asked_seed, t->request);
 }
 
-/* The fingerprint and seed that a video says it was made with; false: none of ours. */
-static bool made_by(const char *path, char job[17], int64_t *seed)
+/* The fingerprint and seed that a video says it was made with; *found false: none of ours. */
+static kn_status made_by(const char *path, char job[17], int64_t *seed, bool *found)
 {
+    enum { VALUES_MAX = 4096 };
     char *text = NULL;
-    bool found = false;
-    if (kn_video_metadata_read(path, "comment", &text) == KN_OK && text) {
-        json_t *o = json_loads(text, 0, NULL);
+    json_t *o = NULL;
+    *found = false;
+    kn_status st = kn_video_metadata_read(path, "comment", &text);
+    if (st == KN_OK && text) st = kn_json_parse(path, text, strlen(text), VALUES_MAX, &o);
+    if (o) {
         const char *name = json_string_value(json_object_get(o, "job"));
         const json_t *drawn = json_object_get(json_object_get(o, "options"), "seed");
-        found = name && json_is_integer(drawn);
-        if (found) snprintf(job, 17, "%s", name), *seed = json_integer_value(drawn);
+        *found = name && json_is_integer(drawn);
+        if (*found) snprintf(job, 17, "%s", name), *seed = json_integer_value(drawn);
         json_decref(o);
     }
-    kn_error_clear();
     kn_free(text);
-    return found;
+    if (st == KN_ERR_NOMEM) return st;
+    kn_error_clear(); /* not a video, or somebody else's */
+    return KN_OK;
 }
 
 /* A whole output of this job that is not in results.jsonl: its process was killed just before. */
@@ -103,7 +107,7 @@ static kn_status is_own_output(task *t, bool *own)
 {
     char theirs[17], ours[17];
     int64_t seed;
-    *own = made_by(t->o.output, theirs, &seed);
+    KN_TRY(made_by(t->o.output, theirs, &seed, own));
     if (!*own) return KN_OK;
     KN_TRY(fingerprint(t, t->asked_seed < 0 ? seed : t->asked_seed, ours));
     *own = !strcmp(ours, theirs);
@@ -300,7 +304,7 @@ static kn_status encode_all(kn_batch *b, int first)
 
 static kn_status make_parents(const kn_options *o)
 {
-    const char *const paths[] = {o->output, o->contact_sheet, o->latents_out, o->embeds_out, o->frames_dir};
+    const char *const paths[] = {o->output, o->contact_sheet, o->preview, o->latents_out, o->embeds_out, o->frames_dir};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         char folder[4096];
         const char *slash = paths[i] ? strrchr(paths[i], '/') : NULL;

@@ -144,8 +144,10 @@ kn_status kn_checkpoint_peek(const char *path, kn_checkpoint_place *out)
 static kn_status other_job(const kn_safetensors *file, const kn_job_identity *id)
 {
     const char *theirs_text = kn_safetensors_metadata(file, "options");
-    json_t *theirs = theirs_text ? json_loads(theirs_text, 0, NULL) : NULL;
-    json_t *ours = json_loads(id->options, 0, NULL);
+    enum { VALUES_MAX = 4096 };
+    json_t *theirs = NULL, *ours = NULL;
+    if (theirs_text && kn_json_parse("options", theirs_text, strlen(theirs_text), VALUES_MAX, &theirs) != KN_OK) theirs = NULL;
+    if (kn_json_parse("options", id->options, strlen(id->options), VALUES_MAX, &ours) != KN_OK) ours = NULL;
     char names[256] = "";
     const char *key;
     json_t *value;

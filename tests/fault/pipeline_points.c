@@ -38,7 +38,7 @@
 
 #define DEMO KN_SOURCE_DIR "/demo/model"
 #define MODEL "../in/model" /* seen from the output folder */
-enum { FILES = 64, SAMPLES = 5, LIMIT_SEC = 120 };
+enum { FILES = 64, SAMPLES = 4, LIMIT_SEC = 120 };
 
 typedef struct job {
     const char *name;
