@@ -20,8 +20,8 @@
  */
 #include <cuda_bf16.h>
 
-#include "attention/sm90.cuh"
 #include "attention/sparse_kernels.h"
+#include "compute/sm90.cuh"
 
 namespace {
 
@@ -626,26 +626,8 @@ __global__ void __launch_bounds__(THREADS, 1)
 
 /* ---- launching --------------------------------------------------------------------------------*/
 
-typedef CUresult(CUDAAPI *encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
-                                     const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
-                                     const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
-                                     CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-
-/* From the driver, so that nothing links to libcuda. */
-cudaError_t find_encode(encode_fn *out)
-{
-    void *fn = nullptr;
-    cudaDriverEntryPointQueryResult found;
-    cudaError_t e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &fn, 12000,
-                                                     cudaEnableDefault, &found);
-    if (e == cudaSuccess && (!fn || found != cudaDriverEntryPointSuccess))
-        e = cudaErrorNotSupported;
-    *out = (encode_fn)fn;
-    return e;
-}
-
 /* [tokens][heads][dim] as {64 columns, tokens, dim / 64, heads}, copied 128 tokens at a time. */
-cudaError_t map_rows(encode_fn encode, CUtensorMap *map, const void *data, int64_t tokens,
+cudaError_t map_rows(tensor_map_fn encode, CUtensorMap *map, const void *data, int64_t tokens,
                      int64_t token, int64_t head, int heads, int dim)
 {
     cuuint64_t dims[4] = {64, (cuuint64_t)tokens, (cuuint64_t)dim / 64, (cuuint64_t)heads};
@@ -689,9 +671,9 @@ launch make_launch(const kn_attn_problem *p)
 
 template <int D> cudaError_t launch_dim(const kn_attn_problem *p, cudaStream_t stream)
 {
-    encode_fn encode;
+    tensor_map_fn encode;
     CUtensorMap qm, km, vm;
-    cudaError_t e = find_encode(&encode);
+    cudaError_t e = tensor_map_find(&encode);
     if (!e) e = map_rows(encode, &qm, p->q, p->queries, p->q_token, p->q_head, p->heads, D);
     if (!e) e = map_rows(encode, &km, p->k, p->keys, p->k_token, p->k_head, p->heads, D);
     if (!e) e = map_rows(encode, &vm, p->v, p->keys, p->v_token, p->v_head, p->heads, D);
