@@ -25,6 +25,12 @@ enum { FRAMES = 3, STAGES = 4, THREADS = 384, FEED_REGS = 24, MATH_REGS = 240 };
 enum { STAGE = FRAMES * FRAME_ROOM, BARS = STAGE + STAGES * STAGE_BYTES };
 enum { FRAME_FULL = BARS, FRAME_EMPTY = FRAME_FULL + 8 * FRAMES, FULL = FRAME_EMPTY + 8 * FRAMES };
 enum { EMPTY = FULL + 8 * STAGES, BYTES = EMPTY + 8 * STAGES };
+/* As in attention/sparse_sm90.cu: for racecheck, every lane arrives for itself. */
+#ifdef KN_SM90_EVERY_LANE
+enum { GROUP_VOTES = 128 };
+#else
+enum { GROUP_VOTES = 1 };
+#endif
 
 struct launch {
     const float *bias;
@@ -148,7 +154,7 @@ __device__ __forceinline__ void store(const launch &a, const place &p, int group
 
 __device__ void run_math(const launch &a, uint32_t base, int group)
 {
-    int lead = (threadIdx.x & 127) == 0;
+    int lead = (threadIdx.x & 127) < GROUP_VOTES;
     ring<FRAMES> f;
     ring<STAGES> c;
     for (int work = blockIdx.x; work < a.work; work += gridDim.x) {
@@ -202,8 +208,9 @@ __global__ void __launch_bounds__(THREADS, 1)
     uint32_t base = smem_of(memory);
     if (threadIdx.x == 0) {
         for (int i = 0; i < FRAMES; i++)
-            bar_init(base + FRAME_FULL + 8 * i, 1), bar_init(base + FRAME_EMPTY + 8 * i, 2);
-        for (int i = 0; i < STAGES; i++) bar_init(base + FULL + 8 * i, 1), bar_init(base + EMPTY + 8 * i, 2);
+            bar_init(base + FRAME_FULL + 8 * i, 1), bar_init(base + FRAME_EMPTY + 8 * i, 2 * GROUP_VOTES);
+        for (int i = 0; i < STAGES; i++)
+            bar_init(base + FULL + 8 * i, 1), bar_init(base + EMPTY + 8 * i, 2 * GROUP_VOTES);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     __syncthreads();

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The shipped model on a GPU: the same bytes twice, and the CPU's picture.
 
-usage: check_gpu_render.py KINORA MODEL_FOLDER OUT.json [--commit ID]
-Renders five prompts, the first one with a refine stage too; adds the record render-gpu-vs-cpu to OUT.json
+usage: check_gpu_render.py KINORA MODEL_FOLDER OUT.json [--prompts FILE] [--commit ID]
+Renders every twentieth held-out prompt, the first one with a refine stage too; adds the record render-gpu-vs-cpu to OUT.json
 (tools/bench_records.py): the lowest PSNR of a frame in dB beside the 35 dB that are asked for. Exit code 1 below that,
 or when a second run gives another file. As tests/e2e/gpu.sh, without FFmpeg and over more frames.
 """
@@ -19,9 +19,7 @@ from PIL import Image
 
 from bench_records import Records
 
-PROMPTS = ("a red ball bouncing over grass", "a blue cube rolling to the left", "two green balls falling",
-           "a yellow cone spinning on a grey floor", "a white ball rising at night")
-LEAST_DB = 35
+LEAST_DB, PROMPT_STEP = 35, 20
 
 
 def render(args, folder, prompt, device, *options):
@@ -49,10 +47,13 @@ def main():
     p.add_argument("kinora")
     p.add_argument("model")
     p.add_argument("out")
+    p.add_argument("--prompts", help="one a line; by default MODEL_FOLDER/../prompts_heldout.txt")
     p.add_argument("--commit", default="")
     args = p.parse_args()
     lowest, good = math.inf, True
-    jobs = [(prompt, ()) for prompt in PROMPTS] + [(PROMPTS[0], ("--refine-size", "2x"))]
+    prompts = pathlib.Path(args.prompts or pathlib.Path(args.model).parent / "prompts_heldout.txt").read_text().splitlines()
+    prompts = [line for line in prompts if line.strip()][::PROMPT_STEP]
+    jobs = [(prompts[0], ("--refine-size", "2x"))] + [(prompt, ()) for prompt in prompts]
     with tempfile.TemporaryDirectory() as tmp:
         for i, (prompt, options) in enumerate(jobs):
             gpu, again, cpu = (pathlib.Path(tmp) / f"{i}-{what}" for what in ("gpu", "again", "cpu"))
