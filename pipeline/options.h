@@ -29,6 +29,15 @@ typedef enum kn_progress_choice {
     KN_PROGRESS_NONE
 } kn_progress_choice;
 
+/* Where --preview-terminal shows previews. */
+typedef enum kn_preview_terminal {
+    KN_PREVIEW_OFF,
+    KN_PREVIEW_AUTO,
+    KN_PREVIEW_KITTY,
+    KN_PREVIEW_ITERM,
+    KN_PREVIEW_SIXEL
+} kn_preview_terminal;
+
 typedef enum kn_upscale_choice { KN_UPSCALE_BILINEAR, KN_UPSCALE_LANCZOS, KN_UPSCALE_LATENT } kn_upscale_choice;
 typedef enum kn_attention_choice {
     KN_ATTENTION_WINDOW,
@@ -76,6 +85,9 @@ typedef struct kn_options {
     int64_t attention; /* kn_attention_choice */
     int64_t base_attention, full_attention; /* 0 dense, 1 draft, 2 permute */
     double density, mass;
+    char *paro_axes; /* "auto", an order, or one per head */
+    int64_t paro_rows;
+    double paro_alpha, paro_epsilon, paro_share;
     char *attention_tile, *tile_window; /* "auto" or TxHxW */
     int64_t dense_steps, dense_layers;  /* -1: the method's own */
     int64_t reuse_lists;
@@ -94,6 +106,7 @@ typedef struct kn_options {
     int64_t frames_depth; /* bits per channel of PNG frames, 8 or 16 */
     char *contact_sheet;
     char *preview;
+    int64_t preview_terminal; /* kn_preview_terminal */
     bool overwrite;
     bool sidecar;
     /* research and parity */
