@@ -82,6 +82,12 @@ static kn_status check_target(const kn_job *j, const char *flag, const char *pat
     return KN_OK;
 }
 
+int kn_job_first_pass(const kn_job *j)
+{
+    /* Only the segment that a checkpoint stands in begins late. */
+    return j->segment + 1 < j->segments.count && j->first > 1 ? 1 : j->first;
+}
+
 bool kn_job_wants_frames(const kn_job *j)
 {
     return j->frame || j->o->output || j->o->frames_dir || j->o->contact_sheet;
@@ -355,7 +361,7 @@ kn_status kn_job_run(kn_job *j)
 {
     double load_sec[4] = {j->session->load_sec};
     const kn_options *o = j->o;
-    bool frames = kn_job_wants_frames(j), texts = j->first < j->passes || o->embeds_out;
+    bool frames = kn_job_wants_frames(j), texts = kn_job_first_pass(j) < j->passes || o->embeds_out;
     if (o->debug_dir) KN_TRY(kn_debug_open(o->debug_dir, &j->debug));
     double start = kn_now_sec();
     if (texts && !j->embeds[KN_PROMPT]) KN_TRY(kn_job_text(j));
