@@ -3,6 +3,9 @@
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "io/atomic_file.h"
@@ -35,72 +38,81 @@ static kn_status check_size(const char *name, const char *data, size_t size, siz
     return KN_OK;
 }
 
-/* Where an allocation of its own fails, jansson 2.14 goes on: it loses a character of a string, reads in
- * front of its buffer, or ends the process in an assertion. So its allocation functions (the host
- * program's, where it has set some) are called through ones that know every block of a parse; the first
- * failure jumps out of the parser, and the blocks are freed here. Nothing of jansson's outlives a parse
- * but what it allocated, so that leaving it in the midst is safe. */
-typedef struct parse {
-    jmp_buf out;
-    void **block; /* those that are in use; NULL: freed again */
-    size_t count, capacity;
-} parse;
+/* Where an allocation of its own fails, jansson 2.14 may report a syntax error, nothing, or success
+ * with a character missing from a string, or abort in an assertion (lex_unget after a token that did
+ * not fit). So while it parses, its allocation functions (the host program's, where it has set some)
+ * are called through these, which leave the parser at the first failure. What it held by then is found
+ * in a log of its allocations. */
+typedef struct event {
+    void *block;
+    size_t order;
+    bool freed;
+} event;
 
 static pthread_once_t watch_once = PTHREAD_ONCE_INIT;
-static json_malloc_t watched_malloc;
-static json_free_t watched_free;
-static _Thread_local parse *current; /* NULL outside kn_json_parse */
+static json_malloc_t host_malloc;
+static json_free_t host_free;
 
-static int remember(parse *p, void *block)
+static _Thread_local struct {
+    bool on;
+    jmp_buf out;
+    event *log;
+    size_t count, room, held; /* held: blocks not freed; the log has room for each to be */
+} parse;
+
+static bool make_room(void)
 {
-    if (p->count == p->capacity) {
-        void *grown;
-        size_t capacity = p->capacity ? 2 * p->capacity : 64;
-        if (kn_alloc_array(capacity, sizeof(void *), &grown) != KN_OK) return 0;
-        if (p->count) memcpy(grown, p->block, p->count * sizeof(void *));
-        kn_free(p->block);
-        p->block = grown;
-        p->capacity = capacity;
-    }
-    p->block[p->count++] = block;
-    return 1;
+    void *more;
+    size_t room = parse.room ? 2 * parse.room : 1024;
+    if (parse.count + parse.held + 2 <= parse.room) return true;
+    if (kn_alloc_array(room, sizeof(event), &more) != KN_OK) return false;
+    if (parse.count) memcpy(more, parse.log, parse.count * sizeof(event));
+    kn_free(parse.log);
+    parse.log = more;
+    parse.room = room;
+    return true;
 }
 
 static void *watching_malloc(size_t bytes)
 {
-    void *block = watched_malloc(bytes);
-    if (!current) return block;
-    if (block && remember(current, block)) return block;
-    watched_free(block);
-    longjmp(current->out, 1);
+    if (!parse.on) return host_malloc(bytes);
+    void *p = make_room() ? host_malloc(bytes) : NULL;
+    if (!p) longjmp(parse.out, 1);
+    parse.log[parse.count] = (event){.block = p, .order = parse.count};
+    parse.count++;
+    parse.held++;
+    return p;
 }
 
 static void watching_free(void *block)
 {
-    parse *p = current;
-    if (p && block) {
-        size_t i = p->count;
-        while (i && p->block[i - 1] != block) i--; /* nearly always among the newest */
-        if (i) p->block[i - 1] = NULL;
-        while (p->count && !p->block[p->count - 1]) p->count--;
+    if (parse.on && block) {
+        parse.log[parse.count] = (event){.block = block, .order = parse.count, .freed = true};
+        parse.count++;
+        parse.held--;
     }
-    watched_free(block);
+    host_free(block);
 }
 
 static void watch_allocations(void)
 {
-    json_get_alloc_funcs(&watched_malloc, &watched_free);
+    json_get_alloc_funcs(&host_malloc, &host_free);
     json_set_alloc_funcs(watching_malloc, watching_free);
 }
 
-/* False when memory ran out. p stands in the caller, so that nothing of this function changes after
- * setjmp. */
-static int load(parse *p, const char *data, size_t size, json_t **out, json_error_t *error)
+static int by_block(const void *a, const void *b)
 {
-    if (setjmp(p->out)) return 0;
-    current = p;
-    *out = json_loadb(data, size, JSON_REJECT_DUPLICATES, error);
-    return 1;
+    const event *x = a, *y = b;
+    if (x->block != y->block) return (uintptr_t)x->block < (uintptr_t)y->block ? -1 : 1;
+    return x->order < y->order ? -1 : 1;
+}
+
+static void free_held(void)
+{
+    qsort(parse.log, parse.count, sizeof(event), by_block);
+    for (size_t i = 0; i < parse.count; i++)
+        if ((i + 1 == parse.count || parse.log[i + 1].block != parse.log[i].block) && !parse.log[i].freed)
+            host_free(parse.log[i].block);
 }
 
 kn_status kn_json_parse(const char *name, const char *data, size_t size, size_t max_values,
@@ -109,18 +121,24 @@ kn_status kn_json_parse(const char *name, const char *data, size_t size, size_t 
     *out = NULL;
     KN_TRY(check_size(name, data, size, max_values));
     json_error_t error;
+    kn_status st = KN_OK;
     pthread_once(&watch_once, watch_allocations);
-    parse p = {.block = NULL};
-    int whole = load(&p, data, size, out, &error);
-    current = NULL;
-    for (size_t i = 0; !whole && i < p.count; i++) watched_free(p.block[i]);
-    kn_free(p.block);
-    if (!whole)
-        return kn_fail(KN_ERR_NOMEM, "%s: out of memory while reading %zu bytes of JSON", name,
-                       size);
-    if (*out) return KN_OK;
-    return kn_fail(KN_ERR_FORMAT, "%s: line %d, column %d: %s", name, error.line, error.column,
-                   error.text);
+    if (setjmp(parse.out) == 0) {
+        parse.on = true;
+        *out = json_loadb(data, size, JSON_REJECT_DUPLICATES, &error);
+        parse.on = false;
+        if (!*out)
+            st = kn_fail(KN_ERR_FORMAT, "%s: line %d, column %d: %s", name, error.line,
+                         error.column, error.text);
+    } else {
+        parse.on = false;
+        free_held();
+        st = kn_fail(KN_ERR_NOMEM, "%s: out of memory while reading %zu bytes of JSON", name, size);
+    }
+    kn_free(parse.log);
+    parse.log = NULL;
+    parse.count = parse.room = parse.held = 0;
+    return st;
 }
 
 const char *kn_json_kind(const json_t *value)

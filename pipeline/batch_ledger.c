@@ -98,7 +98,8 @@ kn_status kn_ledger_append(kn_ledger *l, json_t *line)
     if (!text) return kn_fail(KN_ERR_NOMEM, "out of memory: a line of results");
     kn_status st = kn_asprintf(&whole, "%s\n", text);
     if (st == KN_OK) st = append_text(l->path, whole);
-    if (st == KN_OK) json_array_append(l->lines, line);
+    if (st == KN_OK && json_array_append(l->lines, line) != 0)
+        st = kn_fail(KN_ERR_NOMEM, "out of memory: a line of results");
     kn_free(whole);
     free(text);
     return st;

@@ -4,19 +4,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "io/atomic_file.h"
 #include "io/log.h"
 #include "io/memory.h"
 #include "pipeline/cli_common.h"
+#include "pipeline/columns.h"
 #include "pipeline/compare.h"
 #include "pipeline/info.h"
 #include "pipeline/made_with.h"
 #include "pipeline/model_folder.h"
 #include "pipeline/preset.h"
 #include "pipeline/render.h"
+#include "pipeline/window_search.h"
 
 int kn_cli_exit_code(kn_status st)
 {
@@ -159,8 +160,10 @@ static kn_status save_preset(const kn_options *o)
     return KN_OK;
 }
 
+typedef kn_status job_fn(kn_options *o, kn_event_fn *fn, void *user);
+
 /* video: of `kinora refine VIDEO`; NULL: of another command. */
-static int run_render(int argc, char **argv, const char *video, int plan_only)
+static int run_job(int argc, char **argv, const char *video, int plan_only, job_fn *job)
 {
     kn_options o = {0};
     kn_status st = kn_cli_options(&o, argc, argv);
@@ -175,7 +178,7 @@ static int run_render(int argc, char **argv, const char *video, int plan_only)
         if (o.save_preset) st = save_preset(&o);
     }
     if (st == KN_OK && !(o.save_preset && !o.output)) {
-        st = kn_render(&o, kn_cli_on_event, &l);
+        st = job(&o, kn_cli_on_event, &l);
         kn_progress_break(&l.progress);
     }
     int code = kn_cli_report(st);
@@ -187,6 +190,11 @@ static int run_render(int argc, char **argv, const char *video, int plan_only)
     }
     kn_options_free(&o);
     return code;
+}
+
+static int run_render(int argc, char **argv, const char *video, int plan_only)
+{
+    return run_job(argc, argv, video, plan_only, kn_render);
 }
 
 static int run_refine(int argc, char **argv)
@@ -201,10 +209,14 @@ static int run_refine(int argc, char **argv)
 
 static void print_preset(void *user, const char *name, const char *about, bool own)
 {
+    enum { INDENT = 22 };
+    char text[1024];
+    snprintf(text, sizeof text, "%s%s", own ? "(yours) " : "", about);
     if (*(const int *)user)
         puts(name);
     else
-        printf("%-18s %s%s\n", name, own ? "(yours) " : "", about);
+        kn_print_wrapped(stdout, text, printf("%-*s ", INDENT - 1, name), kn_columns_of(stdout) < 60 ? 4 : INDENT,
+                         kn_columns_of(stdout));
 }
 
 /* Everything that shapes the result, as it would be without further flags, and who says so. */
@@ -237,9 +249,7 @@ static int run_presets(int argc, char **argv)
     return kn_cli_report(show_preset(argv[1]));
 }
 
-static const struct command {
-    const char *name, *about;
-} commands[] = {
+const kn_command kn_commands[] = {
     {"render", "make a video from a prompt"},
     {"refine", "make an existing video larger and sharper: `refine VIDEO`, with or without a prompt"},
     {"batch", "make many videos from a batch file (YAML, JSON or CSV)"},
@@ -247,28 +257,28 @@ static const struct command {
     {"compare", "tell two clips apart: PSNR, SSIM, difference picture (-o x.png) or video (-o x.mp4), --csv"},
     {"info", "describe a model folder, a video, a sidecar or a safetensors file; alone: this build"},
     {"bench", "render with the options of render, show where the time goes; keeps no file it was not asked for"},
+    {"search-windows", "choose the windows of --attention tile3d by layer and head, on a calibration prompt: -o windows.json"},
     {"presets", "list the presets; `presets show NAME` prints one"},
     {"help", "this text; --man, --markdown, --completion bash|zsh|fish"},
+    {NULL, NULL},
 };
-
-int kn_cli_columns(void)
-{
-    struct winsize w;
-    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 100;
-}
 
 static int run_help(FILE *f)
 {
-    fputs("Kinora renders video with pretrained video diffusion transformers.\n\n"
-          "usage: kinora COMMAND [options]\n"
+    enum { UNSAID = 100 }; /* lines that long read well */
+    int columns = kn_columns_of(f);
+    if (columns == KN_UNCUT) columns = UNSAID;
+    kn_print_wrapped(f, "Kinora renders video with pretrained video diffusion transformers.", 0, 0, columns);
+    fputs("\nusage: kinora COMMAND [options]\n"
           "       kinora render -m MODEL -p PROMPT -o out.mp4\n"
           "       kinora refine VIDEO -m MODEL -o out.mp4\n\nCommands:\n", f);
-    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-        fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].about);
-    fputs("\nOptions of render, refine and plan:\n", f);
-    kn_options_print_help(f, kn_cli_columns());
-    fputs("\nExit codes: 0 done, 2 usage, 3 file or model, 4 memory or device, 5 not supported,\n"
-          "6 NaN in the computation, 70 bug, 130 stopped by a signal.\n", f);
+    for (int i = 0; kn_commands[i].name; i++)
+        kn_print_wrapped(f, kn_commands[i].about, fprintf(f, "  %-14s ", kn_commands[i].name), 17, columns);
+    fputs("\nOptions of render, refine, batch, bench and plan:\n", f);
+    kn_options_print_help(f, columns);
+    fputc('\n', f);
+    kn_print_wrapped(f, "Exit codes: 0 done, 1 some jobs of a batch failed, 2 usage, 3 file or model, 4 memory or device, "
+                        "5 not supported, 6 NaN in the computation, 70 bug, 130 stopped by a signal.", 0, 0, columns);
     return 0;
 }
 
@@ -277,12 +287,12 @@ static int run_man(void)
     puts(".TH KINORA 1 \"\" \"Kinora " KN_VERSION "\" \"User Commands\"\n"
          ".SH NAME\nkinora \\- render video with pretrained video diffusion transformers\n"
          ".SH SYNOPSIS\n.B kinora\n.I command\n[\\fIoptions\\fR]\n.SH COMMANDS");
-    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-        printf(".TP\n.B %s\n%s\n", commands[i].name, commands[i].about);
-    puts(".SH OPTIONS\n.ad l\nOptions of \\fBrender\\fR, \\fBrefine\\fR and \\fBplan\\fR. The same keys, without dashes in front, are used in presets\n"
+    for (int i = 0; kn_commands[i].name; i++)
+        printf(".TP\n.B %s\n%s\n", kn_commands[i].name, kn_commands[i].about);
+    puts(".SH OPTIONS\n.ad l\nOptions of \\fBrender\\fR, \\fBrefine\\fR, \\fBbatch\\fR, \\fBbench\\fR and \\fBplan\\fR. The same keys, without dashes in front, are used in presets\n"
          "and in files given to \\fB\\-\\-config\\fR.");
     kn_options_print_man(stdout);
-    puts(".SH EXIT STATUS\n0 done; 2 usage or a bad option; 3 a file, folder or model that does not fit; 4 memory or device;\n"
+    puts(".SH EXIT STATUS\n0 done; 1 some jobs of a batch failed; 2 usage or a bad option; 3 a file, folder or model that does not fit; 4 memory or device;\n"
          "5 not supported by this build or device; 6 NaN in the computation; 70 a bug; 130 stopped by a signal.\n"
          ".SH EXAMPLE\n.nf\nkinora render \\-\\-model demo/model \\-\\-prompt \"a red ball bouncing over grass\" \\-\\-output ball.mp4\n.fi");
     return 0;
@@ -292,8 +302,8 @@ static int run_man(void)
 static const char *nearest_command(const char *name)
 {
     for (size_t n = strlen(name); n >= 2; n--)
-        for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-            if (!strncmp(commands[i].name, name, n)) return commands[i].name;
+        for (int i = 0; kn_commands[i].name; i++)
+            if (!strncmp(kn_commands[i].name, name, n)) return kn_commands[i].name;
     return NULL;
 }
 
@@ -331,6 +341,7 @@ int kn_cli_main(int argc, char **argv)
     if (!strcmp(command, "bench")) return kn_cli_bench(argc, argv);
     if (!strcmp(command, "plan")) return run_render(argc, argv, NULL, 1);
     if (!strcmp(command, "compare")) return kn_cli_compare(argc, argv);
+    if (!strcmp(command, "search-windows")) return run_job(argc, argv, NULL, 0, kn_window_search);
     if (!strcmp(command, "presets")) return run_presets(argc, argv);
     if (!strcmp(command, "info")) return kn_cli_report(kn_info_print(argc, argv, stdout));
     const char *near = nearest_command(command);

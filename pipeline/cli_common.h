@@ -21,9 +21,6 @@ int kn_cli_on_event(void *user, const kn_event *event);
 
 /* Defaults, flags, config file and preset. o is to be freed also after a failure. */
 KN_CHECKED kn_status kn_cli_options(kn_options *o, int argc, char **argv);
-/* Of the terminal on standard output; 100 where there is none. */
-int kn_cli_columns(void);
-
 /* kinora bench ...; its exit code. */
 int kn_cli_bench(int argc, char **argv);
 
