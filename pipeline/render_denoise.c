@@ -126,7 +126,10 @@ static kn_status open_all(denoise *x)
     KN_TRY(open_context(x, KN_PROMPT));
     if (p->guidance != 1) KN_TRY(open_context(x, KN_NEGATIVE));
     kn_arena_close(&x->arena);
-    x->dual = (kn_dual_path){.refresh = p->refresh, .negative_too = p->dual_negative};
+    x->dual = (kn_dual_path){.refresh = p->refresh,
+                             .steps = p->dual_steps,
+                             .blocks = {p->dual_layers[0], p->dual_layers[1]},
+                             .negative_too = p->dual_negative};
     x->sampler = (kn_sampler){.name = p->name,
                               .dit = x->dit,
                               .rope = &x->rope,
