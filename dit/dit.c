@@ -341,10 +341,21 @@ static kn_status add_and_norm(const pass *p, const kn_tensor *part, const kn_ten
     return kn_gate_norm(p->dev, &p->x, part, gate, norm, &p->x, &p->h);
 }
 
+static int cross_end(const pass *p)
+{
+    return p->args->cross_blocks[1] ? p->args->cross_blocks[1] : p->m->config.layers;
+}
+
+static kn_dit_cross cross_of(const pass *p)
+{
+    bool inside = p->block >= p->args->cross_blocks[0] && p->block < cross_end(p);
+    return inside ? p->args->cross : KN_DIT_CROSS_OWN;
+}
+
 /* Whether this block's queries of cross-attention are of normalised tokens that it has to make. */
 static bool norm_before_cross(const pass *p)
 {
-    return p->m->config.cross_attn_norm && p->args->cross != KN_DIT_CROSS_USE;
+    return p->m->config.cross_attn_norm && cross_of(p) != KN_DIT_CROSS_USE;
 }
 
 /* x += gate * out(attention(rope(norm(q)), rope(norm(k)), v)) of h, the modulated x; then h for
@@ -398,17 +409,6 @@ static kn_status cross_context(pass *p, const kn_dit_block *b, const kn_tensor *
                          .out = heads_of(p, out),
                          .scale = (float)(1 / sqrt(p->m->config.head_dim))};
     return kn_attn_dense(p->dev, &attn, p->mem);
-}
-
-static int cross_end(const pass *p)
-{
-    return p->args->cross_blocks[1] ? p->args->cross_blocks[1] : p->m->config.layers;
-}
-
-static kn_dit_cross cross_of(const pass *p)
-{
-    bool inside = p->block >= p->args->cross_blocks[0] && p->block < cross_end(p);
-    return inside ? p->args->cross : KN_DIT_CROSS_OWN;
 }
 
 /* Nothing after this block's context is wanted. */

@@ -11,6 +11,7 @@
 
 #include "io/json.h"
 #include "io/memory.h"
+#include "io/safetensors.h"
 #include "io/sha256.h"
 #include "io/video.h"
 #include "pipeline/memory_plan.h"
@@ -81,7 +82,7 @@ static kn_status open_task(kn_batch *b, int index, task *t)
 }
 
 /* The fingerprint and seed that a video says it was made with; false: none of ours. */
-static bool made_by(const char *path, char job[17], int64_t *seed)
+static bool video_made_by(const char *path, char job[17], int64_t *seed)
 {
     char *text = NULL;
     bool found = false;
@@ -98,12 +99,28 @@ static bool made_by(const char *path, char job[17], int64_t *seed)
     return found;
 }
 
+/* The same of latents. */
+static bool latents_made_by(const char *path, char job[17], int64_t *seed)
+{
+    kn_safetensors *file = NULL;
+    bool found = false;
+    if (kn_safetensors_open(path, NULL, &file) == KN_OK) {
+        const char *name = kn_safetensors_metadata(file, "job"), *drawn = kn_safetensors_metadata(file, "seed");
+        found = name && drawn;
+        if (found) snprintf(job, 17, "%s", name), *seed = strtoll(drawn, NULL, 10);
+    }
+    kn_safetensors_close(&file);
+    kn_error_clear();
+    return found;
+}
+
 /* A whole output of this job that is not in results.jsonl: its process was killed just before. */
 static kn_status is_own_output(task *t, bool *own)
 {
     char theirs[17], ours[17];
     int64_t seed;
-    *own = made_by(kn_batch_path(&t->o), theirs, &seed);
+    const char *path = kn_batch_path(&t->o);
+    *own = t->o.output ? video_made_by(path, theirs, &seed) : latents_made_by(path, theirs, &seed);
     if (!*own) return KN_OK;
     KN_TRY(fingerprint(t, t->asked_seed < 0 ? seed : t->asked_seed, ours));
     *own = !strcmp(ours, theirs);

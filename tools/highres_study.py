@@ -102,7 +102,37 @@ def search_set(scale="2x"):
             yield variant(f"{scale} {s} override n={n}", at + points[s] + f" override=true override-for=both refresh={n}", share=2)
 
 
-SETS = {"main": main_set, "search": search_set, "search4": lambda: search_set("4x"),
+def caching_set():
+    """What keeping the second branch's contexts for n steps costs and saves; for a CPU, few prompts."""
+    yield variant(NATIVE, "", base=False)
+    for size in ("2x", "2x,4x"):
+        at, scale = f"refine-size={size} ", size.split(",")[-1]
+        yield variant(f"{scale} override both n=1", at + "override=true override-for=both refresh=1")
+        yield variant(f"{scale} override prompt n=1", at + "override=true override-for=prompt refresh=1", f"{scale} override both n=1")
+        for who in ("both", "prompt"):
+            for n in (2, 5):
+                yield variant(f"{scale} override {who} n={n}", at + f"override=true override-for={who} refresh={n}",
+                              f"{scale} override {who} n=1")
+        yield variant(f"{scale} window", at)
+
+
+def timing_set():
+    """For one process that has the device to itself."""
+    yield variant(NATIVE, "", base=False)
+    for size in ("2x", "2x,4x"):
+        at = f"refine-size={size} "
+        for name, flags in (("window", ""), ("dense", "attention=dense"), ("override n=1", "override=true refresh=1"),
+                            ("override n=2", "override=true refresh=2"), ("override n=5", "override=true refresh=5"),
+                            ("override both n=2", "override=true refresh=2 override-for=both"),
+                            ("override both n=5", "override=true refresh=5 override-for=both"),
+                            ("tile3d", "attention=tile3d"), ("draft 0.25", "attention=draft density=0.25"),
+                            ("draft within 0.25", "attention=draft density=0.25 within-density=true"),
+                            ("permute 0.25", "attention=permute density=0.25"), ("latent", "upscale=latent"),
+                            ("lanczos", "upscale=lanczos")):
+            yield variant(f"{size.split(',')[-1]} {name}", at + flags)
+
+
+SETS = {"caching": caching_set, "timing": timing_set, "main": main_set, "search": search_set, "search4": lambda: search_set("4x"),
         "smoke": lambda: list(main_set())[:3]}
 
 
@@ -152,22 +182,24 @@ class Run:
     def start(self, path, count):
         a = self.a
         log = open(f"{self.work}/log", "a")
-        return [subprocess.Popen([a.kinora, "batch", path, "--model", a.model, "--device", a.device, "--shard", f"{i + 1}/{count}",
-                                  "--output-dir", self.work, "--progress", "none", "--checkpoint-every", "0", "--resume",
-                                  "--threads", "1"],
-                                 stdout=log, stderr=log) for i in range(count)]
+        command = [a.kinora, "batch", path, "--model", a.model, "--device", a.device, "--output-dir", self.work,
+                   "--progress", "none", "--checkpoint-every", "0", "--resume", "--threads", "1"]
+        # Few jobs are shared by their locks, which balances; many are dealt out, which reads the results less often.
+        dealt = len(self.jobs) > 200
+        return [subprocess.Popen(command + (["--shard", f"{i + 1}/{count}"] if dealt else []), stdout=log, stderr=log)
+                for i in range(count)]
 
     def ready(self, v, line, done):
         return not v["ref"] or self.clip(v["ref"], line) in done
 
     def finished(self):
-        done = set()
+        done = {}
         try:
             with open(f"{self.work}/results.jsonl") as f:
                 for text in f:
                     o = json.loads(text) if text.endswith("\n") else {}
                     if o.get("status") == "done":
-                        done.add(o["name"])
+                        done[o["name"]] = o["seconds"]["denoise"]
         except FileNotFoundError:
             pass
         return done
@@ -178,7 +210,7 @@ class Run:
         while True:
             ended = all(p.poll() is not None for p in processes)
             done = self.finished()
-            for name in done & self.jobs.keys():
+            for name in done.keys() & self.jobs.keys():
                 v, line, prompt = self.jobs[name]
                 if name in open_jobs or not self.ready(v, line, done):
                     continue
@@ -194,7 +226,7 @@ class Run:
             time.sleep(.5)
         for name, job in open_jobs.items():
             v, line, _ = self.jobs[name]
-            self.results[v["name"]][line] = job.result()
+            self.results[v["name"]][line] = dict(job.result(), seconds=done[name])
 
     def run(self):
         begin = time.monotonic()
@@ -239,8 +271,8 @@ def report(paths):
         with open(path) as f:
             data = json.load(f)
         print(f"{path}: {data['device']}, {data['seconds']:.0f} s\n")
-        print("| clips | of | exactly one | none | several | smear | objects, mean | fidelity dB | sharpness | difference dB |")
-        print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+        print("| clips | of | exactly one | none | several | smear | objects, mean | fidelity dB | sharpness | difference dB | seconds |")
+        print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
         for v in data["variants"]:
             r = list(v["clips"].values())
             if not r:
@@ -253,7 +285,7 @@ def report(paths):
                 x["relative"] = x["sharpness"] / x["sharpness_enlarged"]
             print(f"| {v['name']} | {len(r)} | {sum(x['count'] == 1 and not x['smear'] for x in r)} | {sum(x['count'] == 0 for x in r)}"
                   f" | {sum(x['count'] > 1 for x in r)} | {sum(x['smear'] for x in r)} | {np.mean([x['count'] for x in r]):.2f}"
-                  f" | {spread('fidelity')} | {spread('relative')} | {spread('difference')} |")
+                  f" | {spread('fidelity')} | {spread('relative')} | {spread('difference')} | {np.median([x['seconds'] for x in r]):.2f} |")
 
 
 def main():
