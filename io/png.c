@@ -34,7 +34,8 @@ typedef struct coder {
     unsigned char *stage;   /* RGBA rows before blending: all rows when interlaced, else one */
     kn_picture out;
     /* writing */
-    kn_atomic_file *file;
+    kn_atomic_file *file; /* one of the two */
+    kn_text *memory;
     const kn_picture *in;
     png_text *texts;
     int text_count;
@@ -261,7 +262,7 @@ void kn_picture_free(kn_picture *p)
 static void on_write(png_structp png, png_bytep from, size_t bytes)
 {
     coder *c = png_get_io_ptr(png);
-    c->st = kn_atomic_write(c->file, from, bytes);
+    c->st = c->memory ? kn_text_add_bytes(c->memory, from, bytes) : kn_atomic_write(c->file, from, bytes);
     if (c->st != KN_OK) png_error(png, "write failed");
 }
 
@@ -343,10 +344,11 @@ static kn_status encode_or_fail(coder *c)
     return KN_OK;
 }
 
-kn_status kn_png_write(const char *path, const kn_picture *in, const char *const *text)
+/* To c.file or c.memory. */
+static kn_status write_all(coder *c, const char *const *text)
 {
+    const kn_picture *in = c->in;
     kn_status st;
-    coder c = {.name = path, .in = in};
     if (in->width_px < 1 || in->width_px > KN_PNG_MAX_PX || in->height_px < 1 ||
         in->height_px > KN_PNG_MAX_PX || (in->channels != 1 && in->channels != 3) ||
         (in->bits != 8 && in->bits != 16) || !in->data)
@@ -354,21 +356,33 @@ kn_status kn_png_write(const char *path, const kn_picture *in, const char *const
             KN_ERR_ARG,
             "%s: expected a picture of 1 to %d px each way, 1 or 3 channels, 8 or 16 bits, "
             "found %d x %d px, %d channels, %d bits",
-            path, KN_PNG_MAX_PX, in->width_px, in->height_px, in->channels, in->bits);
-    KN_TRY_GOTO(collect_texts(&c, text));
-    KN_TRY_GOTO(kn_atomic_open(path, &c.file));
-    c.png = png_create_write_struct_2(PNG_LIBPNG_VER_STRING, &c, on_error, on_warning, &c,
-                                      on_malloc, on_free);
-    if (c.png) c.info = png_create_info_struct(c.png);
-    if (!c.info) {
-        st = kn_fail(KN_ERR_NOMEM, "%s: out of memory: libpng could not start", path);
+            c->name, KN_PNG_MAX_PX, in->width_px, in->height_px, in->channels, in->bits);
+    KN_TRY_GOTO(collect_texts(c, text));
+    if (!c->memory) KN_TRY_GOTO(kn_atomic_open(c->name, &c->file));
+    c->png = png_create_write_struct_2(PNG_LIBPNG_VER_STRING, c, on_error, on_warning, c,
+                                       on_malloc, on_free);
+    if (c->png) c->info = png_create_info_struct(c->png);
+    if (!c->info) {
+        st = kn_fail(KN_ERR_NOMEM, "%s: out of memory: libpng could not start", c->name);
         goto done;
     }
-    KN_TRY_GOTO(encode_or_fail(&c));
-    KN_TRY_GOTO(kn_atomic_commit(&c.file));
+    KN_TRY_GOTO(encode_or_fail(c));
+    if (!c->memory) KN_TRY_GOTO(kn_atomic_commit(&c->file));
 done:
-    png_destroy_write_struct(&c.png, &c.info);
-    kn_atomic_discard(&c.file);
-    kn_free(c.texts);
+    png_destroy_write_struct(&c->png, &c->info);
+    kn_atomic_discard(&c->file);
+    kn_free(c->texts);
     return st;
+}
+
+kn_status kn_png_write(const char *path, const kn_picture *in, const char *const *text)
+{
+    coder c = {.name = path, .in = in};
+    return write_all(&c, text);
+}
+
+kn_status kn_png_encode(const char *name, const kn_picture *in, kn_text *out)
+{
+    coder c = {.name = name, .in = in, .memory = out};
+    return write_all(&c, NULL);
 }

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "io/status.h"
+#include "io/text.h"
 
 enum { KN_PNG_MAX_PX = 16384 };
 
@@ -42,5 +43,7 @@ void kn_picture_free(kn_picture *picture);
  * same arguments give the same bytes, given the same libpng and zlib. */
 KN_CHECKED kn_status kn_png_write(const char *path, const kn_picture *picture,
                                   const char *const *text);
+/* The same file, without text, appended to out. name stands in messages. */
+KN_CHECKED kn_status kn_png_encode(const char *name, const kn_picture *picture, kn_text *out);
 
 #endif

@@ -13,7 +13,7 @@
 #include "io/video_codecs.h"
 #include "io/video_color.h"
 #include "io/video_libav.h"
-#include "io/video_palette.h"
+#include "io/palette.h"
 
 /* A stream that is copied from another file beside the pictures. */
 typedef struct audio_copy {

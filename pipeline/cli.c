@@ -4,13 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "io/atomic_file.h"
 #include "io/log.h"
 #include "io/memory.h"
 #include "pipeline/cli_common.h"
+#include "pipeline/columns.h"
 #include "pipeline/compare.h"
 #include "pipeline/info.h"
 #include "pipeline/made_with.h"
@@ -66,6 +66,17 @@ void kn_cli_catch_signals(void)
     sigaction(SIGTERM, &a, NULL);
     signal(SIGPIPE, SIG_IGN); /* a reader that went away and a file-size limit are errors of a write */
     signal(SIGXFSZ, SIG_IGN);
+}
+
+void kn_cli_progress(kn_cli_listener *l, kn_options *o)
+{
+    kn_progress *p = &l->progress;
+    kn_progress_open(p, (kn_progress_choice)o->progress, o->quiet, stderr, stdout);
+    p->images = kn_progress_find_images(p, (kn_preview_terminal)o->preview_terminal);
+    if (p->images != KN_TERMINAL_NONE || o->preview_terminal == KN_PREVIEW_OFF) return;
+    if (p->style == KN_PROGRESS_BAR)
+        fprintf(stderr, "kinora: --preview-terminal auto: this terminal shows no pictures, as far as can be told\n");
+    o->preview_terminal = KN_PREVIEW_OFF; /* none need be made */
 }
 
 int kn_cli_on_event(void *user, const kn_event *event)
@@ -158,7 +169,7 @@ static int run_render(int argc, char **argv, const char *video, int plan_only)
     kn_cli_listener l = {0};
     if (st == KN_OK) {
         kn_log_set_level(o.quiet ? KN_LOG_ERR : o.verbose ? KN_LOG_DEBUG : KN_LOG_INFO);
-        kn_progress_open(&l.progress, (kn_progress_choice)o.progress, o.quiet, stderr, stdout);
+        kn_cli_progress(&l, &o);
         kn_cli_catch_signals();
         if (plan_only) o.dry_run = true;
         if (o.save_preset) st = save_preset(&o);
@@ -190,10 +201,14 @@ static int run_refine(int argc, char **argv)
 
 static void print_preset(void *user, const char *name, const char *about, bool own)
 {
+    enum { INDENT = 22 };
+    char text[1024];
+    snprintf(text, sizeof text, "%s%s", own ? "(yours) " : "", about);
     if (*(const int *)user)
         puts(name);
     else
-        printf("%-18s %s%s\n", name, own ? "(yours) " : "", about);
+        kn_print_wrapped(stdout, text, printf("%-*s ", INDENT - 1, name), kn_columns_of(stdout) < 60 ? 4 : INDENT,
+                         kn_columns_of(stdout));
 }
 
 /* Everything that shapes the result, as it would be without further flags, and who says so. */
@@ -226,9 +241,7 @@ static int run_presets(int argc, char **argv)
     return kn_cli_report(show_preset(argv[1]));
 }
 
-static const struct command {
-    const char *name, *about;
-} commands[] = {
+const kn_command kn_commands[] = {
     {"render", "make a video from a prompt"},
     {"refine", "make an existing video larger and sharper: `refine VIDEO`, with or without a prompt"},
     {"batch", "make many videos from a batch file (YAML, JSON or CSV)"},
@@ -238,26 +251,25 @@ static const struct command {
     {"bench", "render with the options of render, show where the time goes; keeps no file it was not asked for"},
     {"presets", "list the presets; `presets show NAME` prints one"},
     {"help", "this text; --man, --markdown, --completion bash|zsh|fish"},
+    {NULL, NULL},
 };
-
-int kn_cli_columns(void)
-{
-    struct winsize w;
-    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 100;
-}
 
 static int run_help(FILE *f)
 {
-    fputs("Kinora renders video with pretrained video diffusion transformers.\n\n"
-          "usage: kinora COMMAND [options]\n"
+    enum { UNSAID = 100 }; /* lines that long read well */
+    int columns = kn_columns_of(f);
+    if (columns == KN_UNCUT) columns = UNSAID;
+    kn_print_wrapped(f, "Kinora renders video with pretrained video diffusion transformers.", 0, 0, columns);
+    fputs("\nusage: kinora COMMAND [options]\n"
           "       kinora render -m MODEL -p PROMPT -o out.mp4\n"
           "       kinora refine VIDEO -m MODEL -o out.mp4\n\nCommands:\n", f);
-    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-        fprintf(f, "  %-10s %s\n", commands[i].name, commands[i].about);
-    fputs("\nOptions of render, refine and plan:\n", f);
-    kn_options_print_help(f, kn_cli_columns());
-    fputs("\nExit codes: 0 done, 2 usage, 3 file or model, 4 memory or device, 5 not supported,\n"
-          "6 NaN in the computation, 70 bug, 130 stopped by a signal.\n", f);
+    for (int i = 0; kn_commands[i].name; i++)
+        kn_print_wrapped(f, kn_commands[i].about, fprintf(f, "  %-10s ", kn_commands[i].name), 13, columns);
+    fputs("\nOptions of render, refine, batch, bench and plan:\n", f);
+    kn_options_print_help(f, columns);
+    fputc('\n', f);
+    kn_print_wrapped(f, "Exit codes: 0 done, 1 some jobs of a batch failed, 2 usage, 3 file or model, 4 memory or device, "
+                        "5 not supported, 6 NaN in the computation, 70 bug, 130 stopped by a signal.", 0, 0, columns);
     return 0;
 }
 
@@ -266,12 +278,12 @@ static int run_man(void)
     puts(".TH KINORA 1 \"\" \"Kinora " KN_VERSION "\" \"User Commands\"\n"
          ".SH NAME\nkinora \\- render video with pretrained video diffusion transformers\n"
          ".SH SYNOPSIS\n.B kinora\n.I command\n[\\fIoptions\\fR]\n.SH COMMANDS");
-    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-        printf(".TP\n.B %s\n%s\n", commands[i].name, commands[i].about);
-    puts(".SH OPTIONS\n.ad l\nOptions of \\fBrender\\fR, \\fBrefine\\fR and \\fBplan\\fR. The same keys, without dashes in front, are used in presets\n"
+    for (int i = 0; kn_commands[i].name; i++)
+        printf(".TP\n.B %s\n%s\n", kn_commands[i].name, kn_commands[i].about);
+    puts(".SH OPTIONS\n.ad l\nOptions of \\fBrender\\fR, \\fBrefine\\fR, \\fBbatch\\fR, \\fBbench\\fR and \\fBplan\\fR. The same keys, without dashes in front, are used in presets\n"
          "and in files given to \\fB\\-\\-config\\fR.");
     kn_options_print_man(stdout);
-    puts(".SH EXIT STATUS\n0 done; 2 usage or a bad option; 3 a file, folder or model that does not fit; 4 memory or device;\n"
+    puts(".SH EXIT STATUS\n0 done; 1 some jobs of a batch failed; 2 usage or a bad option; 3 a file, folder or model that does not fit; 4 memory or device;\n"
          "5 not supported by this build or device; 6 NaN in the computation; 70 a bug; 130 stopped by a signal.\n"
          ".SH EXAMPLE\n.nf\nkinora render \\-\\-model demo/model \\-\\-prompt \"a red ball bouncing over grass\" \\-\\-output ball.mp4\n.fi");
     return 0;
@@ -281,8 +293,8 @@ static int run_man(void)
 static const char *nearest_command(const char *name)
 {
     for (size_t n = strlen(name); n >= 2; n--)
-        for (size_t i = 0; i < sizeof commands / sizeof *commands; i++)
-            if (!strncmp(commands[i].name, name, n)) return commands[i].name;
+        for (int i = 0; kn_commands[i].name; i++)
+            if (!strncmp(kn_commands[i].name, name, n)) return kn_commands[i].name;
     return NULL;
 }
 

@@ -1,14 +1,15 @@
 /* kinora batch: arguments, tables, exit code. */
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "io/log.h"
 #include "io/memory.h"
 #include "io/text.h"
 #include "pipeline/batch.h"
 #include "pipeline/cli_common.h"
+#include "pipeline/columns.h"
 
 static const double GIB = 1024.0 * 1024.0 * 1024.0;
 
@@ -58,73 +59,101 @@ static int name_columns(const kn_batch *b, int room)
     return width > room ? room : width;
 }
 
-/* A name in so many columns; what is too long keeps its end, which tells jobs of one prompt apart. */
-static void print_name(FILE *f, const char *name, int width)
+/* A name in so many columns, filled up with blanks where more follows on its line; what is too long keeps its
+ * end, which tells jobs of one prompt apart. */
+static void print_name(FILE *f, const char *name, int width, bool fill)
 {
     int n = (int)strlen(name);
     if (n > width)
         fprintf(f, "..%s", name + n - width + 2);
     else
-        fprintf(f, "%-*s", width, name);
+        fprintf(f, "%-*s", fill ? width : 0, name);
 }
 
-/* Behind what stands on the line if there is room, else below it. */
-static void print_error(FILE *f, const char *text, int room)
+enum { INDEX_COLUMNS = 6, NARROW = 60 }; /* below NARROW each job has a line of its own, its numbers another */
+
+/* Behind the first `at` columns if there is room, else below them. */
+static void print_error(FILE *f, const char *text, int at, int columns)
 {
-    fprintf(f, (int)strlen(text) <= room ? "%s\n" : "\n      %s\n", text);
+    if (at + (int)strlen(text) > columns) fprintf(f, "\n%*s", at = INDEX_COLUMNS, "");
+    kn_print_wrapped(f, text, at, INDEX_COLUMNS, columns);
+}
+
+static void print_plan_row(const kn_batch *b, int i, FILE *f, int width, int columns)
+{
+    const kn_batch_result *r = &b->result[i];
+    char size[24], took[32], text[160];
+    int index = b->file.entry[i].index;
+    fprintf(f, "%4d  ", index);
+    print_name(f, b->file.entry[i].name, width, columns >= NARROW);
+    if (r->state == KN_BATCH_FAILED) {
+        if (columns >= NARROW) fputs("  ", f);
+        print_error(f, r->error, INDEX_COLUMNS + width + 2, columns);
+        return;
+    }
+    const char *estimate = r->state == KN_BATCH_SKIPPED ? "finished" : kn_duration_text(r->estimate_sec, took, sizeof took);
+    snprintf(size, sizeof size, "%lldx%lld", (long long)r->width_px, (long long)r->height_px);
+    if (columns >= NARROW) {
+        fprintf(f, "  %-11s %6lld %9lld %9.3f  %s\n", size, (long long)r->frames, (long long)r->tokens, (double)r->peak_bytes / GIB,
+                estimate);
+        return;
+    }
+    snprintf(text, sizeof text, "%s, %lld frames, %lld tokens, %.3f GiB, %s", size, (long long)r->frames, (long long)r->tokens,
+             (double)r->peak_bytes / GIB, estimate);
+    fprintf(f, "\n%*s", INDEX_COLUMNS, "");
+    kn_print_wrapped(f, text, INDEX_COLUMNS, INDEX_COLUMNS, columns);
 }
 
 static void print_plan(const kn_batch *b, FILE *f, int columns)
 {
-    int width = name_columns(b, columns - 58), jobs = 0;
+    bool narrow = columns < NARROW;
+    int width = name_columns(b, narrow ? columns - INDEX_COLUMNS : columns - 58), jobs = 0;
     double total = 0;
-    char took[32];
-    fprintf(f, "%4s  %-*s  %-11s %6s %9s %9s  %s\n", "#", width, "name", "size", "frames", "tokens", "GiB", "estimate");
+    char took[32], text[512];
+    if (!narrow) fprintf(f, "%4s  %-*s  %-11s %6s %9s %9s  %s\n", "#", width, "name", "size", "frames", "tokens", "GiB", "estimate");
     for (int i = 0; i < b->file.count; i++) {
-        const kn_batch_entry *e = &b->file.entry[i];
         const kn_batch_result *r = &b->result[i];
-        char size[24];
         if (r->state == KN_BATCH_OTHERS) continue;
-        fprintf(f, "%4d  ", e->index);
-        print_name(f, e->name, width);
-        if (r->state == KN_BATCH_FAILED) {
-            fputs("  ", f);
-            print_error(f, r->error, columns - width - 8);
-            continue;
-        }
-        snprintf(size, sizeof size, "%lldx%lld", (long long)r->width_px, (long long)r->height_px);
-        fprintf(f, "  %-11s %6lld %9lld %9.3f  %s\n", size, (long long)r->frames,
-                (long long)r->tokens, (double)r->peak_bytes / GIB,
-                r->state == KN_BATCH_SKIPPED ? "finished" : kn_duration_text(r->estimate_sec, took, sizeof took));
+        print_plan_row(b, i, f, width, columns);
         if (r->state == KN_BATCH_WAITING) total += r->estimate_sec, jobs++;
     }
-    fprintf(f, "%d jobs to do, about %s on %s\n", jobs, kn_duration_text(total, took, sizeof took),
-            b->session.dev ? kn_dev_describe(b->session.dev) : "no device");
+    int n = snprintf(text, sizeof text, "%d jobs to do", jobs);
+    if (jobs && b->session.dev)
+        snprintf(text + n, sizeof text - (size_t)n, ", about %s on %s", kn_duration_text(total, took, sizeof took),
+                 kn_dev_describe(b->session.dev));
+    kn_print_wrapped(f, text, 0, 0, columns);
 }
 
 static void print_summary(const kn_batch *b, FILE *f, int columns)
 {
-    int width = name_columns(b, columns - 30), count[KN_BATCH_OTHERS + 1] = {0};
-    char took[32];
+    bool narrow = columns < NARROW;
+    int width = name_columns(b, narrow ? columns - INDEX_COLUMNS : columns - 30), count[KN_BATCH_OTHERS + 1] = {0};
+    char took[32], text[512];
     fputc('\n', f);
     for (int i = 0; i < b->file.count; i++) {
         const kn_batch_result *r = &b->result[i];
+        const char *state = kn_batch_state_name(r->state);
         count[r->state]++;
         if (r->state == KN_BATCH_OTHERS) continue;
         fprintf(f, "%4d  ", b->file.entry[i].index);
-        print_name(f, b->file.entry[i].name, width);
-        fprintf(f, "  %-14s", kn_batch_state_name(r->state));
+        print_name(f, b->file.entry[i].name, width, !narrow);
+        int at = INDEX_COLUMNS + width;
+        if (narrow)
+            at = fprintf(f, "\n%*s%s  ", INDEX_COLUMNS, "", state) - 1;
+        else
+            at += fprintf(f, "  %-14s", state);
         if (r->state == KN_BATCH_FAILED)
-            print_error(f, r->error, columns - width - 23);
+            print_error(f, r->error, at, columns);
         else
             fprintf(f, "%s\n", r->state == KN_BATCH_DONE ? kn_duration_text(r->seconds, took, sizeof took) : "");
     }
-    fprintf(f, "%d done, %d finished before, %d failed, %d left; %s in all", count[KN_BATCH_DONE] + count[KN_BATCH_ELSEWHERE],
-            count[KN_BATCH_SKIPPED], count[KN_BATCH_FAILED], count[KN_BATCH_WAITING] + count[KN_BATCH_STOPPED],
-            kn_duration_text(b->total_sec, took, sizeof took));
     const int *loads = b->session.loads;
-    fprintf(f, "; weights read: text encoder %dx, transformer %dx, VAE %dx (%s)\n", loads[KN_NETWORK_TEXT],
-            loads[KN_NETWORK_DIT], loads[KN_NETWORK_VAE], kn_duration_text(b->session.load_sec, took, sizeof took));
+    int n = snprintf(text, sizeof text, "%d done, %d finished before, %d failed, %d left; %s in all",
+                     count[KN_BATCH_DONE] + count[KN_BATCH_ELSEWHERE], count[KN_BATCH_SKIPPED], count[KN_BATCH_FAILED],
+                     count[KN_BATCH_WAITING] + count[KN_BATCH_STOPPED], kn_duration_text(b->total_sec, took, sizeof took));
+    snprintf(text + n, sizeof text - (size_t)n, "; weights read: text encoder %dx, transformer %dx, VAE %dx (%s)", loads[KN_NETWORK_TEXT],
+             loads[KN_NETWORK_DIT], loads[KN_NETWORK_VAE], kn_duration_text(b->session.load_sec, took, sizeof took));
+    kn_print_wrapped(f, text, 0, 0, columns);
 }
 
 /* ---- the command ------------------------------------------------------------------------------*/
@@ -153,12 +182,11 @@ static int batch(kn_options *o, const char *path)
     kn_cli_listener l = {0};
     kn_batch b = {.folder = o->output_dir, .resume = o->resume, .overwrite = o->overwrite, .fn = kn_cli_on_event, .user = &l};
     kn_log_set_level(o->quiet ? KN_LOG_ERR : o->verbose ? KN_LOG_DEBUG : KN_LOG_INFO);
-    kn_progress_open(&l.progress, (kn_progress_choice)o->progress, o->quiet, stderr, stdout);
+    kn_cli_progress(&l, o);
     kn_status st = run(&b, o, path);
     kn_progress_break(&l.progress);
     int code = b.result ? exit_code(&b, st) : kn_cli_report(st) ? 2 : 0;
-    enum { UNCUT = 1 << 14 }; /* a file has no width */
-    int columns = isatty(STDOUT_FILENO) ? kn_cli_columns() : UNCUT;
+    int columns = kn_columns_of(stdout);
     FILE *f = o->progress == KN_PROGRESS_JSON ? stderr : stdout;
     if (b.result && o->dry_run && st == KN_OK) print_plan(&b, stdout, columns);
     if (b.result && !o->dry_run && !o->quiet) print_summary(&b, f, columns);

@@ -62,6 +62,12 @@ static void print_json(const kn_options *o, const kn_render_cost *cost, double t
     json_decref(all);
 }
 
+/* That a clip was written is no news when it goes away at once. */
+static int on_event_unkept(void *user, const kn_event *event)
+{
+    return event->kind == KN_EVENT_DONE ? 0 : kn_cli_on_event(user, event);
+}
+
 int kn_cli_bench(int argc, char **argv)
 {
     kn_options o = {0};
@@ -71,7 +77,7 @@ int kn_cli_bench(int argc, char **argv)
     kn_status st = KN_OK;
     KN_TRY_GOTO(kn_cli_options(&o, argc, argv));
     kn_log_set_level(o.quiet ? KN_LOG_ERR : o.verbose ? KN_LOG_DEBUG : KN_LOG_INFO);
-    kn_progress_open(&l.progress, (kn_progress_choice)o.progress, o.quiet, stderr, stdout);
+    kn_cli_progress(&l, &o);
     kn_cli_catch_signals();
     if (!o.output && !o.frames_dir) {
         KN_TRY_GOTO(make_folder(folder, sizeof folder));
@@ -79,7 +85,7 @@ int kn_cli_bench(int argc, char **argv)
         KN_TRY_GOTO(kn_options_set(&o, "output", path, KN_FROM_COMMAND_LINE, "bench"));
     }
     double start = kn_now_sec();
-    st = kn_render_timed(&o, kn_cli_on_event, &l, &cost);
+    st = kn_render_timed(&o, *folder ? on_event_unkept : kn_cli_on_event, &l, &cost);
     kn_progress_break(&l.progress);
     if (st != KN_OK) goto done;
     if (o.progress == KN_PROGRESS_JSON)

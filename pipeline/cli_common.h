@@ -14,14 +14,13 @@ typedef struct kn_cli_listener {
     int told;
 } kn_cli_listener;
 
+/* Opens the printing of progress as options ask for it; turns previews for a terminal off where none can be. */
+void kn_cli_progress(kn_cli_listener *l, kn_options *o);
 /* A kn_event_fn: prints, and answers whether a signal asked to stop. */
 int kn_cli_on_event(void *user, const kn_event *event);
 
 /* Defaults, flags, config file and preset. o is to be freed also after a failure. */
 KN_CHECKED kn_status kn_cli_options(kn_options *o, int argc, char **argv);
-/* Of the terminal on standard output; 100 where there is none. */
-int kn_cli_columns(void);
-
 /* kinora bench ...; its exit code. */
 int kn_cli_bench(int argc, char **argv);
 

@@ -1,6 +1,7 @@
 /* Shell completion from the option table. */
 #include <string.h>
 
+#include "pipeline/cli.h"
 #include "pipeline/options.h"
 
 /* Text between single quotes of a shell. */
@@ -9,7 +10,10 @@ static void print_quoted(FILE *f, const char *text)
     for (; *text; text++) fputs(*text == '\'' ? "'\\''" : (char[]){*text, 0}, f);
 }
 
-static const char *const commands = "render batch plan compare info presets help";
+static void print_commands(FILE *f)
+{
+    for (int i = 0; kn_commands[i].name; i++) fprintf(f, "%s%s", i ? " " : "", kn_commands[i].name);
+}
 
 /* Words of a choice: "a|b" as "a b". */
 static void print_choices(FILE *f, const char *choices)
@@ -21,8 +25,9 @@ static void print_bash(FILE *f, const kn_option *t, int count)
 {
     fputs("# bash completion of kinora; kinora help --completion bash\n_kinora() {\n"
           "  local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}\n  COMPREPLY=()\n"
-          "  if [ \"$COMP_CWORD\" = 1 ]; then\n", f);
-    fprintf(f, "    COMPREPLY=($(compgen -W '%s' -- \"$cur\"))\n    return\n  fi\n  case $prev in\n", commands);
+          "  if [ \"$COMP_CWORD\" = 1 ]; then\n    COMPREPLY=($(compgen -W '", f);
+    print_commands(f);
+    fputs("' -- \"$cur\"))\n    return\n  fi\n  case $prev in\n", f);
     for (int i = 0; i < count; i++) {
         if (t[i].type == KN_OPTION_BOOL) continue;
         fprintf(f, "    --%s", t[i].key);
@@ -80,14 +85,26 @@ static void print_zsh(FILE *f, const kn_option *t, int count)
             fprintf(f, "    '-%c%s'\n", t[i].letter, t[i].type == KN_OPTION_BOOL ? "" : t[i].type == KN_OPTION_PATH ? ":file:_files" : ":value:");
         if (t[i].type == KN_OPTION_BOOL) fprintf(f, "    '--no-%s'\n", t[i].key);
     }
-    fprintf(f, "  )\n  if (( CURRENT == 2 )); then\n    compadd %s\n  else\n    shift words; (( CURRENT-- ))\n"
-               "    _arguments $options '*:file:_files'\n  fi\n}\n_kinora \"$@\"\n", commands);
+    fputs("  )\n  if (( CURRENT == 2 )); then\n    local -a commands\n    commands=(\n", f);
+    for (int i = 0; kn_commands[i].name; i++) {
+        fprintf(f, "      '%s:", kn_commands[i].name);
+        print_zsh_help(f, kn_commands[i].about);
+        fputs("'\n", f);
+    }
+    fputs("    )\n    _describe command commands\n  else\n    shift words; (( CURRENT-- ))\n"
+          "    _arguments $options '*:file:_files'\n  fi\n}\n"
+          /* loaded by compinit the file is the function's body; sourced it has to register itself */
+          "if [ \"$funcstack[1]\" = _kinora ]; then _kinora \"$@\"; else compdef _kinora kinora; fi\n", f);
 }
 
 static void print_fish(FILE *f, const kn_option *t, int count)
 {
     fputs("# fish completion of kinora; kinora help --completion fish\n", f);
-    fprintf(f, "complete -c kinora -n __fish_use_subcommand -f -a '%s'\n", commands);
+    for (int i = 0; kn_commands[i].name; i++) {
+        fprintf(f, "complete -c kinora -n __fish_use_subcommand -f -a %s -d '", kn_commands[i].name);
+        print_quoted(f, kn_commands[i].about);
+        fputs("'\n", f);
+    }
     for (int i = 0; i < count; i++) {
         fprintf(f, "complete -c kinora -n 'not __fish_use_subcommand' -l %s", t[i].key);
         if (t[i].letter) fprintf(f, " -s %c", t[i].letter);

@@ -11,16 +11,24 @@
 #include "io/png.h"
 #include "io/safetensors.h"
 #include "io/video.h"
+#include "pipeline/columns.h"
 #include "pipeline/made_with.h"
 #include "pipeline/model_folder.h"
 
 static void print_codecs(FILE *f)
 {
-    fprintf(f, "%-8s %-18s %-18s %-8s %s\n", "codec", "encoder", "containers", "bits", "quality (--crf)");
+    enum { NARROW = 84, NAME = 9 };
+    int columns = kn_columns_of(f);
+    bool narrow = columns < NARROW;
+    if (!narrow) fprintf(f, "%-8s %-19s %-18s %-9s %s\n", "codec", "encoder", "containers", "bits", "quality (--crf)");
     for (int i = 0; i < kn_video_codecs_count(); i++) {
         kn_video_codec_info c = kn_video_codecs_at(i);
-        fprintf(f, "%-8s %-18s %-18s %-8s %s\n", c.name, c.available ? c.encoder : "(not in this build)", c.containers,
-                c.bit_depths, c.quality);
+        const char *encoder = c.available ? c.encoder : "(not in this build)";
+        char text[512];
+        int at = fprintf(f, "%-8s ", c.name);
+        if (!narrow) at += fprintf(f, "%-19s %-18s %-9s ", encoder, c.containers, c.bit_depths);
+        if (narrow) snprintf(text, sizeof text, "%s; %s; %s bits; %s", encoder, c.containers, c.bit_depths, c.quality);
+        kn_print_wrapped(f, narrow ? text : c.quality, at, narrow ? NAME : at, columns);
     }
 }
 

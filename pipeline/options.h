@@ -29,6 +29,15 @@ typedef enum kn_progress_choice {
     KN_PROGRESS_NONE
 } kn_progress_choice;
 
+/* Where --preview-terminal shows previews. */
+typedef enum kn_preview_terminal {
+    KN_PREVIEW_OFF,
+    KN_PREVIEW_AUTO,
+    KN_PREVIEW_KITTY,
+    KN_PREVIEW_ITERM,
+    KN_PREVIEW_SIXEL
+} kn_preview_terminal;
+
 typedef enum kn_upscale_choice { KN_UPSCALE_BILINEAR, KN_UPSCALE_LANCZOS, KN_UPSCALE_LATENT } kn_upscale_choice;
 typedef enum kn_attention_choice {
     KN_ATTENTION_WINDOW,
@@ -96,6 +105,7 @@ typedef struct kn_options {
     int64_t frames_depth; /* bits per channel of PNG frames, 8 or 16 */
     char *contact_sheet;
     char *preview;
+    int64_t preview_terminal; /* kn_preview_terminal */
     bool overwrite;
     bool sidecar;
     /* research and parity */

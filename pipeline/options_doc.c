@@ -1,6 +1,7 @@
 /* pipeline/options_doc.c - help, man page and Markdown, printed from the option table. */
 #include <string.h>
 
+#include "pipeline/columns.h"
 #include "pipeline/options.h"
 
 static void range_text(const kn_option *opt, char *buf, size_t size)
@@ -38,28 +39,10 @@ static const char *short_default(const kn_option *opt)
     return strlen(opt->initial) > 24 ? "see docs/options.md" : opt->initial;
 }
 
-/* Words of text from column `indent` on, wrapped at `columns`. */
-static void print_wrapped(FILE *f, const char *text, int indent, int columns)
-{
-    for (int at = indent; *text;) {
-        int n = (int)strcspn(text, " ");
-        bool first = at == indent;
-        if (!first && at + 1 + n > columns) {
-            fprintf(f, "\n%*s", indent, "");
-            at = indent;
-            first = true;
-        }
-        fprintf(f, "%s%.*s", first ? "" : " ", n, text);
-        at += n + !first;
-        text += n + (text[n] == ' ');
-    }
-    fputc('\n', f);
-}
-
 void kn_options_print_help(FILE *f, int columns)
 {
-    enum { INDENT = 30 };
-    int count;
+    enum { INDENT = 30, NARROW = 64, INDENT_NARROW = 6 };
+    int count, indent = columns < NARROW ? INDENT_NARROW : INDENT;
     const kn_option *t = kn_option_table(&count);
     const char *group = "";
     for (int i = 0; i < count; i++) {
@@ -73,9 +56,9 @@ void kn_options_print_help(FILE *f, int columns)
         snprintf(text, sizeof text, "%s%s%s%s%s%s%s%s%s%s", t[i].help, t[i].choices ? " One of " : "",
                  t[i].choices ? t[i].choices : "", t[i].choices ? "." : "", *range ? " [" : "", range,
                  *range ? "]" : "", initial ? " (default " : "", initial ? initial : "", initial ? ")" : "");
-        fprintf(f, "%-*s", INDENT, flag);
-        if (strlen(flag) >= INDENT) fprintf(f, "\n%*s", INDENT, "");
-        print_wrapped(f, text, INDENT, columns < 50 ? 50 : columns);
+        fprintf(f, "%-*s", indent, flag);
+        if ((int)strlen(flag) >= indent) fprintf(f, "\n%*s", indent, "");
+        kn_print_wrapped(f, text, indent, indent, columns);
     }
 }
 

@@ -1,8 +1,9 @@
 #include "pipeline/progress.h"
 
+#include "pipeline/columns.h"
+
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -67,38 +68,47 @@ void kn_progress_open(kn_progress *p, kn_progress_choice style, bool quiet, FILE
     *p = (kn_progress){.style = style, .file = style == KN_PROGRESS_JSON ? programs : people};
 }
 
-static int terminal_columns(FILE *f)
+/* What stands behind the bar, the longest wording first. */
+static const char *tail_text(const kn_event *e, int wording, char *buf, size_t size)
 {
-    struct winsize w;
-    if (ioctl(fileno(f), TIOCGWINSZ, &w) == 0 && w.ws_col > 0) return w.ws_col;
-    return 80;
+    char eta[32], each[32];
+    long long done = e->done, total = e->total;
+    kn_duration_text(e->eta_sec, eta, sizeof eta);
+    if (e->step_sec < 1)
+        snprintf(each, sizeof each, "%.0f ms", e->step_sec * 1e3);
+    else
+        kn_duration_text(e->step_sec, each, sizeof each);
+    if (e->step_sec <= 0 && wording < 3) wording = 4; /* no times yet */
+    switch (wording) {
+    case 0: snprintf(buf, size, " %lld/%lld %s  %s each  %s left", done, total, e->unit, each, eta); break;
+    case 1: snprintf(buf, size, " %lld/%lld  %s each  %s left", done, total, each, eta); break;
+    case 2: snprintf(buf, size, " %lld/%lld  %s left", done, total, eta); break;
+    case 4: snprintf(buf, size, " %lld/%lld %s", done, total, e->unit); break;
+    default: snprintf(buf, size, " %lld/%lld", done, total); break;
+    }
+    return buf;
 }
 
 void kn_progress_bar_text(const kn_event *e, int columns, char *buf, size_t size)
 {
-    enum { BAR_MAX = 40, BAR_MIN = 8 };
-    char tail[96], eta[32], each[32];
-    if (e->step_sec > 0)
-        snprintf(tail, sizeof tail, " %lld/%lld %s  %s each  %s left", (long long)e->done, (long long)e->total, e->unit,
-                 e->step_sec < 1 ? (snprintf(each, sizeof each, "%.0f ms", e->step_sec * 1e3), each)
-                                 : kn_duration_text(e->step_sec, each, sizeof each),
-                 kn_duration_text(e->eta_sec, eta, sizeof eta));
-    else
-        snprintf(tail, sizeof tail, " %lld/%lld %s", (long long)e->done, (long long)e->total, e->unit);
-    char head[24];
-    snprintf(head, sizeof head, strlen(e->stage) < 9 ? "%-9s" : "%s ", e->stage);
-    int room = columns - 1 - (int)strlen(head) - (int)strlen(tail) - 2;
-    if (room < BAR_MIN) { /* too narrow for a bar: words only, cut to the line */
-        snprintf(buf, size, "%s%s", head, tail);
-        if (columns > 1 && (size_t)columns - 1 < size) buf[columns - 1] = '\0';
+    enum { BAR_MAX = 40, BAR_MIN = 8, WORDINGS = 4 };
+    char tail[96], head[24];
+    snprintf(head, sizeof head, strlen(e->stage) < 9 && columns >= 60 ? "%-9s" : "%s ", e->stage);
+    for (int i = 0; i < WORDINGS; i++) {
+        tail_text(e, i, tail, sizeof tail);
+        int room = columns - 1 - (int)strlen(head) - (int)strlen(tail) - 2;
+        if (room < BAR_MIN) continue;
+        if (room > BAR_MAX) room = BAR_MAX;
+        int full = e->total > 0 ? (int)((double)room * (double)e->done / (double)e->total) : 0;
+        char bar[BAR_MAX + 1];
+        for (int k = 0; k < room; k++) bar[k] = k < full ? '#' : '.';
+        bar[room] = '\0';
+        snprintf(buf, size, "%s[%s]%s", head, bar, tail);
         return;
     }
-    if (room > BAR_MAX) room = BAR_MAX;
-    int full = e->total > 0 ? (int)((double)room * (double)e->done / (double)e->total) : 0;
-    char bar[BAR_MAX + 1];
-    for (int i = 0; i < room; i++) bar[i] = i < full ? '#' : '.';
-    bar[room] = '\0';
-    snprintf(buf, size, "%s[%s]%s", head, bar, tail);
+    /* too narrow for a bar: words only, cut to the line */
+    snprintf(buf, size, "%.*s%s", (int)strlen(head) - 1, head, tail_text(e, 3, tail, sizeof tail));
+    if (columns > 1 && (size_t)columns - 1 < size) buf[columns - 1] = '\0';
 }
 
 static void print_bar(kn_progress *p, const kn_event *e)
@@ -108,7 +118,7 @@ static void print_bar(kn_progress *p, const kn_event *e)
     if (e->kind == KN_EVENT_STEP && e->done < e->total && now - p->last_sec < 0.05) return;
     p->last_sec = now;
     char text[256];
-    kn_progress_bar_text(e, terminal_columns(p->file), text, sizeof text);
+    kn_progress_bar_text(e, kn_columns_of(p->file), text, sizeof text);
     fprintf(p->file, "\r\033[K%s", text);
     p->line_open = true;
     if (e->kind == KN_EVENT_END) kn_progress_break(p);
@@ -158,11 +168,19 @@ int kn_progress_event(void *user, const kn_event *e)
 {
     kn_progress *p = user;
     if (p->style == KN_PROGRESS_NONE) return 0;
+    if (e->kind == KN_EVENT_PREVIEW) {
+        kn_progress_picture(p, e->picture);
+        return 0;
+    }
     if (p->style == KN_PROGRESS_JSON) {
         print_json(p, e);
     } else if (e->kind == KN_EVENT_NOTE || e->kind == KN_EVENT_DONE) {
         kn_progress_break(p);
-        fprintf(p->file, "%s%s\n", e->kind == KN_EVENT_DONE ? "wrote " : "", e->text);
+        int at = e->kind == KN_EVENT_DONE ? fprintf(p->file, "wrote ") : 0;
+        if (p->style == KN_PROGRESS_BAR)
+            kn_print_wrapped(p->file, e->text, at, 2, kn_columns_of(p->file));
+        else
+            fprintf(p->file, "%s\n", e->text);
         fflush(p->file);
     } else if (p->style == KN_PROGRESS_BAR) {
         print_bar(p, e);
@@ -176,4 +194,5 @@ void kn_progress_break(kn_progress *p)
 {
     if (p->line_open) fputc('\n', p->file);
     p->line_open = false;
+    p->image_rows = 0; /* what follows pushes it up */
 }

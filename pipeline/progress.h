@@ -12,9 +12,17 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "io/terminal_image.h"
 #include "pipeline/options.h"
 
-typedef enum kn_event_kind { KN_EVENT_BEGIN, KN_EVENT_STEP, KN_EVENT_END, KN_EVENT_NOTE, KN_EVENT_DONE } kn_event_kind;
+typedef enum kn_event_kind {
+    KN_EVENT_BEGIN,
+    KN_EVENT_STEP,
+    KN_EVENT_END,
+    KN_EVENT_NOTE,
+    KN_EVENT_DONE,
+    KN_EVENT_PREVIEW /* only with --preview-terminal */
+} kn_event_kind;
 
 typedef struct kn_event {
     kn_event_kind kind;
@@ -25,6 +33,7 @@ typedef struct kn_event {
     double step_sec;    /* mean time per unit so far; 0 = not known yet */
     double eta_sec;     /* of this stage; < 0 = not known yet */
     const char *text;   /* NOTE: a finished sentence; DONE: path of the result */
+    const kn_picture *picture; /* PREVIEW; the listener's until it returns */
 } kn_event;
 
 /* Non-zero return: stop at the next step boundary (KN_ERR_CANCELLED). */
@@ -54,12 +63,23 @@ typedef struct kn_progress {
     FILE *file;
     bool line_open; /* a bar stands on the current line */
     double last_sec;
+    kn_terminal_images images; /* how previews are drawn; opened as NONE: they are not */
+    int image_rows;            /* of the one that stands above the bar; 0: none */
+    unsigned image_number;
 } kn_progress;
 
 /* style AUTO: a bar if `people` is a terminal, lines otherwise. JSON goes to `programs`. */
 void kn_progress_open(kn_progress *p, kn_progress_choice style, bool quiet, FILE *people, FILE *programs);
 /* A kn_event_fn; user: the kn_progress. Always returns 0. */
 int kn_progress_event(void *user, const kn_event *event);
+/* What `wanted` comes to on this terminal: NONE where progress is no bar on one. AUTO looks at TERM, TERM_PROGRAM
+ * and KITTY_WINDOW_ID, then asks the terminal, waiting at most 0.3 s. */
+kn_terminal_images kn_progress_find_images(const kn_progress *p, kn_preview_terminal wanted);
+/* Draw or redraw a preview above the bar, by p->images. */
+void kn_progress_picture(kn_progress *p, const kn_picture *picture);
+/* The parts of the search that need no terminal. inside: of tmux or screen. */
+kn_terminal_images kn_terminal_images_by_name(const char *term, const char *program, const char *kitty_window, bool inside);
+bool kn_terminal_answer_has_sixel(const char *answer);
 /* Finish an open bar so that other text can be printed. */
 void kn_progress_break(kn_progress *p);
 

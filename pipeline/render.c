@@ -102,6 +102,11 @@ static kn_status check_outputs(const kn_job *j)
         any.overwrite = true;
         kn_job at = {.o = &any, .makes_folders = j->makes_folders};
         KN_TRY(check_target(&at, "--preview", o->preview));
+        if (kn_job_preview_is_webp(o->preview)) {
+            kn_video_writer_params p;
+            kn_job_preview_webp(o->preview, 16, 16, &p);
+            KN_TRY(kn_video_writer_check(&p));
+        }
     }
     if (o->latents_out) KN_TRY(check_target(j, "--latents-out", o->latents_out));
     if (o->embeds_out) KN_TRY(check_target(j, "--embeds-out", o->embeds_out));

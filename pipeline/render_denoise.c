@@ -261,7 +261,7 @@ static kn_status run_pass(kn_job *j, int number)
     double passed = kn_now_sec(), load_sec = j->session->load_sec;
     kn_status st = run(&x);
     close_all(&x);
-    if (j->o->preview) kn_session_done(j->session, KN_NETWORK_VAE);
+    if (kn_job_wants_previews(j)) kn_session_done(j->session, KN_NETWORK_VAE);
     j->part_sec[number ? KN_PART_REFINE : KN_PART_BASE] +=
         kn_now_sec() - passed - (j->session->load_sec - load_sec);
     if (st == KN_OK && j->debug) st = kn_job_previews(j, number);

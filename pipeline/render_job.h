@@ -6,6 +6,7 @@
 #define KN_PIPELINE_RENDER_JOB_H
 
 #include "dit/config.h"
+#include "io/video.h"
 #include "pipeline/checkpoint.h"
 #include "pipeline/clip.h"
 #include "pipeline/debug.h"
@@ -91,7 +92,11 @@ KN_CHECKED kn_status kn_job_denoise(kn_job *j);
 KN_CHECKED kn_status kn_job_upscale(kn_job *j, int pass);
 /* Pictures of the pass's steps into --debug-dir. */
 KN_CHECKED kn_status kn_job_previews(kn_job *j, int pass);
-/* --preview, when it is due: the clean clip that latents x and velocity v at noise level sigma point to,
+bool kn_job_wants_previews(const kn_job *j);
+/* Does --preview name a WebP picture? And how it is written. */
+bool kn_job_preview_is_webp(const char *path);
+void kn_job_preview_webp(const char *path, int width_px, int height_px, kn_video_writer_params *p);
+/* --preview and --preview-terminal, when due: the clean clip that latents x and velocity v at noise level sigma point to,
  * x - sigma v, middle frame. What goes wrong is a note and ends the previews, not the job. */
 void kn_job_live_preview(kn_job *j, const kn_pass *p, const kn_tensor *latents, const kn_tensor *velocity, double sigma);
 /* j->latents to video, PNG frames and contact sheet; writes the sidecar. */

@@ -1,8 +1,10 @@
 /* pipeline/render_previews.c - pictures of single latents for --debug-dir. */
 #include <string.h>
+#include <strings.h>
 
 #include "io/memory.h"
 #include "io/png.h"
+#include "io/video.h"
 #include "pipeline/render_job.h"
 
 typedef struct previews {
@@ -52,8 +54,41 @@ kn_status kn_job_previews(kn_job *j, int pass)
 
 /* ---- while denoising --------------------------------------------------------------------------*/
 
-static kn_status write_picture(const char *path, const float *rgb, int width_px, int height_px)
+bool kn_job_preview_is_webp(const char *path)
 {
+    size_t n = strlen(path);
+    return n > 5 && !strcasecmp(path + n - 5, ".webp");
+}
+
+void kn_job_preview_webp(const char *path, int width_px, int height_px, kn_video_writer_params *p)
+{
+    *p = kn_video_writer_defaults();
+    p->path = path;
+    p->width_px = width_px;
+    p->height_px = height_px;
+    p->fps_num = p->fps_den = 1;
+    p->quality = 90;
+}
+
+/* A clip of one frame: a still picture. */
+static kn_status write_webp(const char *path, const float *rgb, int width_px, int height_px)
+{
+    kn_video_writer_params p;
+    kn_video_writer *w = NULL;
+    kn_status st = KN_OK;
+    kn_job_preview_webp(path, width_px, height_px, &p);
+    KN_TRY_GOTO(kn_video_writer_open(&p, &w));
+    KN_TRY_GOTO(kn_video_writer_put(w, rgb));
+    KN_TRY_GOTO(kn_video_writer_finish(w));
+done:
+    kn_video_writer_close(&w);
+    return st;
+}
+
+static kn_status put_picture(kn_job *j, const float *rgb, int width_px, int height_px)
+{
+    const char *path = j->o->preview;
+    bool webp = path && kn_job_preview_is_webp(path);
     size_t n = (size_t)width_px * (size_t)height_px * 3;
     unsigned char *bytes;
     KN_TRY(kn_alloc(n, (void **)&bytes));
@@ -62,10 +97,14 @@ static kn_status write_picture(const char *path, const float *rgb, int width_px,
         bytes[i] = (unsigned char)(v * 255 + 0.5f);
     }
     kn_picture picture = {.width_px = width_px, .height_px = height_px, .channels = 3, .bits = 8, .data = bytes};
-    kn_status st = kn_png_write(path, &picture, NULL);
+    kn_status st = webp ? write_webp(path, rgb, width_px, height_px) : path ? kn_png_write(path, &picture, NULL) : KN_OK;
+    kn_event e = {.kind = KN_EVENT_PREVIEW, .picture = &picture};
+    if (st == KN_OK && j->fn && j->o->preview_terminal != KN_PREVIEW_OFF) j->fn(j->user, &e);
     kn_free(bytes);
     return st;
 }
+
+bool kn_job_wants_previews(const kn_job *j) { return j->o->preview || j->o->preview_terminal != KN_PREVIEW_OFF; }
 
 /* clean [C, 1, H, W]: the middle latent frame of x - sigma v. */
 static kn_status middle_frame(kn_job *j, const kn_geometry *g, const kn_tensor *latents, const kn_tensor *velocity, double sigma,
@@ -102,7 +141,7 @@ static kn_status show(kn_job *j, const kn_pass *p, const kn_tensor *latents, con
     KN_TRY_GOTO(kn_job_vae_open(j, j->session, false, &x.vae));
     kn_tensor latent = kn_tensor_of(clean, KN_F32, g->channels_lat, 1, g->height_lat, g->width_lat);
     KN_TRY_GOTO(decode(&x, &latent, &rgb, &width, &height));
-    KN_TRY_GOTO(write_picture(j->o->preview, rgb, width, height));
+    KN_TRY_GOTO(put_picture(j, rgb, width, height));
 done:
     kn_free(clean);
     kn_free(rgb);
@@ -113,7 +152,7 @@ void kn_job_live_preview(kn_job *j, const kn_pass *p, const kn_tensor *latents, 
 {
     enum { SHARE = 20 }; /* one part in that many of the time */
     double start = kn_now_sec();
-    if (!j->o->preview || j->preview_off || start < j->preview_due_sec) return;
+    if (!kn_job_wants_previews(j) || j->preview_off || start < j->preview_due_sec) return;
     size_t both = j->peak_bytes[KN_NETWORK_DIT] + j->peak_bytes[KN_NETWORK_VAE];
     if (j->budget_bytes && both > j->budget_bytes) {
         kn_job_note(j, "no previews: transformer and VAE do not fit in memory together");

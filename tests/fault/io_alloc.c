@@ -14,6 +14,7 @@
 #include "io/json.h"
 #include "io/memory.h"
 #include "io/png.h"
+#include "io/terminal_image.h"
 #include "io/safetensors.h"
 #include "io/text.h"
 
@@ -146,6 +147,28 @@ static kn_status write_png(void)
     return kn_png_write(temp_path("new.out"), &p, text);
 }
 
+static kn_status draw(kn_terminal_images kind)
+{
+    const kn_picture p = {4, 4, 3, 8, (void *)pixels};
+    const kn_terminal_cells at = {4, 2, 4, 6}, small = {1, 1, 2, 2};
+    kn_text text = {0};
+    kn_status st = kn_terminal_image_text(kind, &p, kind == KN_TERMINAL_ITERM ? &small : &at, 1, &text);
+    kn_free(text.data);
+    return st;
+}
+static kn_status draw_kitty(void)
+{
+    return draw(KN_TERMINAL_KITTY);
+}
+static kn_status draw_iterm(void)
+{
+    return draw(KN_TERMINAL_ITERM);
+}
+static kn_status draw_sixel(void)
+{
+    return draw(KN_TERMINAL_SIXEL);
+}
+
 static kn_status read_png(const char *path, int bits)
 {
     kn_picture p;
@@ -209,6 +232,9 @@ static void every_allocation_may_fail(void **state)
     assert_true(yaml_calls > 100); /* libyaml does allocate through this file */
     fail_each("write JSON", write_json, 3);
     fail_each("write PNG", write_png, 10);
+    fail_each("draw as kitty", draw_kitty, 10);
+    fail_each("draw as iTerm2", draw_iterm, 10);
+    fail_each("draw as sixel", draw_sixel, 4);
     fail_each("read PNG, 8 bits", read_png8, 5);
     fail_each("read PNG, 16 bits", read_png16, 5);
 }

@@ -79,6 +79,48 @@ static void test_json_events(void **state)
     free(data);
 }
 
+static void test_terminals_with_pictures(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *term, *program, *kitty;
+        bool inside;
+        kn_terminal_images want;
+    } cases[] = {
+        {"xterm-kitty", NULL, NULL, false, KN_TERMINAL_KITTY},      {"xterm-256color", NULL, "3", false, KN_TERMINAL_KITTY},
+        {"xterm-256color", "ghostty", NULL, false, KN_TERMINAL_KITTY}, {"xterm-256color", "iTerm.app", "", false, KN_TERMINAL_ITERM},
+        {"xterm-256color", "WezTerm", NULL, false, KN_TERMINAL_ITERM}, {"xterm-256color", NULL, NULL, false, KN_TERMINAL_NONE},
+        {"screen-256color", "iTerm.app", "3", false, KN_TERMINAL_NONE}, {"xterm-kitty", NULL, "3", true, KN_TERMINAL_NONE},
+        {NULL, NULL, NULL, false, KN_TERMINAL_NONE},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(kn_terminal_images_by_name(cases[i].term, cases[i].program, cases[i].kitty, cases[i].inside), cases[i].want);
+    assert_true(kn_terminal_answer_has_sixel("\033[?62;4;22c"));
+    assert_true(kn_terminal_answer_has_sixel("\033[?4c"));
+    assert_true(kn_terminal_answer_has_sixel("x\033[?63;1;2;4c"));
+    assert_false(kn_terminal_answer_has_sixel("\033[?1;2c"));
+    assert_false(kn_terminal_answer_has_sixel("\033[?64;14;40c"));
+    assert_false(kn_terminal_answer_has_sixel("\033[?62;4"));
+    assert_false(kn_terminal_answer_has_sixel("\033[?;c"));
+    assert_false(kn_terminal_answer_has_sixel("4;4;4c"));
+    assert_false(kn_terminal_answer_has_sixel(""));
+}
+
+static void test_pictures_keep_their_shape_and_place(void **state)
+{
+    (void)state;
+    static const kn_terminal_cells room = {79, 15, 8, 16};
+    static const struct {
+        int width, height, columns, rows;
+    } cases[] = {{160, 96, 50, 15}, {832, 480, 52, 15}, {96, 160, 18, 15}, {32, 16, 16, 4}, {3840, 80, 79, 1}, {1, 4000, 1, 15}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        kn_picture p = {.width_px = cases[i].width, .height_px = cases[i].height};
+        kn_terminal_cells c = kn_terminal_image_fit(&p, &room);
+        assert_int_equal(c.columns, cases[i].columns);
+        assert_int_equal(c.rows, cases[i].rows);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -86,6 +128,8 @@ int main(void)
         cmocka_unit_test(test_durations),
         cmocka_unit_test(test_listener_can_stop),
         cmocka_unit_test(test_json_events),
+        cmocka_unit_test(test_terminals_with_pictures),
+        cmocka_unit_test(test_pictures_keep_their_shape_and_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

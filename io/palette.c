@@ -1,4 +1,4 @@
-#include "io/video_palette.h"
+#include "io/palette.h"
 
 #include <stdlib.h>
 #include <string.h>

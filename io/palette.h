@@ -1,4 +1,4 @@
-/* io/video_palette.h - the colours of a GIF.
+/* io/palette.h - the colours of a GIF, or of a picture in a terminal.
  *
  * Purpose   One palette for a whole clip, so that still areas stay still: frames are counted first,
  *           then the palette is built, then every frame is mapped.
@@ -10,8 +10,8 @@
  * Shapes    rgb: [pixels,3] bytes.
  * Cost      16 MiB; building takes some 10 ms, mapping a table look-up per pixel.
  */
-#ifndef KN_IO_VIDEO_PALETTE_H
-#define KN_IO_VIDEO_PALETTE_H
+#ifndef KN_IO_PALETTE_H
+#define KN_IO_PALETTE_H
 
 #include <stdint.h>
 

@@ -1,0 +1,44 @@
+#include "pipeline/columns.h"
+
+#include <stdbool.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+int kn_columns_of(FILE *f)
+{
+    struct winsize w;
+    int fd = fileno(f); /* -1: of a stream in memory */
+    return fd >= 0 && isatty(fd) && ioctl(fd, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : KN_UNCUT;
+}
+
+/* Columns of n bytes of UTF-8. Three-byte characters from U+3000 on are drawn double, but for few. */
+static int width_of(const char *text, size_t n)
+{
+    int width = 0;
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if ((c & 0xC0) != 0x80) width += c >= 0xE3 && c <= 0xEF ? 2 : 1;
+    }
+    return width;
+}
+
+void kn_print_wrapped(FILE *f, const char *text, int at, int indent, int columns)
+{
+    bool first = true; /* word of the line */
+    while (*text) {
+        size_t n = strcspn(text, " ");
+        int width = width_of(text, n);
+        bool fits_below = indent + width <= columns && (!first || at > indent);
+        if (at + !first + width > columns && fits_below) {
+            fprintf(f, "\n%*s", indent, "");
+            at = indent;
+            first = true;
+        }
+        fprintf(f, "%s%.*s", first ? "" : " ", (int)n, text);
+        at += width + !first;
+        first = false;
+        text += n + (text[n] == ' ');
+    }
+    fputc('\n', f);
+}
