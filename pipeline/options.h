@@ -85,7 +85,11 @@ typedef struct kn_options {
     int64_t attention; /* kn_attention_choice */
     int64_t base_attention, full_attention; /* 0 dense, 1 draft, 2 permute */
     double density, mass;
+    char *paro_axes; /* "auto", an order, or one per head */
+    int64_t paro_rows;
+    double paro_alpha, paro_epsilon, paro_share;
     char *attention_tile, *tile_window; /* "auto" or TxHxW */
+    char *tile_windows; /* file of search-windows; NULL: none */
     int64_t dense_steps, dense_layers;  /* -1: the method's own */
     int64_t reuse_lists;
     char *window;      /* "auto" or WIDTHxHEIGHT in tokens */
@@ -128,6 +132,10 @@ typedef struct kn_options {
     char *save_preset;
     int64_t progress; /* kn_progress_choice */
     bool verbose, quiet;
+    /* window search */
+    char *candidates; /* "auto" or a list of TxHxW */
+    double budget, max_error;
+    int64_t ranges;
     /* batch */
     char *output_dir;
     char *shard; /* "I/N" */

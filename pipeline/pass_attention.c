@@ -8,7 +8,7 @@
 #include "attention/window.h"
 #include "io/memory.h"
 
-enum { BLOCK = 128 /* tokens that the executors take at once */, SAMPLES = 256, AXES_ROWS = 2 /* of blocks that paro judges orders by */ };
+enum { BLOCK = 128 /* tokens that the executors take at once */, SAMPLES = 256 };
 
 const char *kn_attention_name(kn_attention_choice m)
 {
@@ -121,6 +121,42 @@ static kn_status plan_tiles(kn_pass_attention *a)
     return kn_tile3d_plan(&p, &a->plan);
 }
 
+/* Windows by layer and head: the file's tile. */
+static kn_status read_windows(kn_pass_attention *a)
+{
+    const kn_pass *p = a->pass;
+    void *memory;
+    KN_TRY(kn_tile_windows_read(p->tile_windows, a->layout.grid, a->dit->layers, a->dit->heads, &a->windows));
+    const int *tile = a->windows.layout.tile;
+    if (p->tile[0] && memcmp(a->layout.tile, tile, sizeof a->layout.tile))
+        return kn_fail(KN_ERR_ARG, "--attention-tile %dx%dx%d: the windows of %s are for tiles of %dx%dx%d", p->tile[0], p->tile[1],
+                       p->tile[2], p->tile_windows, tile[0], tile[1], tile[2]);
+    a->layout = a->windows.layout;
+    KN_TRY(kn_alloc_zero((size_t)a->dit->layers * sizeof(kn_attn_plan *), &memory));
+    a->layer_plan = memory;
+    return KN_OK;
+}
+
+static void free_layer_plans(kn_pass_attention *a)
+{
+    for (int i = 0; a->layer_plan && i < a->dit->layers; i++) kn_attn_plan_free(&a->layer_plan[i]);
+}
+
+/* The layer's plan at a noise level; those of an earlier range are dropped. */
+static kn_status plan_of_layer(kn_pass_attention *a, int layer, double sigma, const kn_attn_plan **plan)
+{
+    int range = kn_tile_windows_range(&a->windows, sigma);
+    if (range != a->range) free_layer_plans(a);
+    a->range = range;
+    kn_tile3d_params p = {.layout = a->layout,
+                          .block = BLOCK,
+                          .heads = a->dit->heads,
+                          .window = kn_tile_windows_of(&a->windows, range, layer)};
+    if (!a->layer_plan[layer]) KN_TRY(kn_tile3d_plan(&p, &a->layer_plan[layer]));
+    *plan = a->layer_plan[layer];
+    return KN_OK;
+}
+
 static void default_tile(kn_pass_attention *a)
 {
     static const int sta[3] = {6, 8, 8}, grat[3] = {4, 8, 8}, wide[3] = {1, 8, 16}, tall[3] = {1, 16, 8};
@@ -148,6 +184,8 @@ kn_status kn_pass_attention_build(const kn_pass *pass, const kn_dit_config *dit,
     KN_TRY_GOTO(kn_attn_layout_check(&out->layout));
     if (pass->attention == KN_ATTENTION_WINDOW)
         KN_TRY_GOTO(plan_window(out));
+    else if (pass->attention == KN_ATTENTION_TILE3D && pass->tile_windows)
+        KN_TRY_GOTO(read_windows(out));
     else if (pass->attention == KN_ATTENTION_TILE3D || pass->attention == KN_ATTENTION_CROSS)
         KN_TRY_GOTO(plan_tiles(out));
     KN_TRY_GOTO(kn_alloc_array((size_t)(KN_BRANCHES * dit->layers), sizeof *out->planner, &memory));
@@ -170,6 +208,9 @@ void kn_pass_attention_free(kn_pass_attention *a)
     }
     kn_free(a->planner);
     kn_attn_plan_free(&a->plan);
+    free_layer_plans(a);
+    kn_free(a->layer_plan);
+    kn_tile_windows_free(&a->windows);
     kn_free(a->order);
     memset(a, 0, sizeof *a);
 }
@@ -209,18 +250,23 @@ static kn_status open_permute(const kn_pass_attention *a, bool paro, kn_layer_pl
 static kn_status choose_axes(const kn_pass_attention *a, kn_layer_planner *p, const kn_tensor *q, const kn_tensor *k)
 {
     enum { EDGE = 64 };
-    int64_t blocks = kn_grid_tokens(a->layout.grid) / EDGE;
+    const kn_pass *pass = a->pass;
+    int64_t blocks = kn_grid_tokens(a->layout.grid) / EDGE, rows = pass->paro_rows;
     kn_axes_params x = {.layout = a->layout,
                         .block = EDGE,
-                        .stride = (int)(blocks / AXES_ROWS > 1 ? blocks / AXES_ROWS : 1),
-                        .epsilon = 1e-3,
-                        .share = 0.9,
-                        .alpha = 0.5,
+                        .stride = (int)(rows > 0 && blocks / rows > 1 ? blocks / rows : 1),
+                        .epsilon = pass->paro_epsilon,
+                        .share = pass->paro_share,
+                        .alpha = pass->paro_alpha,
                         .scale = (float)a->scale};
     void *memory;
     if (!p->axes) {
         KN_TRY(kn_alloc((size_t)a->dit->heads, &memory));
         p->axes = memory;
+    }
+    if (pass->paro_orders) {
+        for (int h = 0; h < a->dit->heads; h++) p->axes[h] = pass->paro_order[pass->paro_orders > 1 ? h : 0];
+        return p->permute ? KN_OK : open_permute(a, true, p);
     }
     kn_permute_close(&p->permute);
     KN_TRY(kn_permute_choose_axes(a->dev, &x, q, k, p->axes));
@@ -248,9 +294,16 @@ bool kn_pass_attention_dense(const kn_pass_attention *a, int branch)
     return method_of(a, branch) == KN_ATTENTION_DENSE;
 }
 
-void kn_pass_attention_at(kn_pass_attention *a, int step, int branch)
+kn_status kn_pass_attention_known(kn_pass_attention *a, const kn_attn_plan **plan)
+{
+    *plan = a->plan;
+    return a->windows.ranges ? plan_of_layer(a, a->dit->layers / 2, 1, plan) : KN_OK;
+}
+
+void kn_pass_attention_at(kn_pass_attention *a, int step, double sigma, int branch)
 {
     a->step = step;
+    a->sigma = sigma;
     a->branch = branch;
 }
 
@@ -258,6 +311,13 @@ static void count_density(kn_pass_attention *a, double density)
 {
     a->density_sum += density;
     a->density_count++;
+}
+
+/* Lists are kept within a period: also those of a branch that does not run at its first step. */
+static int period_of(const kn_pass *pass, int step)
+{
+    int sparse = step - (int)pass->dense_steps;
+    return sparse < 0 ? -1 : sparse / pass->reuse_lists;
 }
 
 kn_status kn_pass_attention_plan(void *user, int layer, const kn_tensor *q, const kn_tensor *k,
@@ -274,9 +334,12 @@ kn_status kn_pass_attention_plan(void *user, int layer, const kn_tensor *q, cons
     if (looks_at_tensors(m)) {
         bool keep = pass->reuse_lists > 1;
         kn_layer_planner *p = &a->planner[keep ? a->branch * a->dit->layers + layer : 0];
-        bool stale = !p->kept || !keep || (a->step - pass->dense_steps) % pass->reuse_lists == 0;
-        if (stale) KN_TRY(choose_blocks(a, m, p, q, k));
+        int period = period_of(pass, a->step);
+        if (!p->kept || !keep || p->period != period) KN_TRY(choose_blocks(a, m, p, q, k));
+        p->period = period;
         *plan = p->kept;
+    } else if (a->windows.ranges) {
+        KN_TRY(plan_of_layer(a, layer, a->sigma, plan));
     } else {
         *plan = a->plan;
     }
@@ -287,13 +350,21 @@ kn_status kn_pass_attention_plan(void *user, int layer, const kn_tensor *q, cons
 bool kn_pass_attention_restartable(const kn_pass_attention *a, int done)
 {
     const kn_pass *p = a->pass;
-    bool kept = p->reuse_lists > 1 && (looks_at_tensors(p->attention) || looks_at_tensors(p->full_attention));
-    return !kept || done <= p->dense_steps || (done - p->dense_steps) % p->reuse_lists == 0;
+    bool full = p->dual && looks_at_tensors(p->full_attention);
+    if (p->reuse_lists <= 1 || !(full || looks_at_tensors(p->attention)) || done <= p->dense_steps) return true;
+    if ((done - p->dense_steps) % p->reuse_lists != 0) return false;
+    int refreshed = full ? done - done % p->refresh : done, before = refreshed - p->refresh;
+    return refreshed == done || before < 0 || period_of(p, before) != period_of(p, refreshed);
 }
 
 double kn_pass_attention_expected(const kn_pass_attention *a)
 {
     if (a->plan) return a->plan->density;
+    if (a->windows.ranges) {
+        double sum = 0;
+        for (int i = 0; i < a->windows.ranges; i++) sum += kn_tile_windows_density(&a->windows, i);
+        return sum / a->windows.ranges;
+    }
     if (a->pass->attention == KN_ATTENTION_DENSE) return 1;
     return a->pass->attention == KN_ATTENTION_DRAFT || a->pass->mass <= 0 ? a->pass->density : a->pass->mass;
 }
@@ -310,6 +381,9 @@ const char *kn_pass_attention_text(const kn_pass_attention *a, char buf[KN_ATTEN
     else if (p->attention == KN_ATTENTION_WINDOW)
         snprintf(buf, KN_ATTENTION_TEXT, "window %dx%d tokens (%.1f%% of dense), %s %dx%dx%d%s", p->window[1], p->window[0],
                  100 * a->plan->density, a->runs ? "runs in the order of tiles" : "tiles", t[0], t[1], t[2], more);
+    else if (a->windows.ranges)
+        snprintf(buf, KN_ATTENTION_TEXT, "tile3d (%.1f%% of dense, windows by layer and head), tiles %dx%dx%d%s",
+                 100 * kn_pass_attention_expected(a), t[0], t[1], t[2], more);
     else if (a->plan)
         snprintf(buf, KN_ATTENTION_TEXT, "%s (%.1f%% of dense), tiles %dx%dx%d%s", kn_attention_name(p->attention),
                  100 * a->plan->density, t[0], t[1], t[2], more);

@@ -9,6 +9,7 @@
 #include "pipeline/pass_attention.h"
 #include "pipeline/render_job.h"
 #include "pipeline/sampler.h"
+#include "pipeline/window_search.h"
 
 /* Device side of one pass; everything is closed in reverse. */
 typedef struct denoise {
@@ -22,9 +23,10 @@ typedef struct denoise {
     kn_dit_context *context[KN_PROMPTS];
     kn_schedule schedule;
     kn_solver *solver;
-    kn_arena *arena;
+    kn_arena *arena, *search_arena;
     kn_dual_path dual;
     kn_sampler sampler;
+    int saved; /* the step of the last checkpoint, or the one that this run began with */
 } denoise;
 
 static int number_of(const denoise *x)
@@ -44,8 +46,9 @@ static kn_status save_step(void *user, int done, int total)
     kn_job *j = x->job;
     int64_t every = j->o->checkpoint_every;
     kn_job_live_preview(j, x->pass, &x->sampler.latents, &x->sampler.velocity, x->schedule.sigma[done]);
-    if (!j->checkpoint || (done < total && (every == 0 || done % every))) return KN_OK;
+    if (!j->checkpoint || (done < total && (every == 0 || done - x->saved < every))) return KN_OK;
     if (done < total && !kn_pass_attention_restartable(&x->attention, done - x->schedule.begin)) return KN_OK;
+    x->saved = done;
     kn_checkpoint c = checkpoint_of(x);
     return kn_checkpoint_save(j->checkpoint, x->dev, &j->id, j->o->seed, &c);
 }
@@ -146,6 +149,12 @@ static kn_status open_all(denoise *x)
                               .debug = x->session == j->session ? j->debug : NULL};
     KN_TRY(open_arena(x));
     x->sampler.scratch = x->arena;
+    if (j->search && number_of(x) > 0) {
+        kn_stage_search *search = &j->search[number_of(x)];
+        KN_TRY(kn_stage_search_begin(search, x->dev, kn_dev_activation_dtype(x->dev), &j->dit, &x->attention, &x->search_arena));
+        x->sampler.attn_fn = kn_stage_search_look;
+        x->sampler.attn_user = search;
+    }
     KN_TRY(kn_solver_open(x->dev, (kn_solver_kind)j->o->solver, &x->schedule, 4, x->sampler.latents.dim, &x->solver));
     x->sampler.solver = x->solver;
     return KN_OK;
@@ -158,6 +167,7 @@ static void close_all(denoise *x)
     kn_dit_rope_close(&x->rope);
     kn_pass_attention_free(&x->attention);
     kn_arena_close(&x->arena);
+    kn_arena_close(&x->search_arena);
     kn_session_done(x->session, KN_NETWORK_DIT);
 }
 
@@ -243,6 +253,7 @@ static kn_status run(denoise *x)
     kn_free(j->latents);
     j->latents = NULL;
     if (j->debug) KN_TRY(begin_debug(x));
+    x->saved = kn_solver_index(x->solver);
     KN_TRY(kn_sampler_run(&x->sampler, j->fn, j->user));
     const kn_pass_attention *a = &x->attention;
     if (a->density_count > 0 && !a->plan) /* of a method whose lists no one knew before */
