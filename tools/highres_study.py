@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Refine stages over many prompts: objects counted, fidelity, sharpness; the tables of docs/highres.md.
 
-    tools/highres_study.py run --kinora build/kinora --set main --out main.json --sheets sheets
-    tools/highres_study.py report main.json
+    tools/highres_study.py run --kinora build/kinora --set all --out study.json --sheets sheets
+    tools/highres_study.py report study.json
 
 `run` renders every variant of a set (below: SETS) for every fourth prompt of demo/prompts_heldout.txt, seed = its
 line number, through `kinora batch` in several processes, and measures each clip as soon as it is there:
@@ -42,64 +42,79 @@ NATIVE = "native"
 
 def variant(name, flags, ref=None, base=True, share=1):
     """flags: options of kinora. base: refines the native clip's latents. share 2: every second prompt only."""
-    return dict(name=name, flags=dict(f.split("=") for f in flags.split()), ref=ref, base=base, share=share)
+    return dict(name=name, flags=dict(f.split("=", 1) for f in flags.split()), ref=ref, base=base, share=share)
+
+
+OVERRIDE = "override=true refresh=1 "
 
 
 def main_set():
-    override, direct = "override=true refresh=1", "strength=1 refine-guidance=3"
+    """Refined from the native clip with the model's own settings, and rendered directly from noise."""
+    direct = "strength=1 refine-guidance=3"
     yield variant(NATIVE, "", base=False)
     for scale, size, full in (("2x", "2x", "320x192"), ("4x", "2x,4x", "640x384")):
         at = f"refine-size={size} "
         yield variant(f"{scale} window", at)
-        yield variant(f"{scale} override", at + override, f"{scale} window")
+        yield variant(f"{scale} override", at + OVERRIDE, f"{scale} window")
         yield variant(f"{scale} dense", at + "attention=dense", f"{scale} window")
         at = f"refine-size={scale} {direct} "
         yield variant(f"{scale} direct window", at)
-        yield variant(f"{scale} direct override", at + override)
+        yield variant(f"{scale} direct override", at + OVERRIDE)
         yield variant(f"{scale} direct dense", f"size={full}", base=False)
-    for scale, size in (("2x", "2x"), ("4x", "2x,4x")):
-        at = f"refine-size={size} "
-        both = f"{scale} override"
-        for n in (2, 5):
-            yield variant(f"{scale} override both n={n}", at + f"override=true override-for=both refresh={n}", both)
-        yield variant(f"{scale} override prompt n=1", at + "override=true override-for=prompt refresh=1", both)
-        for n in (2, 5):
-            yield variant(f"{scale} override prompt n={n}", at + f"override=true override-for=prompt refresh={n}",
-                          f"{scale} override prompt n=1")
-        for how in ("lanczos", "latent"):
-            yield variant(f"{scale} window {how}", at + f"upscale={how}", f"{scale} window")
-    for scale, size in (("2x", "2x"), ("4x", "2x,4x")):
-        at = f"refine-size={size} "
-        yield variant(f"{scale} tile3d", at + "attention=tile3d", f"{scale} window")
-        yield variant(f"{scale} cross", at + "attention=cross", f"{scale} window")
-        for density in (.25, .1):
-            for method in ("draft", "permute"):
-                yield variant(f"{scale} {method} {density:g}", at + f"attention={method} density={density}", f"{scale} window")
-            yield variant(f"{scale} draft within {density:g}", at + f"attention=draft within-density=true density={density}",
-                          f"{scale} window")
 
 
-def search_set(scale="2x"):
-    """Where on the way from a light refinement to pure noise does each method keep one object, and which way of
-    overriding helps there?"""
+def sweep_set():
+    """From a light refinement to pure noise: where does each method keep one object?"""
     yield variant(NATIVE, "", base=False)
-    at = f"refine-size={scale} "
-    points = {"0.5": "strength=0.5", "0.7": "strength=0.7", "0.8": "strength=0.8", "0.9": "strength=0.9",
-              "0.95": "strength=0.95", "1": "strength=1"}
-    for s, point in points.items():
-        yield variant(f"{scale} {s} window", at + point)
-        yield variant(f"{scale} {s} override", at + point + " override=true refresh=1")
-        yield variant(f"{scale} {s} dense", at + point + " attention=dense")
+    for scale, share in (("2x", 1), ("4x", 4)):
+        for strength in ("1", "0.9", "0.8", "0.7", "0.95"):
+            at = f"refine-size={scale} strength={strength} "
+            yield variant(f"{scale} {strength} window", at, share=share)
+            yield variant(f"{scale} {strength} override", at + OVERRIDE, share=share)
+            yield variant(f"{scale} {strength} dense", at + "attention=dense", share=share)
+
+
+def ways_set():
+    """Ways to override, where the window alone repeats the object (strength 1, 0.9) and where it does not (0.5)."""
+    yield variant(NATIVE, "", base=False)
     ways = {f"steps {n}": f"override-steps={n}" for n in (1, 2, 3, 5, 8)}
     ways.update({f"layers {r}": f"override-layers={r}" for r in ("1-2", "1-4", "3-6", "5-8", "7-8")})
     ways.update({f"temperature {t}": f"temperature={t}" for t in ("off", "1.2", "1.4")})
     ways.update({"full draft 0.25": "full-attention=draft density=0.25", "full draft 0.1": "full-attention=draft density=0.1",
-                 "full permute 0.25": "full-attention=permute density=0.25", "prompt": "override-for=prompt"})
-    for s in ("1", "0.9", "0.5"):
+                 "full permute 0.25": "full-attention=permute density=0.25"})
+    ways.update({f"n={n}": f"override-for=both refresh={n}" for n in (2, 5, 1000)})
+    ways.update({"prompt only": "override-for=prompt"})
+    for strength in ("1", "0.9", "0.5"):
         for name, flags in ways.items():
-            yield variant(f"{scale} {s} override {name}", at + points[s] + " override=true refresh=1 " + flags, share=2)
-        for n in (2, 5, 1000):
-            yield variant(f"{scale} {s} override n={n}", at + points[s] + f" override=true override-for=both refresh={n}", share=2)
+            yield variant(f"2x {strength} override {name}", f"refine-size=2x strength={strength} " + OVERRIDE + flags, share=2)
+
+
+def methods_set():
+    """Caching, enlarging, and the sparse methods in place of the window."""
+    yield variant(NATIVE, "", base=False)
+    for scale, size in (("2x", "2x"), ("4x", "2x,4x")):
+        at = f"refine-size={size} "
+        window = f"{scale} window"
+        for how in ("lanczos", "latent"):
+            yield variant(f"{window} {how}", at + f"upscale={how}", window, share=2)
+        for n in (2, 5):
+            yield variant(f"{scale} override n={n}", at + f"override=true refresh={n}", f"{scale} override", share=2)
+        yield variant(f"{scale} tile3d", at + "attention=tile3d", window, share=2)
+        yield variant(f"{scale} cross", at + "attention=cross", window, share=2)
+        for density in (.25, .1):
+            at = f"refine-size={size} density={density} "
+            yield variant(f"{scale} draft {density:g}", at + "attention=draft", window, share=2)
+            yield variant(f"{scale} draft within {density:g}", at + "attention=draft within-density=true", window, share=2)
+            yield variant(f"{scale} permute {density:g}", at + "attention=permute", window, share=2)
+
+
+def all_sets():
+    names = set()
+    for one in (main_set, sweep_set, ways_set, methods_set):
+        for v in one():
+            if v["name"] not in names:
+                names.add(v["name"])
+                yield v
 
 
 def caching_set():
@@ -116,24 +131,7 @@ def caching_set():
         yield variant(f"{scale} window", at)
 
 
-def timing_set():
-    """For one process that has the device to itself."""
-    yield variant(NATIVE, "", base=False)
-    for size in ("2x", "2x,4x"):
-        at = f"refine-size={size} "
-        for name, flags in (("window", ""), ("dense", "attention=dense"), ("override n=1", "override=true refresh=1"),
-                            ("override n=2", "override=true refresh=2"), ("override n=5", "override=true refresh=5"),
-                            ("override both n=2", "override=true refresh=2 override-for=both"),
-                            ("override both n=5", "override=true refresh=5 override-for=both"),
-                            ("tile3d", "attention=tile3d"), ("draft 0.25", "attention=draft density=0.25"),
-                            ("draft within 0.25", "attention=draft density=0.25 within-density=true"),
-                            ("permute 0.25", "attention=permute density=0.25"), ("latent", "upscale=latent"),
-                            ("lanczos", "upscale=lanczos")):
-            yield variant(f"{size.split(',')[-1]} {name}", at + flags)
-
-
-SETS = {"caching": caching_set, "timing": timing_set, "main": main_set, "search": search_set, "search4": lambda: search_set("4x"),
-        "smoke": lambda: list(main_set())[:3]}
+SETS = {"main": main_set, "sweep": sweep_set, "ways": ways_set, "methods": methods_set, "all": all_sets, "caching": caching_set}
 
 
 def measure(folder, native, ref, color):
@@ -190,7 +188,7 @@ class Run:
                 for i in range(count)]
 
     def ready(self, v, line, done):
-        return not v["ref"] or self.clip(v["ref"], line) in done
+        return v["ref"] not in self.results or self.clip(v["ref"], line) in done
 
     def finished(self):
         done = {}
@@ -206,7 +204,7 @@ class Run:
 
     def follow(self, processes, pool, deadline):
         """Hands finished clips to the pool until the processes end."""
-        open_jobs = {}
+        open_jobs, saved = {}, time.monotonic()
         while True:
             ended = all(p.poll() is not None for p in processes)
             done = self.finished()
@@ -214,7 +212,7 @@ class Run:
                 v, line, prompt = self.jobs[name]
                 if name in open_jobs or not self.ready(v, line, done):
                     continue
-                ref = f"{self.work}/{self.clip(v['ref'], line)}" if v["ref"] else None
+                ref = f"{self.work}/{self.clip(v['ref'], line)}" if v["ref"] in self.results else None
                 open_jobs[name] = pool.submit(measure, f"{self.work}/{name}", f"{self.work}/{self.clip(NATIVE, line)}", ref,
                                               asked_color(prompt))
             if ended:
@@ -223,13 +221,29 @@ class Run:
                 for p in processes:
                     if p.poll() is None:
                         p.send_signal(signal.SIGINT)
+            if time.monotonic() > saved + 10:
+                self.collect(open_jobs, done, wait=False)
+                self.save()
+                saved = time.monotonic()
             time.sleep(.5)
+        self.collect(open_jobs, done, wait=True)
+
+    def collect(self, open_jobs, done, wait):
         for name, job in open_jobs.items():
             v, line, _ = self.jobs[name]
-            self.results[v["name"]][line] = dict(job.result(), seconds=done[name])
+            if wait or job.done():
+                self.results[v["name"]][line] = dict(job.result(), seconds=done[name])
+
+    def save(self):
+        """After every ten seconds, so that a run that is cut off leaves what it has."""
+        out = dict(set=self.a.set, device=self.a.device, prompts=dict(self.prompts), seconds=time.monotonic() - self.begin, variants=[
+            dict(name=v["name"], flags=v["flags"], ref=v["ref"], clips=self.results[v["name"]]) for v in self.variants])
+        with open(self.a.out + ".tmp", "w") as f:
+            json.dump(out, f)
+        os.replace(self.a.out + ".tmp", self.a.out)
 
     def run(self):
-        begin = time.monotonic()
+        begin = self.begin = time.monotonic()
         deadline = begin + self.a.seconds
         native = [v for v in self.variants if v["name"] == NATIVE]
         rest = [v for v in self.variants if v["name"] != NATIVE]
@@ -240,10 +254,7 @@ class Run:
                 self.write_table(path, variants)
                 self.follow(self.start(path, self.a.processes), pool, deadline)
                 print(f"{sum(len(r) for r in self.results.values())} clips after {time.monotonic() - begin:.0f} s", flush=True)
-        out = dict(set=self.a.set, device=self.a.device, prompts=dict(self.prompts), seconds=time.monotonic() - begin, variants=[
-            dict(name=v["name"], flags=v["flags"], ref=v["ref"], clips=self.results[v["name"]]) for v in self.variants])
-        with open(self.a.out, "w") as f:
-            json.dump(out, f)
+        self.save()
 
     def sheets(self, folder, lines):
         """One picture a prompt and size: a row for each variant, first, middle and last frame."""
@@ -297,7 +308,7 @@ def main():
     r.add_argument("--prompts", default="demo/prompts_heldout.txt")
     r.add_argument("--first", type=int, default=0)
     r.add_argument("--every", type=int, default=4)
-    r.add_argument("--set", choices=SETS, default="main")
+    r.add_argument("--set", choices=SETS, default="all")
     r.add_argument("--device", default="cuda")
     r.add_argument("--processes", type=int, default=8, help="that render")
     r.add_argument("--measurers", type=int, default=6, help="processes that measure")
