@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "attention/permute.h"
 #include "io/memory.h"
 #include "io/text.h"
 #include "pipeline/solver.h"
@@ -100,7 +101,43 @@ static kn_status dense_parts(const kn_options *o, kn_pass *p)
     return KN_OK;
 }
 
-static kn_status read_methods(const kn_options *o, kn_pass *p)
+/* "thw" to its place among kn_axis_orders, or -1. */
+static int order_named(const char *name, size_t length)
+{
+    for (int i = 0; length == 3 && i < KN_AXIS_ORDERS; i++) {
+        int same = 0;
+        for (int a = 0; a < 3; a++) same += name[a] == "thw"[kn_axis_orders[i][a]];
+        if (same == 3) return i;
+    }
+    return -1;
+}
+
+static kn_status read_paro(const kn_options *o, const kn_dit_config *dit, kn_pass *p)
+{
+    p->paro_alpha = o->paro_alpha;
+    p->paro_epsilon = o->paro_epsilon;
+    p->paro_share = o->paro_share;
+    p->paro_rows = o->paro_rows;
+    p->paro_orders = 0;
+    if (!strcmp(o->paro_axes, "auto")) return KN_OK;
+    for (const char *at = o->paro_axes;; at++) {
+        size_t n = strcspn(at, ",");
+        int order = order_named(at, n);
+        if (order < 0)
+            return kn_fail(KN_ERR_ARG, "--paro-axes: expected auto or orders out of thw, twh, hwt, htw, wht, wth with commas between, found '%s'",
+                           o->paro_axes);
+        if (p->paro_orders == KN_PASS_HEADS) break;
+        p->paro_order[p->paro_orders++] = (uint8_t)order;
+        at += n;
+        if (!*at) break;
+    }
+    if (p->paro_orders > 1 && p->paro_orders != dit->heads)
+        return kn_fail(KN_ERR_ARG, "--paro-axes: expected one order, or one for each of the model's %d heads, found %d%s", dit->heads,
+                       p->paro_orders, p->paro_orders == KN_PASS_HEADS ? " or more" : "");
+    return KN_OK;
+}
+
+static kn_status read_methods(const kn_options *o, const kn_dit_config *dit, kn_pass *p)
 {
     static const kn_attention_choice full[] = {KN_ATTENTION_DENSE, KN_ATTENTION_DRAFT, KN_ATTENTION_PERMUTE};
     p->full_attention = full[o->full_attention];
@@ -109,6 +146,7 @@ static kn_status read_methods(const kn_options *o, kn_pass *p)
     if (kn_options_source(o, kn_option_find("density")) > kn_options_source(o, kn_option_find("mass"))) p->mass = 0;
     p->within_density = o->within_density;
     p->reuse_lists = (int)o->reuse_lists;
+    KN_TRY(read_paro(o, dit, p));
     KN_TRY(read_box("--attention-tile", o->attention_tile, p->tile));
     KN_TRY(read_box("--tile-window", o->tile_window, p->tile_window));
     return dense_parts(o, p);
@@ -140,7 +178,7 @@ static kn_status base_pass(const kn_options *o, const kn_dit_config *dit, kn_pas
                  .attention = methods[o->base_attention],
                  .temperature = 1,
                  .refresh = 1};
-    return read_methods(o, out);
+    return read_methods(o, dit, out);
 }
 
 /* base: of the model's own size. from: what factors are of. */
@@ -170,7 +208,7 @@ static kn_status refine_pass(const kn_options *o, const kn_dit_config *dit, cons
     p->refresh = (int)o->refresh;
     p->dual = p->attention != KN_ATTENTION_DENSE && o->cross_override; /* dense branches would be equal */
     p->dual_negative = o->override_for == KN_OVERRIDE_BOTH || (o->override_for == KN_OVERRIDE_AUTO && p->refresh == 1);
-    return read_methods(o, p);
+    return read_methods(o, dit, p);
 }
 
 kn_status kn_passes_build(const kn_options *o, const kn_dit_config *dit, const int64_t clip_px[2],

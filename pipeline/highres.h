@@ -25,7 +25,7 @@
 #include "pipeline/options.h"
 #include "pipeline/schedule.h"
 
-enum { KN_PASSES_MAX = 5 };
+enum { KN_PASSES_MAX = 5, KN_PASS_HEADS = 256 };
 
 typedef struct kn_pass {
     char name[24];    /* in events and messages: "denoise", "refine 1", ... */
@@ -38,6 +38,10 @@ typedef struct kn_pass {
     int tile[3], tile_window[3]; /* t, h, w; 0: chosen by the method */
     double density, mass; /* mass 0: permute and paro go by density too */
     bool within_density;
+    int paro_orders;    /* given: 0 = chosen from queries and keys, 1 = of all heads, else one per head */
+    uint8_t paro_order[KN_PASS_HEADS]; /* indices into kn_axis_orders (attention/permute.h) */
+    double paro_alpha, paro_epsilon, paro_share; /* as in kn_axes_params */
+    int64_t paro_rows;  /* of blocks that are judged; 0 = all */
     int64_t dense_steps, dense_layers; /* first ones that stay dense */
     int reuse_lists;
     kn_attention_choice full_attention; /* of the second branch */

@@ -85,6 +85,9 @@ typedef struct kn_options {
     int64_t attention; /* kn_attention_choice */
     int64_t base_attention, full_attention; /* 0 dense, 1 draft, 2 permute */
     double density, mass;
+    char *paro_axes; /* "auto", an order, or one per head */
+    int64_t paro_rows;
+    double paro_alpha, paro_epsilon, paro_share;
     char *attention_tile, *tile_window; /* "auto" or TxHxW */
     int64_t dense_steps, dense_layers;  /* -1: the method's own */
     int64_t reuse_lists;

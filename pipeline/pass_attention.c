@@ -8,7 +8,7 @@
 #include "attention/window.h"
 #include "io/memory.h"
 
-enum { BLOCK = 128 /* tokens that the executors take at once */, SAMPLES = 256, AXES_ROWS = 2 /* of blocks that paro judges orders by */ };
+enum { BLOCK = 128 /* tokens that the executors take at once */, SAMPLES = 256 };
 
 const char *kn_attention_name(kn_attention_choice m)
 {
@@ -209,18 +209,23 @@ static kn_status open_permute(const kn_pass_attention *a, bool paro, kn_layer_pl
 static kn_status choose_axes(const kn_pass_attention *a, kn_layer_planner *p, const kn_tensor *q, const kn_tensor *k)
 {
     enum { EDGE = 64 };
-    int64_t blocks = kn_grid_tokens(a->layout.grid) / EDGE;
+    const kn_pass *pass = a->pass;
+    int64_t blocks = kn_grid_tokens(a->layout.grid) / EDGE, rows = pass->paro_rows;
     kn_axes_params x = {.layout = a->layout,
                         .block = EDGE,
-                        .stride = (int)(blocks / AXES_ROWS > 1 ? blocks / AXES_ROWS : 1),
-                        .epsilon = 1e-3,
-                        .share = 0.9,
-                        .alpha = 0.5,
+                        .stride = (int)(rows > 0 && blocks / rows > 1 ? blocks / rows : 1),
+                        .epsilon = pass->paro_epsilon,
+                        .share = pass->paro_share,
+                        .alpha = pass->paro_alpha,
                         .scale = (float)a->scale};
     void *memory;
     if (!p->axes) {
         KN_TRY(kn_alloc((size_t)a->dit->heads, &memory));
         p->axes = memory;
+    }
+    if (pass->paro_orders) {
+        for (int h = 0; h < a->dit->heads; h++) p->axes[h] = pass->paro_order[pass->paro_orders > 1 ? h : 0];
+        return p->permute ? KN_OK : open_permute(a, true, p);
     }
     kn_permute_close(&p->permute);
     KN_TRY(kn_permute_choose_axes(a->dev, &x, q, k, p->axes));
@@ -260,6 +265,13 @@ static void count_density(kn_pass_attention *a, double density)
     a->density_count++;
 }
 
+/* Lists are kept within a period: also those of a branch that does not run at its first step. */
+static int period_of(const kn_pass *pass, int step)
+{
+    int sparse = step - (int)pass->dense_steps;
+    return sparse < 0 ? -1 : sparse / pass->reuse_lists;
+}
+
 kn_status kn_pass_attention_plan(void *user, int layer, const kn_tensor *q, const kn_tensor *k,
                                  const kn_attn_plan **plan)
 {
@@ -274,8 +286,9 @@ kn_status kn_pass_attention_plan(void *user, int layer, const kn_tensor *q, cons
     if (looks_at_tensors(m)) {
         bool keep = pass->reuse_lists > 1;
         kn_layer_planner *p = &a->planner[keep ? a->branch * a->dit->layers + layer : 0];
-        bool stale = !p->kept || !keep || (a->step - pass->dense_steps) % pass->reuse_lists == 0;
-        if (stale) KN_TRY(choose_blocks(a, m, p, q, k));
+        int period = period_of(pass, a->step);
+        if (!p->kept || !keep || p->period != period) KN_TRY(choose_blocks(a, m, p, q, k));
+        p->period = period;
         *plan = p->kept;
     } else {
         *plan = a->plan;
@@ -287,8 +300,11 @@ kn_status kn_pass_attention_plan(void *user, int layer, const kn_tensor *q, cons
 bool kn_pass_attention_restartable(const kn_pass_attention *a, int done)
 {
     const kn_pass *p = a->pass;
-    bool kept = p->reuse_lists > 1 && (looks_at_tensors(p->attention) || looks_at_tensors(p->full_attention));
-    return !kept || done <= p->dense_steps || (done - p->dense_steps) % p->reuse_lists == 0;
+    bool full = p->dual && looks_at_tensors(p->full_attention);
+    if (p->reuse_lists <= 1 || !(full || looks_at_tensors(p->attention)) || done <= p->dense_steps) return true;
+    if ((done - p->dense_steps) % p->reuse_lists != 0) return false;
+    int refreshed = full ? done - done % p->refresh : done, before = refreshed - p->refresh;
+    return refreshed == done || before < 0 || period_of(p, before) != period_of(p, refreshed);
 }
 
 double kn_pass_attention_expected(const kn_pass_attention *a)

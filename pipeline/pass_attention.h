@@ -25,6 +25,7 @@ typedef struct kn_layer_planner {
     kn_permute *permute;
     uint8_t *axes;            /* paro: [heads] */
     const kn_attn_plan *kept; /* of the last step that planned */
+    int period;               /* of that step, in --reuse-lists steps after the dense ones */
 } kn_layer_planner;
 
 typedef struct kn_pass_attention {
@@ -54,7 +55,8 @@ void kn_pass_attention_at(kn_pass_attention *a, int step, int branch);
 kn_status kn_pass_attention_plan(void *user, int layer, const kn_tensor *q, const kn_tensor *k,
                                  const kn_attn_plan **plan);
 /* May a run that is stopped after `done` steps of the pass go on with the same lists? Not between two
- * choices of lists that are kept. */
+ * choices of lists that are kept, nor where the contexts of the second branch would have to be made anew
+ * (pipeline/sampler.h) with lists that were chosen before its last refresh. */
 bool kn_pass_attention_restartable(const kn_pass_attention *a, int done);
 /* Share of dense work that the sparse steps will do, for estimates: known where lists are, else --density or
  * --mass, which is more than permute and paro will need. */

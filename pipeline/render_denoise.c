@@ -24,6 +24,7 @@ typedef struct denoise {
     kn_arena *arena;
     kn_dual_path dual;
     kn_sampler sampler;
+    int saved; /* the step of the last checkpoint, or the one that this run began with */
 } denoise;
 
 static int number_of(const denoise *x)
@@ -43,8 +44,9 @@ static kn_status save_step(void *user, int done, int total)
     kn_job *j = x->job;
     int64_t every = j->o->checkpoint_every;
     kn_job_live_preview(j, x->pass, &x->sampler.latents, &x->sampler.velocity, x->schedule.sigma[done]);
-    if (!j->checkpoint || (done < total && (every == 0 || done % every))) return KN_OK;
+    if (!j->checkpoint || (done < total && (every == 0 || done - x->saved < every))) return KN_OK;
     if (done < total && !kn_pass_attention_restartable(&x->attention, done - x->schedule.begin)) return KN_OK;
+    x->saved = done;
     kn_checkpoint c = checkpoint_of(x);
     return kn_checkpoint_save(j->checkpoint, x->dev, &j->id, j->o->seed, &c);
 }
@@ -239,6 +241,7 @@ static kn_status run(denoise *x)
     kn_free(j->latents);
     j->latents = NULL;
     if (j->debug) KN_TRY(begin_debug(x));
+    x->saved = kn_solver_index(x->solver);
     KN_TRY(kn_sampler_run(&x->sampler, j->fn, j->user));
     const kn_pass_attention *a = &x->attention;
     if (a->density_count > 0 && !a->plan) /* of a method whose lists no one knew before */

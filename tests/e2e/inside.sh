@@ -65,6 +65,18 @@ assert error < 1e-4, error
 PY
 done
 
+# paro's orders and what it judges them by.
+paro=("${run[@]}" --attention paro --density 0.3)
+"$kinora" render "${paro[@]}" --latents-out auto.st
+for order in thw wht 'thw,twh,hwt,wth'; do
+  "$kinora" render "${paro[@]}" --paro-axes "$order" --latents-out "$order.st"
+done
+cmp -s thw.st wht.st && fail "--paro-axes changes nothing"
+"$kinora" render "${paro[@]}" --paro-alpha 0 --paro-epsilon 0.01 --paro-share 0.5 --paro-rows 0 --latents-out judged.st
+cmp -s auto.st judged.st && fail "paro's thresholds change nothing"
+expect_error 2 "each of the model's 4 heads, found 2" "$kinora" plan "${paro[@]}" --paro-axes thw,wht -o x.mp4
+expect_error 2 "found 'tww'" "$kinora" plan "${paro[@]}" --paro-axes tww -o x.mp4
+
 # Every preset is a valid job for the shipped model, but for sizes that need the memory of a large machine.
 for preset in $("$kinora" presets | cut -d' ' -f1); do
   "$kinora" plan --model "$model" --prompt x --seed 1 --preset "$preset" --memory 65536 -o p.mkv >plan.txt 2>&1 ||

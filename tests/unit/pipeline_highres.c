@@ -124,6 +124,112 @@ static void full_density_is_dense(void **state)
     kn_dev_close(&dev);
 }
 
+/* Lists are those of a period of --reuse-lists steps, whichever steps of it a branch runs at; a run may go
+ * on from where both branches choose anew. */
+static void lists_are_kept_for_a_period(void **state)
+{
+    (void)state;
+    enum { HEADS = 2, DIM = 16, TOKENS = 3 * 6 * 9, STEPS = 12 };
+    const kn_dit_config dit = {.in_channels = 16, .patch = {1, 2, 2}, .heads = HEADS, .head_dim = DIM, .layers = 1};
+    kn_pass p = {.name = "refine 1", .attention = KN_ATTENTION_PERMUTE, .full_attention = KN_ATTENTION_PERMUTE,
+                 .density = 0.3, .temperature = 1, .dense_steps = 1, .dual = true, .tile = {1, 3, 3}};
+    p.geo = kn_geometry_of(16 * 9, 16 * 6, 9, 16, dit.patch);
+    static float data[2][TOKENS * HEADS * DIM];
+    kn_tensor q = kn_tensor_of(data[0], KN_F32, TOKENS, HEADS, DIM), k = kn_tensor_of(data[1], KN_F32, TOKENS, HEADS, DIM);
+    kn_dev *dev;
+    expect_ok(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_CPU, .threads = 1}, &dev));
+    for (p.reuse_lists = 1; p.reuse_lists <= 4; p.reuse_lists++)
+        for (p.refresh = 1; p.refresh <= 4; p.refresh++) {
+            uint64_t chosen[2] = {0};
+            int since[2] = {-1, -1}; /* the step at which the lists in use were chosen */
+            kn_pass_attention a;
+            expect_ok(kn_pass_attention_build(&p, &dit, dev, &a));
+            for (int step = 0; step < STEPS; step++) {
+                for (int full = 0; full < 2; full++) {
+                    if (full && step % p.refresh) continue;
+                    const kn_attn_plan *plan;
+                    kn_pass_attention_at(&a, step, full ? KN_BRANCH_FULL : KN_BRANCH_PROMPT);
+                    for (int i = 0; i < TOKENS * HEADS * DIM; i++) data[0][i] = sinf((float)(i * (step + 1)));
+                    expect_ok(kn_pass_attention_plan(&a, 0, &q, &k, &plan));
+                    assert_int_equal(plan == NULL, step < 1);
+                    if (!plan) continue;
+                    if (plan->stamp != chosen[full]) since[full] = step;
+                    chosen[full] = plan->stamp;
+                    assert_int_equal((since[full] - 1) / p.reuse_lists, (step - 1) / p.reuse_lists);
+                }
+                int done = step + 1, refreshed = done - done % p.refresh;
+                bool goes_on = kn_pass_attention_restartable(&a, done);
+                /* What a run that begins here would not know: lists in use, and those of the last refresh. */
+                bool in_use = done > 1 && (done - 1) % p.reuse_lists != 0;
+                bool older = refreshed < done && refreshed >= 1 && since[1] != refreshed;
+                assert_int_equal(goes_on, !(p.reuse_lists > 1 && (in_use || older)));
+            }
+            kn_pass_attention_free(&a);
+        }
+    kn_dev_close(&dev);
+}
+
+static void orders_of_paro_are_options(void **state)
+{
+    (void)state;
+    kn_options o;
+    kn_pass passes[KN_PASSES_MAX];
+    int count;
+    expect_ok(kn_options_init(&o));
+    set(&o, "refine-size", "2x");
+    set(&o, "attention", "paro");
+    expect_ok(kn_passes_build(&o, &wan, NULL, passes, &count));
+    assert_int_equal(passes[1].paro_orders, 0);
+    set(&o, "paro-axes", "wht");
+    expect_ok(kn_passes_build(&o, &wan, NULL, passes, &count));
+    assert_int_equal(passes[1].paro_orders, 1);
+    assert_int_equal(passes[1].paro_order[0], 4);
+    set(&o, "paro-axes", "thw,twh,hwt,htw,wht,wth,thw,twh,hwt,htw,wht,wth");
+    expect_ok(kn_passes_build(&o, &wan, NULL, passes, &count));
+    assert_int_equal(passes[1].paro_orders, 12);
+    for (int i = 0; i < 12; i++) assert_int_equal(passes[1].paro_order[i], i % 6);
+    static const char *const bad[] = {"", "thw,", ",thw", "twt", "th", "thwx", "thw,hwt", "thw hwt"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        set(&o, "paro-axes", bad[i]);
+        assert_int_equal(kn_passes_build(&o, &wan, NULL, passes, &count), KN_ERR_ARG);
+        assert_non_null(strstr(kn_error_text(), "--paro-axes"));
+    }
+    kn_options_free(&o);
+}
+
+/* The plan's order of each head is the one that was asked for. */
+static void paro_uses_the_given_orders(void **state)
+{
+    (void)state;
+    enum { HEADS = 2, DIM = 16, T = 3, H = 6, W = 9, TOKENS = T * H * W };
+    const kn_dit_config dit = {.in_channels = 16, .patch = {1, 2, 2}, .heads = HEADS, .head_dim = DIM, .layers = 1};
+    kn_pass p = {.name = "refine 1", .attention = KN_ATTENTION_PARO, .density = 0.3, .temperature = 1, .tile = {1, 3, 3},
+                 .reuse_lists = 1, .paro_orders = 2, .paro_order = {0, 4}};
+    p.geo = kn_geometry_of(16 * W, 16 * H, 9, 16, dit.patch);
+    static float data[TOKENS * HEADS * DIM];
+    for (int i = 0; i < TOKENS * HEADS * DIM; i++) data[i] = sinf((float)i);
+    kn_tensor q = kn_tensor_of(data, KN_F32, TOKENS, HEADS, DIM);
+    const kn_attn_plan *plan;
+    kn_pass_attention a;
+    kn_dev *dev;
+    expect_ok(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_CPU, .threads = 1}, &dev));
+    expect_ok(kn_pass_attention_build(&p, &dit, dev, &a));
+    for (int step = 0; step < 2; step++) {
+        kn_pass_attention_at(&a, step, KN_BRANCH_PROMPT);
+        expect_ok(kn_pass_attention_plan(&a, 0, &q, &q, &plan));
+        expect_ok(kn_attn_plan_check(plan));
+        assert_int_equal(plan->perm_heads, HEADS);
+        for (int i = 0; i < TOKENS; i++) {
+            const int16_t *raster = plan->pos + 3 * (ptrdiff_t)plan->perm_q[i];
+            const int16_t *columns = plan->pos + 3 * (ptrdiff_t)plan->perm_q[TOKENS + i];
+            assert_int_equal((raster[0] * H + raster[1]) * W + raster[2], i);
+            assert_int_equal((columns[2] * H + columns[1]) * T + columns[0], i); /* w, h, t */
+        }
+    }
+    kn_pass_attention_free(&a);
+    kn_dev_close(&dev);
+}
+
 static void stages_take_their_own_numbers(void **state)
 {
     (void)state;
@@ -245,6 +351,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(published_settings_follow_from_the_size), cmocka_unit_test(attention_holds_the_window),
         cmocka_unit_test(full_density_is_dense),
+        cmocka_unit_test(lists_are_kept_for_a_period),
+        cmocka_unit_test(orders_of_paro_are_options),
+        cmocka_unit_test(paro_uses_the_given_orders),
         cmocka_unit_test(stages_take_their_own_numbers),           cmocka_unit_test(wrong_options_are_named),
         cmocka_unit_test(filters_are_those_of_torch_and_pillow),   cmocka_unit_test(padding_repeats_the_edge),
         cmocka_unit_test(smaller_pictures_are_averaged),
