@@ -8,6 +8,7 @@
 #include "io/memory.h"
 #include "io/json.h"
 #include "io/safetensors.h"
+#include "io/sha256.h"
 #include "io/text.h"
 
 /* ---- identity ---------------------------------------------------------------------------------*/
@@ -51,6 +52,11 @@ kn_status kn_job_identity_build(const kn_options *o, const char *const *files, i
     h = hash_bytes(h, text.data, text.size);
     h = hash_bytes(h, content, strlen(content));
     for (int i = 0; i < count; i++) KN_TRY_GOTO(hash_file(files[i], &h));
+    if (o->tile_windows) {
+        char windows[KN_SHA256_TEXT];
+        KN_TRY_GOTO(kn_sha256_file(o->tile_windows, windows));
+        h = hash_bytes(h, windows, strlen(windows));
+    }
     snprintf(out->fingerprint, sizeof out->fingerprint, "%016" PRIx64, h);
     out->options = text.data;
     text.data = NULL;

@@ -75,7 +75,7 @@ kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
     static const char smaller[] = "try fewer frames or a smaller frame size", tile[] = "try a smaller --vae-tile or frame size";
     static const char elsewhere[] = "encode the prompt on the CPU (--device cpu --embeds-out FILE), then give --embeds-in FILE";
     const kn_options *o = j->o;
-    bool frames = kn_job_wants_frames(j), denoise = frames || o->latents_out;
+    bool frames = kn_job_wants_frames(j), denoise = kn_job_wants_latents(j);
     memset(out, 0, sizeof *out);
     out->budget_bytes = o->memory_gib > 0 ? (size_t)(o->memory_gib * GIB) : available(j->session->dev);
     j->budget_bytes = out->budget_bytes; /* the VAE chooses its tiles by it */

@@ -85,10 +85,15 @@ bool kn_job_wants_frames(const kn_job *j)
     return j->frame || j->o->output || j->o->frames_dir || j->o->contact_sheet;
 }
 
+bool kn_job_wants_latents(const kn_job *j)
+{
+    return kn_job_wants_frames(j) || j->o->latents_out || j->search_path;
+}
+
 static kn_status check_outputs(const kn_job *j)
 {
     const kn_options *o = j->o;
-    if (!kn_job_wants_frames(j) && !o->latents_out && !o->embeds_out)
+    if (!kn_job_wants_latents(j) && !o->embeds_out)
         return kn_fail(KN_ERR_ARG, "nowhere to write: give --output FILE (or --frames-dir, --latents-out)");
     if (o->output) {
         KN_TRY(check_target(j, "--output", o->output));
@@ -97,6 +102,7 @@ static kn_status check_outputs(const kn_job *j)
         KN_TRY(kn_video_writer_check(&p));
         KN_TRY(kn_video_writer_check_audio(&p));
     }
+    if (j->search_path) KN_TRY(check_target(j, "--output", j->search_path));
     if (o->contact_sheet) KN_TRY(check_target(j, "--contact-sheet", o->contact_sheet));
     if (o->preview) { /* made to be replaced: what stands there does not matter */
         kn_options any = *o;
@@ -296,8 +302,8 @@ static kn_status draw_attention(kn_job *j)
     if (o->attention_query) KN_TRY(kn_attention_query_parse(o->attention_query, map.query));
     KN_TRY(kn_pass_attention_build(p, &j->dit, j->session->dev, &attention));
     snprintf(title, sizeof title, "%s: %s", p->name, kn_pass_attention_text(&attention, sees));
-    map.plan = attention.plan;
-    kn_status st = map.plan ? kn_attention_map_write(&map, o->attention_map) :
+    kn_status st = kn_pass_attention_known(&attention, &map.plan);
+    if (st == KN_OK) st = map.plan ? kn_attention_map_write(&map, o->attention_map) :
         kn_fail(KN_ERR_UNSUPPORTED, "--attention-map: the attention of %s (%s) has no plan before the run; %s", p->name, sees,
                 p->attention == KN_ATTENTION_DENSE ? "dense attention sees everything"
                                                    : "it is chosen from queries and keys: render with --debug-dir, which draws it");
@@ -373,7 +379,7 @@ kn_status kn_job_run(kn_job *j)
     if (texts && !j->embeds[KN_PROMPT]) KN_TRY(kn_job_text(j));
     kn_debug_span(j->debug, "phase", "text", start);
     load_sec[1] = j->session->load_sec;
-    if (frames || o->latents_out) KN_TRY(j->segments.count > 1 ? kn_job_segments(j) : kn_job_denoise(j));
+    if (kn_job_wants_latents(j)) KN_TRY(j->segments.count > 1 ? kn_job_segments(j) : kn_job_denoise(j));
     load_sec[2] = j->session->load_sec;
     start = kn_now_sec();
     if (frames) KN_TRY(kn_job_decode(j));
