@@ -484,6 +484,7 @@ static kn_status estimate_one(kn_batch *b, int i, double *rate)
     bool finished = false;
     kn_status st = KN_OK;
     KN_TRY_GOTO(open_task(b, i, &t));
+    t.o.dry_run = true; /* a GPU that is not here is planned for all the same */
     KN_TRY_GOTO(judge_output(&t, &finished));
     t.r->width_px = t.job.geo.out_width_px;
     t.r->height_px = t.job.geo.out_height_px;
@@ -497,8 +498,9 @@ static kn_status estimate_one(kn_batch *b, int i, double *rate)
     KN_TRY_GOTO(kn_memory_plan_check(&t.job, &plan));
     KN_TRY_GOTO(kn_work_of(&t.job, &t.r->operations));
     if (*rate == 0) *rate = past_rate(b, kn_dev_describe(b->session.dev));
-    if (*rate == 0) KN_TRY_GOTO(kn_work_rate(&t.job, rate));
-    t.r->estimate_sec = t.r->operations / *rate;
+    bool here = kn_dev_get_kind(b->session.dev) != KN_DEV_MEASURE;
+    if (*rate == 0 && here) KN_TRY_GOTO(kn_work_rate(&t.job, rate));
+    t.r->estimate_sec = *rate > 0 ? t.r->operations / *rate : -1;
 done:
     if (st != KN_OK && st != KN_ERR_CANCELLED) {
         t.r->state = KN_BATCH_FAILED;

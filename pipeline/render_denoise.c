@@ -267,7 +267,10 @@ static kn_status run_pass(kn_job *j, int number)
 {
     double start = kn_now_sec();
     bool midway = j->midway && number == j->first;
-    if (number > 0 && !midway) KN_TRY(kn_job_upscale(j, number));
+    if (number > 0 && !midway) {
+        KN_TRY(kn_job_upscale(j, number));
+        kn_debug_span(j->debug, "step", "upscale", start);
+    }
     denoise x = {.job = j, .pass = &j->pass[number], .session = j->session, .dev = j->session->dev};
     double passed = kn_now_sec(), load_sec = j->session->load_sec;
     kn_status st = run(&x);
