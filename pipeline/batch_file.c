@@ -201,7 +201,7 @@ static kn_status apply_settings(reader *r, kn_batch_entry *e)
     KN_TRY(make_name(r, e, name));
     static const char *const paths[] = {"preview", "frames-dir", "contact-sheet", "latents-out", "embeds-out"};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) KN_TRY(place_path(r, e, paths[i], NULL));
-    return place_path(r, e, "output", "{name}.mp4");
+    return place_path(r, e, "output", e->o.latents_out ? NULL : "{name}.mp4");
 }
 
 static kn_status add_entry(reader *r)
@@ -421,10 +421,15 @@ static kn_status read_config(reader *r, const kn_node *root)
     return KN_OK;
 }
 
-static int by_output(const void *a, const void *b)
+const char *kn_batch_path(const kn_options *o)
+{
+    return o->output ? o->output : o->latents_out;
+}
+
+static int by_path(const void *a, const void *b)
 {
     const kn_batch_entry *x = *(const kn_batch_entry *const *)a, *y = *(const kn_batch_entry *const *)b;
-    int order = strcmp(x->o.output, y->o.output);
+    int order = strcmp(kn_batch_path(&x->o), kn_batch_path(&y->o));
     return order ? order : x->index - y->index;
 }
 
@@ -437,11 +442,13 @@ static kn_status check_distinct(const reader *r)
     KN_TRY(kn_alloc_array((size_t)b->count, sizeof *good, (void **)&good));
     for (int i = 0; i < b->count; i++)
         if (b->entry[i].status == KN_OK) good[n++] = &b->entry[i];
-    if (n) qsort(good, n, sizeof *good, by_output);
-    for (size_t i = 1; i < n && st == KN_OK; i++)
-        if (!strcmp(good[i - 1]->o.output, good[i]->o.output))
-            st = kn_fail(KN_ERR_ARG, "%s: jobs %d (%s) and %d (%s) both write %s; put {name} or {seed} into `output`",
-                         r->path, good[i - 1]->index, good[i - 1]->name, good[i]->index, good[i]->name, good[i]->o.output);
+    if (n) qsort(good, n, sizeof *good, by_path);
+    for (size_t i = 1; i < n && st == KN_OK; i++) {
+        const kn_batch_entry *x = good[i - 1], *y = good[i];
+        if (!strcmp(kn_batch_path(&x->o), kn_batch_path(&y->o)))
+            st = kn_fail(KN_ERR_ARG, "%s: jobs %d (%s) and %d (%s) both write %s; put {name} or {seed} into its name", r->path,
+                         x->index, x->name, y->index, y->name, kn_batch_path(&y->o));
+    }
     kn_free(good);
     return st;
 }
@@ -453,6 +460,8 @@ kn_status kn_batch_file_read(const char *path, const kn_options *base, kn_batch_
     kn_config *config = NULL;
     kn_status st = KN_OK;
     *out = (kn_batch_file){0};
+    if (!kn_text_is_utf8(base->output_dir)) /* results.jsonl could not name what lies in it */
+        return kn_fail(KN_ERR_ARG, "--output-dir: expected UTF-8 text, found '%s'", base->output_dir);
     KN_TRY_GOTO(kn_alloc_array(SLOTS, sizeof *r.slot, (void **)&r.slot));
     KN_TRY_GOTO(kn_alloc_array(KN_BATCH_MAX, sizeof *r.again, (void **)&r.again));
     if (n > 4 && !strcasecmp(path + n - 4, ".csv")) {

@@ -45,7 +45,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 }
                 const char *const paths[] = {e->o.output, e->o.preview, e->o.frames_dir, e->o.contact_sheet,
                                              e->o.latents_out, e->o.embeds_out};
-                require(e->o.output != NULL);
+                require(kn_batch_path(&e->o) != NULL);
                 for (size_t k = 0; k < sizeof paths / sizeof *paths; k++) check_path(paths[k]);
             }
         } else {
