@@ -78,9 +78,9 @@ kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
     memset(out, 0, sizeof *out);
     out->budget_bytes = o->memory_gib > 0 ? (size_t)(o->memory_gib * GIB) : available(j->session->dev);
     j->budget_bytes = out->budget_bytes; /* the VAE chooses its tiles by it */
-    if (!o->embeds_in && !j->embeds[KN_PROMPT] && (j->first < j->passes || o->embeds_out))
+    if (!o->embeds_in && !j->embeds[KN_PROMPT] && (kn_job_first_pass(j) < j->passes || o->embeds_out))
         KN_TRY(add_phase(j, out, "text", KN_NETWORK_TEXT, kn_job_text_measure, 0, smaller));
-    for (int i = j->first; denoise && i < j->passes; i++) {
+    for (int i = kn_job_first_pass(j); denoise && i < j->passes; i++) {
         const kn_pass *pass = &j->pass[i];
         if (i > 0 && (o->upscale != KN_UPSCALE_LATENT || (o->input && i == 1)))
             KN_TRY(add_phase(j, out, pass->upscale, KN_NETWORK_VAE, kn_job_upscale_measure, i, tile));

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "io/atomic_file.h"
+#include "io/folder.h"
 #include "io/memory.h"
 #include "io/safetensors.h"
 #include "pipeline/memory_plan.h"
@@ -73,10 +74,18 @@ static kn_status check_target(const kn_job *j, const char *flag, const char *pat
     if (j->makes_folders && stat(folder, &s) != 0) return KN_OK;
     if (stat(folder, &s) != 0 || !S_ISDIR(s.st_mode) || access(folder, W_OK) != 0)
         return kn_fail(KN_ERR_IO, "%s %s: the folder '%s' is missing or not writable", flag, path, folder);
-    if (stat(path, &s) != 0) return KN_OK;
+    bool there;
+    KN_TRY(kn_path_exists(path, &there)); /* an unreadable disk must not look like a free name */
+    if (!there || stat(path, &s) != 0) return KN_OK;
     if (S_ISDIR(s.st_mode)) return kn_fail(KN_ERR_ARG, "%s %s: is a folder, expected a file", flag, path);
     if (!o->overwrite) return kn_fail(KN_ERR_ARG, "%s %s: exists; give --overwrite (-y) to replace it", flag, path);
     return KN_OK;
+}
+
+int kn_job_first_pass(const kn_job *j)
+{
+    /* Only the segment that a checkpoint stands in begins late. */
+    return j->segment + 1 < j->segments.count && j->first > 1 ? 1 : j->first;
 }
 
 bool kn_job_wants_frames(const kn_job *j)
@@ -352,7 +361,7 @@ kn_status kn_job_run(kn_job *j)
 {
     double load_sec[4] = {j->session->load_sec};
     const kn_options *o = j->o;
-    bool frames = kn_job_wants_frames(j), texts = j->first < j->passes || o->embeds_out;
+    bool frames = kn_job_wants_frames(j), texts = kn_job_first_pass(j) < j->passes || o->embeds_out;
     if (o->debug_dir) KN_TRY(kn_debug_open(o->debug_dir, &j->debug));
     double start = kn_now_sec();
     if (texts && !j->embeds[KN_PROMPT]) KN_TRY(kn_job_text(j));

@@ -69,6 +69,8 @@ KN_CHECKED kn_status kn_job_begin(kn_job *j);
 KN_CHECKED kn_status kn_job_run(kn_job *j);
 void kn_job_close(kn_job *j);
 
+/* The first pass that any segment still has to run; `passes` when none has. */
+int kn_job_first_pass(const kn_job *j);
 /* True when frames go anywhere. */
 bool kn_job_wants_frames(const kn_job *j);
 /* True when the passes are run: for frames, latents or a search. */
