@@ -178,7 +178,7 @@ static kn_status apply_settings(const reader *r, kn_batch_entry *e)
     KN_TRY(make_name(r, e, name));
     static const char *const paths[] = {"preview", "frames-dir", "contact-sheet", "latents-out", "embeds-out"};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) KN_TRY(place_path(r, e, paths[i], NULL));
-    return place_path(r, e, "output", "{name}.mp4");
+    return place_path(r, e, "output", e->o.latents_out ? NULL : "{name}.mp4");
 }
 
 static kn_status add_entry(reader *r)
@@ -394,16 +394,21 @@ static kn_status read_config(reader *r, const kn_node *root)
     return KN_OK;
 }
 
+const char *kn_batch_path(const kn_options *o)
+{
+    return o->output ? o->output : o->latents_out;
+}
+
 static kn_status check_distinct(const reader *r)
 {
     const kn_batch_file *b = r->out;
     for (int i = 0; i < b->count; i++)
         for (int k = 0; k < i; k++)
             if (b->entry[i].status == KN_OK && b->entry[k].status == KN_OK &&
-                !strcmp(b->entry[i].o.output, b->entry[k].o.output))
-                return kn_fail(KN_ERR_ARG, "%s: jobs %d (%s) and %d (%s) both write %s; put {name} or {seed} into `output`",
+                !strcmp(kn_batch_path(&b->entry[i].o), kn_batch_path(&b->entry[k].o)))
+                return kn_fail(KN_ERR_ARG, "%s: jobs %d (%s) and %d (%s) both write %s; put {name} or {seed} into its name",
                                r->path, b->entry[k].index, b->entry[k].name, b->entry[i].index, b->entry[i].name,
-                               b->entry[i].o.output);
+                               kn_batch_path(&b->entry[i].o));
     return KN_OK;
 }
 

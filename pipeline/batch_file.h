@@ -11,7 +11,8 @@
  *           Later ones win: defaults, job, row or line, matrix; the command line wins over all, a preset
  *           stays below all. Paths of prompts and csv files start at the batch file's folder.
  * Names     `name`, `output` and the other paths that are written may hold {name}, {index} and {KEY} for
- *           any option. Without an output, a job writes {name}.mp4; relative paths start at --output-dir.
+ *           any option. Without an output, a job writes {name}.mp4, or its latents alone if latents-out is set;
+ *           relative paths start at --output-dir.
  * Errors    KN_ERR_ARG, KN_ERR_FORMAT with file and line for what concerns the file or all its jobs. What is
  *           wrong with the values of one job is that job's error: the others stay good.
  */
@@ -38,6 +39,9 @@ typedef struct kn_batch_file {
 /* base: options of the command line (their own layer kept), among them output_dir (not NULL). */
 KN_CHECKED kn_status kn_batch_file_read(const char *path, const kn_options *base, kn_batch_file *out);
 void kn_batch_file_free(kn_batch_file *b);
+
+/* The file that stands for a job: its video, else its latents. */
+const char *kn_batch_path(const kn_options *o);
 
 /* File-name form of a text: lower case, other signs than letters, digits and bytes of UTF-8 letters as
  * single dashes, at most `limit` bytes, cut at a word. For tests too. */

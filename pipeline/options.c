@@ -127,6 +127,10 @@ static const kn_option table[] = {
          "Which passes of guidance the second branch runs for. auto, as published: both when --refresh is 1, else the prompt's only."),
     INT("refresh", 0, refresh, 1, 1000, "2", "steps", "High resolution", R | M,
         "Steps for which the second branch's result is kept. 1: it runs at every step."),
+    INT("override-steps", 0, override_steps, 0, 1000, "0", "steps", "High resolution", R | M,
+        "First steps of a stage that take the second branch's cross-attention; later ones use their own. 0: all steps."),
+    STR("override-layers", 0, override_layers, "all", "High resolution", R | M,
+        "Layers that take it: all, or FIRST-LAST, counted from 1; the others use their own."),
 
     PATH("input", 0, input, "Refining a video", 0,
          "Video to refine; `kinora refine VIDEO` sets it. Any file that libav reads, or PNG files (folder or name with %d). --frames is then the length of a segment, --size only the model's own size, by which windows go; the prompt may be left out."),

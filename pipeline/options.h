@@ -97,6 +97,8 @@ typedef struct kn_options {
     bool cross_override;
     int64_t override_for; /* kn_override_choice */
     int64_t refresh;
+    int64_t override_steps; /* 0: all */
+    char *override_layers;
     /* output */
     char *output;
     char *codec;
