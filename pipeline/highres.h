@@ -49,6 +49,8 @@ typedef struct kn_pass {
     bool dual;          /* the second branch supplies the cross-attention */
     bool dual_negative; /* of the negative prompt's evaluation too */
     int refresh;
+    kn_dit_place context_cache; /* of the second branch; --context-cache, or chosen by the memory plan */
+    bool ffn_in_place; /* chosen by the memory plan: the feed-forward takes no memory of its own */
 } kn_pass;
 
 /* o: resolved. passes[0] is the base pass; with clip_px (width, height of a video that is refined) it

@@ -125,6 +125,8 @@ static const kn_option table[] = {
          "Which passes of guidance the second branch runs for. auto, as published: both when --refresh is 1, else the prompt's only."),
     INT("refresh", 0, refresh, 1, 1000, "2", "steps", "High resolution", R | M,
         "Steps for which the second branch's result is kept. 1: it runs at every step."),
+    PICK("context-cache", 0, context_cache, "auto|device|host|int8", "auto", "High resolution", R,
+         "Where the second branch's result is kept, the largest thing of a stage: in device memory, in host memory and copied beside the work, or on the device in eight bits (not the same bytes). auto: on the device if the plan fits, else host."),
 
     PATH("input", 0, input, "Refining a video", 0,
          "Video to refine; `kinora refine VIDEO` sets it. Any file that libav reads, or PNG files (folder or name with %d). --frames is then the length of a segment, --size only the model's own size, by which windows go; the prompt may be left out."),
@@ -172,6 +174,8 @@ static const kn_option table[] = {
     INT("threads", 't', threads, 0, 1024, "0", "threads", "Run", 0, "CPU threads; 0: all cores of this process."),
     DBL("memory", 0, memory_gib, 0, 65536, "0", "GiB", "Run", 0,
         "Memory budget of the device; 0: what is free now. Jobs that cannot fit are refused before they start."),
+    BOOL("offload", 0, offload, "false", "Run", 0,
+         "Keep the weights of transformer and text encoder in host memory, two blocks at a time on the GPU, copied beside the work. Same bytes."),
     INT("vae-tile", 0, vae_tile_px, 0, MAX_SIDE_PX, "0", "px", "Run", R,
         "Decode in square tiles of this side; 0: only when the memory budget asks for it."),
     BOOL("resume", 0, resume, "false", "Run", C, "Go on from the checkpoint that a stopped run of this job left."),

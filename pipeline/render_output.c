@@ -137,6 +137,19 @@ static json_t *pass_json(const kn_job *j, int i)
                      "temperature", p->temperature, "override", p->dual, "refresh", p->refresh, "seconds", j->pass_sec[i]);
 }
 
+static json_t *memory_json(const kn_job *j)
+{
+    json_t *all = json_array();
+    for (int i = 0; i < j->phases; i++) {
+        const kn_phase_memory *m = &j->phase[i];
+        json_array_append_new(all, json_pack("{s:s, s:I, s:I, s:I, s:I}", "phase", m->name, "planned_bytes",
+                                             (json_int_t)m->planned_bytes, "peak_bytes", (json_int_t)m->peak_bytes,
+                                             "planned_host_bytes", (json_int_t)m->planned_host_bytes, "peak_host_bytes",
+                                             (json_int_t)m->peak_host_bytes));
+    }
+    return all;
+}
+
 /* Everything about the run, for people and scripts; unlike the settings inside the video it may hold
  * times and paths. */
 static kn_status write_sidecar(const kn_output *x)
@@ -146,13 +159,13 @@ static kn_status write_sidecar(const kn_output *x)
     KN_TRY(kn_asprintf(&path, "%s.json", j->o->output));
     json_t *passes = json_array();
     for (int i = j->o->input ? 1 : 0; i < j->passes; i++) json_array_append_new(passes, pass_json(j, i));
-    json_t *o = json_pack("{s:s, s:s, s:o*, s:o*, s:{s:s, s:s}, s:{s:I, s:I, s:I, s:I}, s:o*, s:{s:f, s:f, s:f}}", "kinora",
+    json_t *o = json_pack("{s:s, s:s, s:o*, s:o*, s:{s:s, s:s}, s:{s:I, s:I, s:I, s:I}, s:o*, s:{s:f, s:f, s:f}, s:o*}", "kinora",
                           KN_VERSION, "job", j->id.fingerprint, "options", kn_options_json(j->o, 0), "source", source_json(j), "made_with", "device",
                           kn_dev_describe(j->session->dev), "encoder", kn_video_writer_text(x->video), "geometry",
                           "rendered_width_px", (json_int_t)j->geo.width_px, "rendered_height_px",
                           (json_int_t)j->geo.height_px, "latent_frames", (json_int_t)j->geo.frames_lat, "tokens",
                           (json_int_t)j->geo.tokens, "passes", passes, "seconds", "text", j->sec[0], "denoise", j->sec[1],
-                          "decode", j->sec[2]);
+                          "decode", j->sec[2], "memory", memory_json(j));
     kn_status st = o ? kn_json_write(path, o) : kn_fail(KN_ERR_NOMEM, "out of memory: sidecar");
     json_decref(o);
     kn_free(path);

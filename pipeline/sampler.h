@@ -26,8 +26,8 @@ typedef kn_status kn_step_fn(void *user, int done, int total);
 typedef struct kn_dual_path {
     int refresh;
     bool negative_too;       /* also for the negative prompt; else that one keeps its own contexts */
-    kn_tensor contexts[2];   /* of the prompt, of the negative prompt (kn_dit_contexts_shape); may be the
-                                same memory when refresh is 1 */
+    kn_dit_contexts *contexts; /* one set, or with `two` one for each prompt */
+    bool two;
     kn_tensor latents;       /* what the branch last ran on, from which a resumed run makes the contexts
                                 anew; absent when refresh is 1 */
 } kn_dual_path;
@@ -42,6 +42,7 @@ typedef struct kn_sampler {
     kn_pass_attention *attention; /* of self-attention */
     double softmax_scale;     /* of self-attention, in both branches; 0: 1/sqrt(D) */
     const kn_dual_path *dual; /* NULL: one branch */
+    bool ffn_in_place;        /* KN_DIT_FFN_IN_PLACE */
     const kn_schedule *schedule;
     kn_solver *solver; /* at the step to start with */
     kn_arena *scratch;
