@@ -15,7 +15,7 @@ extern "C" {
 
 #include "attention/attention.h"
 
-enum { KN_ATTN_PRODUCT_BYTES = 128 << 20, KN_ATTN_FUSED_DIM = 128 };
+enum { KN_ATTN_PRODUCT_BYTES = 512 << 20, KN_ATTN_FUSED_DIM = 128 };
 
 /* A bias or heads wider than KN_ATTN_FUSED_DIM; widths in eights, everything 16-byte aligned. */
 bool kn_attn_product_fits(const kn_attn_args *args);

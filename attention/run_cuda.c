@@ -10,17 +10,15 @@ static kn_status run_dense(kn_dev *d, const kn_attn_args *args, kn_arena *scratc
     /* On Hopper the kernel for plans is also the fastest dense one (docs/performance.md). */
     if (kn_cuda_of(d)->sm == 90 && args->scale > 0.0f && kn_attn_sparse_cuda_fits(args))
         return kn_attn_run_sparse_cuda(d, args, NULL, NULL);
-    if (kn_attn_cudnn_fits(args)) {
-        kn_status st = kn_attn_cudnn(d, args);
-        if (st != KN_ERR_UNSUPPORTED) return st;
-        kn_error_clear();
-    }
-    /* The two products are faster than the plain kernel, but have not been run on a GPU yet; the
-     * plain kernel is checked (kn_check --op attention). They take what it does not. */
-    kn_status st = kn_attn_plain_cuda(d, args);
-    if (st != KN_ERR_UNSUPPORTED || !kn_attn_product_fits(args)) return st;
+    /* What has a bias or wide heads, cuDNN's tuned kernels do not take. */
+    kn_status st = KN_ERR_UNSUPPORTED;
+    if (kn_attn_product_fits(args))
+        st = kn_attn_product_cuda(d, args, scratch);
+    else if (kn_attn_cudnn_fits(args))
+        st = kn_attn_cudnn(d, args);
+    if (st != KN_ERR_UNSUPPORTED) return st;
     kn_error_clear();
-    return kn_attn_product_cuda(d, args, scratch);
+    return kn_attn_plain_cuda(d, args);
 }
 
 kn_status kn_attn_run_cuda(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,

@@ -20,8 +20,8 @@
  */
 #include <cuda_bf16.h>
 
-#include "attention/sm90.cuh"
 #include "attention/sparse_kernels.h"
+#include "compute/sm90.cuh"
 
 namespace {
 
@@ -30,6 +30,14 @@ enum { BLOCK = KN_ATTN_BLOCK, INFOS = 1, THREADS = 384 };
  * multiple of 16 bytes. */
 enum { CODE_BYTES = KN_ATTN_POS_SPAN * 4 };
 enum { FEED_REGS = 40, MATH_REGS = 232 };
+/* One lane arrives on an mbarrier for its warp or warpgroup. compute-sanitizer's racecheck does not
+ * carry the order over to the other lanes; with KN_SM90_EVERY_LANE each arrives for itself, slower
+ * and otherwise the same (attention_hopper_every_lane). */
+#ifdef KN_SM90_EVERY_LANE
+enum { WARP_VOTES = 32, GROUP_VOTES = 128 };
+#else
+enum { WARP_VOTES = 1, GROUP_VOTES = 1 };
+#endif
 
 /* What warp 1 tells the others of a row. head -1: no more. */
 struct row_info {
@@ -210,7 +218,7 @@ template <int D> __device__ void run_gather(const launch &a, uint32_t base)
         bar_wait(base + S::INFO_FULL + 8 * info.slot, info.parity);
         row_info r = read_info(base + S::INFO + 32 * info.slot);
         __syncwarp();
-        if (lane == 0) bar_arrive(base + S::INFO_EMPTY + 8 * info.slot);
+        if (lane < WARP_VOTES) bar_arrive(base + S::INFO_EMPTY + 8 * info.slot);
         if (r.head < 0) return;
         bar_wait(base + S::Q_EMPTY + 8 * qc.slot, qc.parity ^ 1);
         const int32_t *perm = a.perm_q + (a.perm_heads > 1 ? (int64_t)r.head * a.queries : 0);
@@ -362,7 +370,7 @@ template <int D, int G> struct math {
     sight see;
 
     __device__ __forceinline__ math(uint32_t base_, const launch &a_)
-        : base(base_), a(a_), lane(threadIdx.x & 31), lead((threadIdx.x & 127) == 0), c{0, 0},
+        : base(base_), a(a_), lane(threadIdx.x & 31), lead((threadIdx.x & 127) < GROUP_VOTES), c{0, 0},
           codes(0)
     {
     }
@@ -545,7 +553,7 @@ template <int D, int G> struct math {
             bar_wait(base + S::INFO_FULL + 8 * info.slot, info.parity);
             row_info r = read_info(base + S::INFO + 32 * info.slot);
             __syncwarp();
-            if (lane == 0) bar_arrive(base + S::INFO_EMPTY + 8 * info.slot);
+            if (lane < WARP_VOTES) bar_arrive(base + S::INFO_EMPTY + 8 * info.slot);
             if (r.head < 0) break;
             uint32_t tile = base + S::Q + qc.slot * S::TILE, q = tile + G * 64 * 128;
 #pragma unroll
@@ -564,7 +572,7 @@ template <int D, int G> struct math {
             for (; i < r.total; i++) step<false>(q, r, i);
             last();
             store(tile, r);
-            if (lane == 0) bar_arrive(base + S::Q_EMPTY + 8 * qc.slot);
+            if (lane < WARP_VOTES) bar_arrive(base + S::Q_EMPTY + 8 * qc.slot);
         }
         if (G == 0) take_turn<G>(); /* the turn that warpgroup 1 passed last */
     }
@@ -581,15 +589,15 @@ __global__ void __launch_bounds__(THREADS, 1)
     if (threadIdx.x == 0) {
         for (int i = 0; i < 2; i++) {
             bar_init(base + S::Q_FULL + 8 * i, a.perm_q ? 64 : 1);
-            bar_init(base + S::Q_EMPTY + 8 * i, 8);
+            bar_init(base + S::Q_EMPTY + 8 * i, 8 * WARP_VOTES);
         }
         for (int i = 0; i < INFOS; i++) {
             bar_init(base + S::INFO_FULL + 8 * i, 1);
-            bar_init(base + S::INFO_EMPTY + 8 * i, 8 + 1 + (a.perm_q ? 2 : 0));
+            bar_init(base + S::INFO_EMPTY + 8 * i, 1 + (8 + (a.perm_q ? 2 : 0)) * WARP_VOTES);
         }
         for (int i = 0; i < S::STAGES; i++) {
             bar_init(base + S::FULL + 8 * i, 1);
-            bar_init(base + S::EMPTY + 8 * i, 2);
+            bar_init(base + S::EMPTY + 8 * i, 2 * GROUP_VOTES);
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
@@ -618,26 +626,8 @@ __global__ void __launch_bounds__(THREADS, 1)
 
 /* ---- launching --------------------------------------------------------------------------------*/
 
-typedef CUresult(CUDAAPI *encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
-                                     const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
-                                     const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
-                                     CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-
-/* From the driver, so that nothing links to libcuda. */
-cudaError_t find_encode(encode_fn *out)
-{
-    void *fn = nullptr;
-    cudaDriverEntryPointQueryResult found;
-    cudaError_t e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &fn, 12000,
-                                                     cudaEnableDefault, &found);
-    if (e == cudaSuccess && (!fn || found != cudaDriverEntryPointSuccess))
-        e = cudaErrorNotSupported;
-    *out = (encode_fn)fn;
-    return e;
-}
-
 /* [tokens][heads][dim] as {64 columns, tokens, dim / 64, heads}, copied 128 tokens at a time. */
-cudaError_t map_rows(encode_fn encode, CUtensorMap *map, const void *data, int64_t tokens,
+cudaError_t map_rows(tensor_map_fn encode, CUtensorMap *map, const void *data, int64_t tokens,
                      int64_t token, int64_t head, int heads, int dim)
 {
     cuuint64_t dims[4] = {64, (cuuint64_t)tokens, (cuuint64_t)dim / 64, (cuuint64_t)heads};
@@ -681,9 +671,9 @@ launch make_launch(const kn_attn_problem *p)
 
 template <int D> cudaError_t launch_dim(const kn_attn_problem *p, cudaStream_t stream)
 {
-    encode_fn encode;
+    tensor_map_fn encode;
     CUtensorMap qm, km, vm;
-    cudaError_t e = find_encode(&encode);
+    cudaError_t e = tensor_map_find(&encode);
     if (!e) e = map_rows(encode, &qm, p->q, p->queries, p->q_token, p->q_head, p->heads, D);
     if (!e) e = map_rows(encode, &km, p->k, p->keys, p->k_token, p->k_head, p->heads, D);
     if (!e) e = map_rows(encode, &vm, p->v, p->keys, p->v_token, p->v_head, p->heads, D);

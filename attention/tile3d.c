@@ -22,6 +22,24 @@ static tile_range box_range(int c, int window, int n)
     return x;
 }
 
+double kn_tile3d_density(const kn_attn_layout *layout, const int window[3])
+{
+    double density = 1;
+    for (int a = 0; a < 3; a++) {
+        int size = layout->grid[a], edge = layout->tile[a] < size ? layout->tile[a] : size;
+        int n = kn_grid_tiles_on(layout->grid, layout->tile, a);
+        double pairs = 0;
+        for (int c = 0; c < n; c++) {
+            tile_range r = box_range(c, window[a], n);
+            int own = (c + 1) * edge < size ? edge : size - c * edge;
+            int end = (r.hi + 1) * edge < size ? (r.hi + 1) * edge : size;
+            pairs += (double)own * (end - r.lo * edge);
+        }
+        density *= pairs / ((double)size * size);
+    }
+    return density;
+}
+
 static kn_status add_tiles(kn_attn_plan *p, const kn_tile3d_params *params, const int tile[3],
                            const int n[3], const int q[3], const int window[3])
 {

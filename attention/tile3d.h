@@ -26,4 +26,7 @@ typedef struct kn_tile3d_params {
 
 KN_CHECKED kn_status kn_tile3d_plan(const kn_tile3d_params *params, kn_attn_plan **out);
 
+/* Density of such a box plan among the video's tokens, without making it: a product over the axes. */
+double kn_tile3d_density(const kn_attn_layout *layout, const int window[3]);
+
 #endif

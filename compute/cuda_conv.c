@@ -6,6 +6,7 @@
  */
 #include <string.h>
 
+#include "compute/cuda_conv_sm90.h"
 #include "compute/cuda_cudnn.h"
 
 enum { X_ID = 1, W_ID, Y_ID, BIAS_ID, RESIDUAL_ID, SUM_ID = 10, SUM_2_ID };
@@ -137,6 +138,8 @@ kn_status kn_cuda_conv(kn_dev *d, const kn_tensor *x, const kn_weight *w, const 
                        const kn_tensor *residual, const kn_conv_params *p, const kn_tensor *out)
 {
     kn_cuda *c = kn_cuda_of(d);
+    if (c->sm == 90 && kn_cuda_conv_sm90_fits(x, w, residual, p, out))
+        return kn_cuda_conv_sm90(d, x, w, bias, residual, p, out);
     if (!fits_cudnn(x) || !fits_cudnn(out) || (residual && !fits_cudnn(residual)) ||
         w->t.dim[0] > MAX_CHANNELS)
         return kn_cuda_conv_plain(d, x, w, bias, residual, p, out);

@@ -386,6 +386,8 @@ static kn_status self_attention(pass *p, const kn_dit_block *b)
         KN_TRY(kn_attn_sparse(p->dev, &attn, plan, p->mem));
     else
         KN_TRY(kn_attn_dense(p->dev, &attn, p->mem));
+    if (args->attn_fn && kn_dev_get_kind(p->dev) != KN_DEV_MEASURE)
+        KN_TRY(args->attn_fn(args->attn_user, p->block, &attn));
     KN_TRY(linear(p->dev, &a->out, &p->h, KN_ACT_NONE, &p->q));
     KN_TRY(tap_block(p, "attn1", &p->q));
     if (!norm_before_cross(p)) return kn_gate_add(p->dev, &p->x, &p->q, &gate, &p->x);

@@ -77,6 +77,10 @@ typedef enum kn_dit_cross {
 typedef kn_status kn_dit_plan_fn(void *user, int block, const kn_tensor *q, const kn_tensor *k,
                                  const kn_attn_plan **plan);
 
+/* Called after each block's self-attention with its arguments: queries and keys after RoPE, values, and
+ * what came out of each head, before the output projection. Valid during the call. */
+typedef kn_status kn_dit_attn_fn(void *user, int block, const kn_attn_args *attn);
+
 enum { KN_DIT_FFN_IN_PLACE = -1 };
 
 typedef struct kn_dit_args {
@@ -89,6 +93,8 @@ typedef struct kn_dit_args {
     const kn_attn_plan *plan; /* self-attention of all blocks; NULL = dense */
     kn_dit_plan_fn *plan_fn;  /* not NULL: asked instead of `plan`; never when measuring */
     void *plan_user;
+    kn_dit_attn_fn *attn_fn;  /* NULL = off; never when measuring */
+    void *attn_user;
     double softmax_scale;     /* of self-attention; 0 = 1/sqrt(D). A plan's own scale wins */
     int64_t ffn_rows;         /* tokens that the feed-forward takes at a time; 0 = all, in even
                                  pieces of at most 32768, which cost no speed;

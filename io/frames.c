@@ -1,6 +1,5 @@
 #include "io/frames.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -9,6 +8,7 @@
 #include <strings.h>
 #include <sys/stat.h>
 
+#include "io/folder.h"
 #include "io/memory.h"
 #include "io/png.h"
 
@@ -147,10 +147,13 @@ static kn_status list_folder(const char *folder, kn_frame_list *list)
     int capacity = 0;
     DIR *dir = opendir(folder);
     if (!dir) return kn_fail(KN_ERR_IO, "cannot open folder %s: %s", folder, strerror(errno));
-    for (struct dirent *e; (e = readdir(dir));) {
+    for (;;) {
+        const char *name;
         char *path;
-        if (e->d_name[0] == '.' || !has_png_suffix(e->d_name)) continue;
-        KN_TRY_GOTO(kn_asprintf(&path, "%s/%s", folder, e->d_name));
+        KN_TRY_GOTO(kn_folder_next(dir, folder, &name));
+        if (!name) break;
+        if (!has_png_suffix(name)) continue;
+        KN_TRY_GOTO(kn_asprintf(&path, "%s/%s", folder, name));
         KN_TRY_GOTO(append(list, &capacity, path));
     }
     if (!list->count)

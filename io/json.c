@@ -2,6 +2,10 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <setjmp.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "io/atomic_file.h"
@@ -35,24 +39,80 @@ static kn_status check_size(const char *name, const char *data, size_t size, siz
 }
 
 /* Where an allocation of its own fails, jansson 2.14 may report a syntax error, nothing, or success
- * with a character missing from a string. So its allocation function (the host program's, where it
- * has set one) is called through one that remembers a failure. */
+ * with a character missing from a string, or abort in an assertion (lex_unget after a token that did
+ * not fit). So while it parses, its allocation functions (the host program's, where it has set some)
+ * are called through these, which leave the parser at the first failure. What it held by then is found
+ * in a log of its allocations. */
+typedef struct event {
+    void *block;
+    size_t order;
+    bool freed;
+} event;
+
 static pthread_once_t watch_once = PTHREAD_ONCE_INIT;
-static json_malloc_t watched_malloc;
-static _Thread_local int alloc_failed;
+static json_malloc_t host_malloc;
+static json_free_t host_free;
+
+static _Thread_local struct {
+    bool on;
+    jmp_buf out;
+    event *log;
+    size_t count, room, held; /* held: blocks not freed; the log has room for each to be */
+} parse;
+
+static bool make_room(void)
+{
+    void *more;
+    size_t room = parse.room ? 2 * parse.room : 1024;
+    if (parse.count + parse.held + 2 <= parse.room) return true;
+    if (kn_alloc_array(room, sizeof(event), &more) != KN_OK) return false;
+    if (parse.count) memcpy(more, parse.log, parse.count * sizeof(event));
+    kn_free(parse.log);
+    parse.log = more;
+    parse.room = room;
+    return true;
+}
 
 static void *watching_malloc(size_t bytes)
 {
-    void *p = watched_malloc(bytes);
-    if (!p) alloc_failed = 1;
+    if (!parse.on) return host_malloc(bytes);
+    void *p = make_room() ? host_malloc(bytes) : NULL;
+    if (!p) longjmp(parse.out, 1);
+    parse.log[parse.count] = (event){.block = p, .order = parse.count};
+    parse.count++;
+    parse.held++;
     return p;
+}
+
+static void watching_free(void *block)
+{
+    if (parse.on && block) {
+        parse.log[parse.count] = (event){.block = block, .order = parse.count, .freed = true};
+        parse.count++;
+        parse.held--;
+    }
+    host_free(block);
 }
 
 static void watch_allocations(void)
 {
-    json_free_t release;
-    json_get_alloc_funcs(&watched_malloc, &release);
-    json_set_alloc_funcs(watching_malloc, release);
+    json_get_alloc_funcs(&host_malloc, &host_free);
+    json_set_alloc_funcs(watching_malloc, watching_free);
+}
+
+static int by_block(const void *a, const void *b)
+{
+    const event *x = a, *y = b;
+    if (x->block != y->block) return (uintptr_t)x->block < (uintptr_t)y->block ? -1 : 1;
+    return x->order < y->order ? -1 : 1;
+}
+
+static void free_held(void)
+{
+    qsort(parse.log, parse.count, sizeof(event), by_block);
+    for (size_t i = 0; i < parse.count; i++)
+        if ((i + 1 == parse.count || parse.log[i + 1].block != parse.log[i].block) && !parse.log[i].freed)
+            host_free(parse.log[i].block);
 }
 
 kn_status kn_json_parse(const char *name, const char *data, size_t size, size_t max_values,
@@ -61,18 +121,24 @@ kn_status kn_json_parse(const char *name, const char *data, size_t size, size_t 
     *out = NULL;
     KN_TRY(check_size(name, data, size, max_values));
     json_error_t error;
+    kn_status st = KN_OK;
     pthread_once(&watch_once, watch_allocations);
-    alloc_failed = 0;
-    *out = json_loadb(data, size, JSON_REJECT_DUPLICATES, &error);
-    if (alloc_failed) {
-        json_decref(*out);
-        *out = NULL;
-        return kn_fail(KN_ERR_NOMEM, "%s: out of memory while reading %zu bytes of JSON", name,
-                       size);
+    if (setjmp(parse.out) == 0) {
+        parse.on = true;
+        *out = json_loadb(data, size, JSON_REJECT_DUPLICATES, &error);
+        parse.on = false;
+        if (!*out)
+            st = kn_fail(KN_ERR_FORMAT, "%s: line %d, column %d: %s", name, error.line,
+                         error.column, error.text);
+    } else {
+        parse.on = false;
+        free_held();
+        st = kn_fail(KN_ERR_NOMEM, "%s: out of memory while reading %zu bytes of JSON", name, size);
     }
-    if (*out) return KN_OK;
-    return kn_fail(KN_ERR_FORMAT, "%s: line %d, column %d: %s", name, error.line, error.column,
-                   error.text);
+    kn_free(parse.log);
+    parse.log = NULL;
+    parse.count = parse.room = parse.held = 0;
+    return st;
 }
 
 const char *kn_json_kind(const json_t *value)

@@ -1,6 +1,5 @@
 #include "io/safetensors.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -10,6 +9,7 @@
 #include <unistd.h>
 
 #include "io/atomic_file.h"
+#include "io/folder.h"
 #include "io/json.h"
 #include "io/memory.h"
 
@@ -490,16 +490,18 @@ static kn_status find_only(const char *folder, char **found)
     int count = 0, shards = 0;
     DIR *dir = opendir(folder);
     if (!dir) return kn_fail(KN_ERR_IO, "cannot read the folder %s: %s", folder, strerror(errno));
-    for (struct dirent *d = readdir(dir); d; d = readdir(dir)) {
-        if (d->d_name[0] == '.') continue;
-        int index = ends_with(d->d_name, INDEX_SUFFIX);
-        if (!index && !ends_with(d->d_name, SUFFIX)) continue;
-        if (!index && is_shard(d->d_name)) {
+    for (;;) {
+        const char *name;
+        KN_TRY_GOTO(kn_folder_next(dir, folder, &name));
+        if (!name) break;
+        int index = ends_with(name, INDEX_SUFFIX);
+        if (!index && !ends_with(name, SUFFIX)) continue;
+        if (!index && is_shard(name)) {
             shards++;
             continue;
         }
-        if (!count) KN_TRY_GOTO(kn_asprintf(found, "%s/%s", folder, d->d_name));
-        if (count < 8) KN_TRY_GOTO(kn_text_addf(&seen, "%s%s", count ? ", " : "", d->d_name));
+        if (!count) KN_TRY_GOTO(kn_asprintf(found, "%s/%s", folder, name));
+        if (count < 8) KN_TRY_GOTO(kn_text_addf(&seen, "%s%s", count ? ", " : "", name));
         count++;
     }
     if (count > 1)

@@ -115,10 +115,14 @@ static int64_t seek_bytes(void *opaque, int64_t offset, int whence)
     kn_libav_file *f = opaque;
     if (whence == AVSEEK_SIZE) {
         struct stat s;
-        return fstat(f->fd, &s) ? AVERROR(errno) : (int64_t)s.st_size;
+        if (fstat(f->fd, &s) == 0) return (int64_t)s.st_size;
+    } else {
+        off_t at = lseek(f->fd, (off_t)offset, whence & ~AVSEEK_FORCE);
+        if (at >= 0) return (int64_t)at;
     }
-    off_t at = lseek(f->fd, (off_t)offset, whence & ~AVSEEK_FORCE);
-    return at < 0 ? AVERROR(errno) : (int64_t)at;
+    /* Muxers go on when they cannot seek back to complete a header: the writer must know of it. */
+    if (!f->error) f->error = errno;
+    return AVERROR(errno);
 }
 
 kn_status kn_libav_file_open(kn_libav_file *f, int fd, bool writable)

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "io/folder.h"
 #include "io/json.h"
 #include "io/memory.h"
 #include "io/sha256.h"
@@ -22,6 +23,11 @@ const char *kn_batch_state_name(kn_batch_state s)
     return names[s];
 }
 
+const char *kn_batch_error(const kn_batch_result *r)
+{
+    return r->error ? r->error : "out of memory";
+}
+
 /* One entry while it is worked on. */
 typedef struct task {
     kn_batch *b;
@@ -32,12 +38,6 @@ typedef struct task {
     char request[17];
     int64_t asked_seed;
 } task;
-
-static bool exists(const char *path)
-{
-    struct stat s;
-    return stat(path, &s) == 0;
-}
 
 static void note(const kn_batch *b, const char *text)
 {
@@ -80,22 +80,26 @@ static kn_status open_task(kn_batch *b, int index, task *t)
     return fingerprint(t, t->asked_seed, t->request);
 }
 
-/* The fingerprint and seed that a video says it was made with; false: none of ours. */
-static bool made_by(const char *path, char job[17], int64_t *seed)
+/* The fingerprint and seed that a video says it was made with; *found false: none of ours. */
+static kn_status made_by(const char *path, char job[17], int64_t *seed, bool *found)
 {
+    enum { VALUES_MAX = 4096 };
     char *text = NULL;
-    bool found = false;
-    if (kn_video_metadata_read(path, "comment", &text) == KN_OK && text) {
-        json_t *o = json_loads(text, 0, NULL);
+    json_t *o = NULL;
+    *found = false;
+    kn_status st = kn_video_metadata_read(path, "comment", &text);
+    if (st == KN_OK && text) st = kn_json_parse(path, text, strlen(text), VALUES_MAX, &o);
+    if (o) {
         const char *name = json_string_value(json_object_get(o, "job"));
         const json_t *drawn = json_object_get(json_object_get(o, "options"), "seed");
-        found = name && json_is_integer(drawn);
-        if (found) snprintf(job, 17, "%s", name), *seed = json_integer_value(drawn);
+        *found = name && json_is_integer(drawn);
+        if (*found) snprintf(job, 17, "%s", name), *seed = json_integer_value(drawn);
         json_decref(o);
     }
-    kn_error_clear();
     kn_free(text);
-    return found;
+    if (st == KN_ERR_NOMEM) return st;
+    kn_error_clear(); /* not a video, or somebody else's */
+    return KN_OK;
 }
 
 /* A whole output of this job that is not in results.jsonl: its process was killed just before. */
@@ -103,7 +107,7 @@ static kn_status is_own_output(task *t, bool *own)
 {
     char theirs[17], ours[17];
     int64_t seed;
-    *own = made_by(t->o.output, theirs, &seed);
+    KN_TRY(made_by(t->o.output, theirs, &seed, own));
     if (!*own) return KN_OK;
     KN_TRY(fingerprint(t, t->asked_seed < 0 ? seed : t->asked_seed, ours));
     *own = !strcmp(ours, theirs);
@@ -114,9 +118,10 @@ static kn_status is_own_output(task *t, bool *own)
 static kn_status judge_output(task *t, bool *finished)
 {
     const kn_batch *b = t->b;
-    bool own;
+    bool own, there;
     *finished = false;
-    if (!exists(t->o.output) || b->overwrite) return KN_OK;
+    KN_TRY(kn_path_exists(t->o.output, &there));
+    if (!there || b->overwrite) return KN_OK;
     if (!b->resume)
         return kn_fail(KN_ERR_ARG, "%s: exists; --resume skips finished work, --overwrite (-y) makes it again", t->o.output);
     *finished = kn_ledger_finished(&b->ledger, t->o.output, t->request);
@@ -158,13 +163,14 @@ static kn_status record(task *t, kn_status result)
     strftime(when, sizeof when, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
     json_t *o = json_pack("{s:s, s:i, s:s, s:s}", "name", t->e->name, "index", t->e->index, "status",
                           result == KN_OK ? "done" : "failed", "kinora", KN_VERSION);
-    if (t->e->o.output) json_object_set_new(o, "output", json_string(t->e->o.output));
-    if (*t->request) json_object_set_new(o, "request", json_string(t->request));
-    json_object_set_new(o, "finished", json_string(when));
+    int lost = !o; /* values that found no memory */
+    if (t->e->o.output) lost |= json_object_set_new(o, "output", json_string(t->e->o.output));
+    if (*t->request) lost |= json_object_set_new(o, "request", json_string(t->request));
+    lost |= json_object_set_new(o, "finished", json_string(when));
     kn_status st = KN_OK;
     if (result != KN_OK) {
-        json_object_set_new(o, "error", json_string(t->r->error));
-        json_object_set_new(o, "kind", json_string(kn_status_name(result)));
+        lost |= json_object_set_new(o, "error", json_string(kn_batch_error(t->r)));
+        lost |= json_object_set_new(o, "kind", json_string(kn_status_name(result)));
     } else {
         const kn_job *j = &t->job;
         double work = 0;
@@ -177,11 +183,12 @@ static kn_status record(task *t, kn_status result)
                                      (json_int_t)j->geo.tokens, "work_tflop", work * 1e-12, "device",
                                      kn_dev_describe(j->session->dev), "seconds", "text", j->sec[0], "denoise", j->sec[1],
                                      "decode", j->sec[2], "total", t->r->seconds);
-            json_object_set_new(more, "resumed", json_boolean(j->resumed));
-            json_object_update(o, more);
+            lost |= json_object_set_new(more, "resumed", json_boolean(j->resumed));
+            lost |= json_object_update(o, more);
             json_decref(more);
         }
     }
+    if (st == KN_OK && lost) st = kn_fail(KN_ERR_NOMEM, "out of memory: a line of results");
     if (st == KN_OK) st = kn_ledger_append(&t->b->ledger, o);
     json_decref(o);
     return st;

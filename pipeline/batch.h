@@ -32,7 +32,7 @@ typedef struct kn_batch_result {
     kn_batch_state state;
     double seconds;
     kn_status status; /* of FAILED */
-    char *error;
+    char *error; /* NULL when there was no memory for it: see kn_batch_error */
     /* dry run */
     int64_t width_px, height_px, frames, tokens; /* as written */
     size_t peak_bytes;
@@ -59,5 +59,7 @@ KN_CHECKED kn_status kn_batch_estimate(kn_batch *b);
 void kn_batch_close(kn_batch *b);
 
 const char *kn_batch_state_name(kn_batch_state s);
+/* Why a FAILED job failed. */
+const char *kn_batch_error(const kn_batch_result *r);
 
 #endif

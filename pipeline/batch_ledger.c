@@ -52,10 +52,14 @@ kn_status kn_ledger_reload(kn_ledger *l)
     for (char *p = text; st == KN_OK && p && *p;) {
         size_t n = strcspn(p, "\n");
         json_t *line;
-        if (n > 0 && kn_json_parse(l->path, p, n, VALUES_MAX, &line) == KN_OK) {
-            if (json_is_object(line)) json_array_append(lines, line);
+        kn_status parsed = n > 0 ? kn_json_parse(l->path, p, n, VALUES_MAX, &line) : KN_ERR_FORMAT;
+        if (parsed == KN_OK) {
+            if (json_is_object(line) && json_array_append(lines, line) != 0)
+                st = kn_fail(KN_ERR_NOMEM, "out of memory: results");
             json_decref(line);
-        } else {
+        } else if (parsed == KN_ERR_NOMEM) {
+            st = parsed;
+        } else { /* half a line of a killed process */
             kn_error_clear();
         }
         p += n + (p[n] == '\n');
@@ -95,7 +99,8 @@ kn_status kn_ledger_append(kn_ledger *l, json_t *line)
     if (!text) return kn_fail(KN_ERR_NOMEM, "out of memory: a line of results");
     kn_status st = kn_asprintf(&whole, "%s\n", text);
     if (st == KN_OK) st = append_text(l->path, whole);
-    if (st == KN_OK) json_array_append(l->lines, line);
+    if (st == KN_OK && json_array_append(l->lines, line) != 0)
+        st = kn_fail(KN_ERR_NOMEM, "out of memory: a line of results");
     kn_free(whole);
     free(text);
     return st;

@@ -5,9 +5,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "io/folder.h"
 #include "io/memory.h"
 #include "io/json.h"
 #include "io/safetensors.h"
+#include "io/sha256.h"
 #include "io/text.h"
 
 /* ---- identity ---------------------------------------------------------------------------------*/
@@ -31,7 +33,9 @@ static kn_status hash_file(const char *path, uint64_t *h)
         return st;
     }
     size_t n = fread(head, 1, sizeof head, f);
+    int failed = ferror(f), error = errno;
     fclose(f);
+    if (failed) return kn_fail(KN_ERR_IO, "%s: reading: %s", path, strerror(error));
     int64_t size = s.st_size;
     *h = hash_bytes(*h, &size, sizeof size);
     *h = hash_bytes(*h, head, n);
@@ -51,6 +55,11 @@ kn_status kn_job_identity_build(const kn_options *o, const char *const *files, i
     h = hash_bytes(h, text.data, text.size);
     h = hash_bytes(h, content, strlen(content));
     for (int i = 0; i < count; i++) KN_TRY_GOTO(hash_file(files[i], &h));
+    if (o->tile_windows) {
+        char windows[KN_SHA256_TEXT];
+        KN_TRY_GOTO(kn_sha256_file(o->tile_windows, windows));
+        h = hash_bytes(h, windows, strlen(windows));
+    }
     snprintf(out->fingerprint, sizeof out->fingerprint, "%016" PRIx64, h);
     out->options = text.data;
     text.data = NULL;
@@ -122,8 +131,8 @@ static kn_status metadata_int(const kn_safetensors *file, const char *key, int64
 
 kn_status kn_checkpoint_peek(const char *path, kn_checkpoint_place *out)
 {
-    struct stat s;
-    *out = (kn_checkpoint_place){.exists = stat(path, &s) == 0};
+    *out = (kn_checkpoint_place){0};
+    KN_TRY(kn_path_exists(path, &out->exists));
     if (!out->exists) return KN_OK;
     kn_safetensors *file;
     KN_TRY(kn_safetensors_open(path, NULL, &file));
@@ -141,8 +150,10 @@ kn_status kn_checkpoint_peek(const char *path, kn_checkpoint_place *out)
 static kn_status other_job(const kn_safetensors *file, const kn_job_identity *id)
 {
     const char *theirs_text = kn_safetensors_metadata(file, "options");
-    json_t *theirs = theirs_text ? json_loads(theirs_text, 0, NULL) : NULL;
-    json_t *ours = json_loads(id->options, 0, NULL);
+    enum { VALUES_MAX = 4096 };
+    json_t *theirs = NULL, *ours = NULL;
+    if (theirs_text && kn_json_parse("options", theirs_text, strlen(theirs_text), VALUES_MAX, &theirs) != KN_OK) theirs = NULL;
+    if (kn_json_parse("options", id->options, strlen(id->options), VALUES_MAX, &ours) != KN_OK) ours = NULL;
     char names[256] = "";
     const char *key;
     json_t *value;

@@ -17,6 +17,7 @@
 #include "pipeline/model_folder.h"
 #include "pipeline/preset.h"
 #include "pipeline/render.h"
+#include "pipeline/window_search.h"
 
 int kn_cli_exit_code(kn_status st)
 {
@@ -159,8 +160,10 @@ static kn_status save_preset(const kn_options *o)
     return KN_OK;
 }
 
+typedef kn_status job_fn(kn_options *o, kn_event_fn *fn, void *user);
+
 /* video: of `kinora refine VIDEO`; NULL: of another command. */
-static int run_render(int argc, char **argv, const char *video, int plan_only)
+static int run_job(int argc, char **argv, const char *video, int plan_only, job_fn *job)
 {
     kn_options o = {0};
     kn_status st = kn_cli_options(&o, argc, argv);
@@ -175,7 +178,7 @@ static int run_render(int argc, char **argv, const char *video, int plan_only)
         if (o.save_preset) st = save_preset(&o);
     }
     if (st == KN_OK && !(o.save_preset && !o.output)) {
-        st = kn_render(&o, kn_cli_on_event, &l);
+        st = job(&o, kn_cli_on_event, &l);
         kn_progress_break(&l.progress);
     }
     int code = kn_cli_report(st);
@@ -187,6 +190,11 @@ static int run_render(int argc, char **argv, const char *video, int plan_only)
     }
     kn_options_free(&o);
     return code;
+}
+
+static int run_render(int argc, char **argv, const char *video, int plan_only)
+{
+    return run_job(argc, argv, video, plan_only, kn_render);
 }
 
 static int run_refine(int argc, char **argv)
@@ -249,6 +257,7 @@ const kn_command kn_commands[] = {
     {"compare", "tell two clips apart: PSNR, SSIM, difference picture (-o x.png) or video (-o x.mp4), --csv"},
     {"info", "describe a model folder, a video, a sidecar or a safetensors file; alone: this build"},
     {"bench", "render with the options of render, show where the time goes; keeps no file it was not asked for"},
+    {"search-windows", "choose the windows of --attention tile3d by layer and head, on a calibration prompt: -o windows.json"},
     {"presets", "list the presets; `presets show NAME` prints one"},
     {"help", "this text; --man, --markdown, --completion bash|zsh|fish"},
     {NULL, NULL},
@@ -264,7 +273,7 @@ static int run_help(FILE *f)
           "       kinora render -m MODEL -p PROMPT -o out.mp4\n"
           "       kinora refine VIDEO -m MODEL -o out.mp4\n\nCommands:\n", f);
     for (int i = 0; kn_commands[i].name; i++)
-        kn_print_wrapped(f, kn_commands[i].about, fprintf(f, "  %-10s ", kn_commands[i].name), 13, columns);
+        kn_print_wrapped(f, kn_commands[i].about, fprintf(f, "  %-14s ", kn_commands[i].name), 17, columns);
     fputs("\nOptions of render, refine, batch, bench and plan:\n", f);
     kn_options_print_help(f, columns);
     fputc('\n', f);
@@ -332,6 +341,7 @@ int kn_cli_main(int argc, char **argv)
     if (!strcmp(command, "bench")) return kn_cli_bench(argc, argv);
     if (!strcmp(command, "plan")) return run_render(argc, argv, NULL, 1);
     if (!strcmp(command, "compare")) return kn_cli_compare(argc, argv);
+    if (!strcmp(command, "search-windows")) return run_job(argc, argv, NULL, 0, kn_window_search);
     if (!strcmp(command, "presets")) return run_presets(argc, argv);
     if (!strcmp(command, "info")) return kn_cli_report(kn_info_print(argc, argv, stdout));
     const char *near = nearest_command(command);

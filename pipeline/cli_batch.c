@@ -88,7 +88,7 @@ static void print_plan_row(const kn_batch *b, int i, FILE *f, int width, int col
     print_name(f, b->file.entry[i].name, width, columns >= NARROW);
     if (r->state == KN_BATCH_FAILED) {
         if (columns >= NARROW) fputs("  ", f);
-        print_error(f, r->error, INDEX_COLUMNS + width + 2, columns);
+        print_error(f, kn_batch_error(r), INDEX_COLUMNS + width + 2, columns);
         return;
     }
     const char *estimate = r->state == KN_BATCH_SKIPPED ? "finished" : kn_duration_text(r->estimate_sec, took, sizeof took);
@@ -143,7 +143,7 @@ static void print_summary(const kn_batch *b, FILE *f, int columns)
         else
             at += fprintf(f, "  %-14s", state);
         if (r->state == KN_BATCH_FAILED)
-            print_error(f, r->error, at, columns);
+            print_error(f, kn_batch_error(r), at, columns);
         else
             fprintf(f, "%s\n", r->state == KN_BATCH_DONE ? kn_duration_text(r->seconds, took, sizeof took) : "");
     }
@@ -176,7 +176,14 @@ static kn_status run(kn_batch *b, const kn_options *o, const char *path)
     return kn_batch_run(b);
 }
 
-/* Everything that is wrong before a job is looked at is a usage error. */
+/* What is wrong with the file or the flags before a job is looked at is a usage error; what is wrong with the
+ * machine is not. */
+static int report_early(kn_status st)
+{
+    int code = kn_cli_report(st);
+    return st == KN_ERR_IO || st == KN_ERR_FORMAT || st == KN_ERR_MODEL ? 2 : code;
+}
+
 static int batch(kn_options *o, const char *path)
 {
     kn_cli_listener l = {0};
@@ -185,7 +192,7 @@ static int batch(kn_options *o, const char *path)
     kn_cli_progress(&l, o);
     kn_status st = run(&b, o, path);
     kn_progress_break(&l.progress);
-    int code = b.result ? exit_code(&b, st) : kn_cli_report(st) ? 2 : 0;
+    int code = b.result ? exit_code(&b, st) : report_early(st);
     int columns = kn_columns_of(stdout);
     FILE *f = o->progress == KN_PROGRESS_JSON ? stderr : stdout;
     if (b.result && o->dry_run && st == KN_OK) print_plan(&b, stdout, columns);
@@ -206,7 +213,7 @@ int kn_cli_batch(int argc, char **argv)
         st = default_folder(argv[0], &folder);
         if (st == KN_OK) st = kn_options_set(&o, "output-dir", folder, KN_FROM_COMMAND_LINE, "--output-dir");
     }
-    int code = st == KN_OK ? batch(&o, argv[0]) : kn_cli_report(st) ? 2 : 0;
+    int code = st == KN_OK ? batch(&o, argv[0]) : report_early(st);
     kn_free(folder);
     kn_options_free(&o);
     return code;

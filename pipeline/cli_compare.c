@@ -8,6 +8,7 @@
 
 #include "io/atomic_file.h"
 #include "io/canvas.h"
+#include "io/folder.h"
 #include "io/memory.h"
 #include "io/text.h"
 #include "io/video.h"
@@ -68,7 +69,9 @@ static kn_status open_all(comparison *c)
     }
     KN_TRY(kn_alloc(bytes, (void **)&c->heat));
     if (!c->output) return KN_OK;
-    if (!c->overwrite && access(c->output, F_OK) == 0)
+    bool there;
+    KN_TRY(kn_path_exists(c->output, &there));
+    if (!c->overwrite && there)
         return kn_fail(KN_ERR_ARG, "--output %s: exists; give --overwrite (-y) to replace it", c->output);
     if (is_picture(c->output)) return KN_OK;
     KN_TRY(kn_alloc(3 * bytes, (void **)&c->wide));

@@ -25,7 +25,8 @@ static kn_status hash_list(const char *path, kn_clip *c)
     for (int i = 0; i < list.count; i++) {
         KN_TRY_GOTO(kn_sha256_file(list.paths[i], one));
         kn_sha256_add(&all, one, sizeof one - 1);
-        if (stat(list.paths[i], &s) == 0) c->bytes += s.st_size;
+        if (stat(list.paths[i], &s) != 0) KN_TRY_GOTO(kn_fail(KN_ERR_IO, "%s: %s", list.paths[i], strerror(errno)));
+        c->bytes += s.st_size;
     }
     kn_sha256_text(&all, c->sha256);
 done:

@@ -67,9 +67,12 @@ static kn_status check_folder(const char *folder)
     kn_free(run);
     DIR *dir = opendir(folder);
     if (!dir) return kn_fail(KN_ERR_IO, "--debug-dir %s: %s", folder, strerror(errno));
+    errno = 0;
     for (struct dirent *e; (e = readdir(dir));)
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) empty = false;
+    int unread = errno;
     closedir(dir);
+    if (unread) return kn_fail(KN_ERR_IO, "--debug-dir %s: %s", folder, strerror(unread));
     if (ours || empty) return KN_OK;
     return kn_fail(KN_ERR_ARG, "--debug-dir %s: holds other files; expected a new or empty folder", folder);
 }

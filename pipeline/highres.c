@@ -149,6 +149,9 @@ static kn_status read_methods(const kn_options *o, const kn_dit_config *dit, kn_
     KN_TRY(read_paro(o, dit, p));
     KN_TRY(read_box("--attention-tile", o->attention_tile, p->tile));
     KN_TRY(read_box("--tile-window", o->tile_window, p->tile_window));
+    p->tile_windows = o->tile_windows;
+    if (p->tile_windows && p->attention == KN_ATTENTION_TILE3D && p->tile_window[0])
+        return kn_fail(KN_ERR_ARG, "--tile-windows and --tile-window are both given: give one");
     return dense_parts(o, p);
 }
 
@@ -223,6 +226,8 @@ kn_status kn_passes_build(const kn_options *o, const kn_dit_config *dit, const i
     }
     *count = 1;
     const char *at = o->refine_size;
+    if (o->tile_windows && (o->attention != KN_ATTENTION_TILE3D || !at))
+        return kn_fail(KN_ERR_ARG, "--tile-windows: expected with refine stages and --attention tile3d, which has windows in tiles");
     while (at && *at) {
         if (*count == KN_PASSES_MAX)
             return kn_fail(KN_ERR_ARG, "--refine-size: expected at most %d sizes, found '%s'", KN_PASSES_MAX - 1, o->refine_size);

@@ -36,6 +36,7 @@ typedef struct kn_pass {
     kn_attention_choice attention;
     int window[2];      /* h, w in tokens: what the base pass sees, or --window */
     int tile[3], tile_window[3]; /* t, h, w; 0: chosen by the method */
+    const char *tile_windows;    /* file, of the options; NULL: one window for all heads */
     double density, mass; /* mass 0: permute and paro go by density too */
     bool within_density;
     int paro_orders;    /* given: 0 = chosen from queries and keys, 1 = of all heads, else one per head */

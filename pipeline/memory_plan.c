@@ -122,13 +122,13 @@ kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
 {
     static const char text[] = "try --offload", tile[] = "try a smaller --vae-tile or frame size";
     const kn_options *o = j->o;
-    bool frames = kn_job_wants_frames(j), denoise = frames || o->latents_out;
+    bool frames = kn_job_wants_frames(j), denoise = kn_job_wants_latents(j);
     memset(out, 0, sizeof *out);
     out->budget_bytes = o->memory_gib > 0 ? (size_t)(o->memory_gib * GIB) : available(j->session->dev);
     j->budget_bytes = out->budget_bytes; /* the VAE chooses its tiles by it */
-    if (!o->embeds_in && !j->embeds[KN_PROMPT] && (j->first < j->passes || o->embeds_out))
+    if (!o->embeds_in && !j->embeds[KN_PROMPT] && (kn_job_first_pass(j) < j->passes || o->embeds_out))
         KN_TRY(add_phase(j, out, "text", KN_NETWORK_TEXT, kn_job_text_measure, 0, text));
-    for (int i = j->first; denoise && i < j->passes; i++) {
+    for (int i = kn_job_first_pass(j); denoise && i < j->passes; i++) {
         if (i > 0 && (o->upscale != KN_UPSCALE_LATENT || (o->input && i == 1)))
             KN_TRY(add_phase(j, out, j->pass[i].upscale, KN_NETWORK_VAE, kn_job_upscale_measure, i, tile));
         KN_TRY(add_pass(j, out, i));

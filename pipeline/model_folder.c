@@ -1,21 +1,21 @@
 #include "pipeline/model_folder.h"
 
-#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "io/folder.h"
 #include "io/memory.h"
 #include "pipeline/preset.h"
 
-static bool exists(const char *root, const char *name)
+static kn_status exists(const char *root, const char *name, bool *found)
 {
     char *path;
-    struct stat s;
-    if (kn_asprintf(&path, "%s/%s", root, name) != KN_OK) return false;
-    bool found = stat(path, &s) == 0;
+    *found = false;
+    KN_TRY(kn_asprintf(&path, "%s/%s", root, name));
+    kn_status st = kn_path_exists(path, found);
     kn_free(path);
-    return found;
+    return st;
 }
 
 /* ---- recognising ------------------------------------------------------------------------------*/
@@ -26,7 +26,10 @@ static kn_status not_diffusers(const char *root)
     if (stat(root, &s) != 0) return kn_fail(KN_ERR_MODEL, "%s: no such model folder", root);
     if (!S_ISDIR(s.st_mode))
         return kn_fail(KN_ERR_MODEL, "%s: expected a model folder (with model_index.json), found a file", root);
-    if (exists(root, "Wan2.1_VAE.pth") || exists(root, "models_t5_umt5-xxl-enc-bf16.pth"))
+    bool original_vae, original_text;
+    KN_TRY(exists(root, "Wan2.1_VAE.pth", &original_vae));
+    KN_TRY(exists(root, "models_t5_umt5-xxl-enc-bf16.pth", &original_text));
+    if (original_vae || original_text)
         return kn_fail(KN_ERR_UNSUPPORTED,
                        "%s: a folder in Wan's original layout, whose VAE and text encoder are Python pickles (.pth); "
                        "use the diffusers layout of the same model (the repository whose name ends in -Diffusers)", root);
@@ -51,11 +54,12 @@ static kn_status add_files(kn_model_folder *m, const char *folder)
     DIR *d = opendir(folder);
     if (!d) return kn_fail(KN_ERR_MODEL, "%s: cannot be opened as a folder", folder);
     kn_status st = KN_OK;
-    for (struct dirent *e; st == KN_OK && (e = readdir(d));) {
-        if (!is_model_file(e->d_name)) continue;
+    const char *name;
+    while (st == KN_OK && (st = kn_folder_next(d, folder, &name)) == KN_OK && name) {
+        if (!is_model_file(name)) continue;
         if (m->files_count == KN_MODEL_FILES_MAX)
             st = kn_fail(KN_ERR_MODEL, "%s: more than %d files", m->root, (int)KN_MODEL_FILES_MAX);
-        else if ((st = kn_asprintf(&m->files[m->files_count], "%s/%s", folder, e->d_name)) == KN_OK)
+        else if ((st = kn_asprintf(&m->files[m->files_count], "%s/%s", folder, name)) == KN_OK)
             m->files_count++;
     }
     closedir(d);
@@ -64,7 +68,9 @@ static kn_status add_files(kn_model_folder *m, const char *folder)
 
 static kn_status open_part(kn_model_folder *m, const char *name, char **path)
 {
-    if (!exists(m->root, name))
+    bool there;
+    KN_TRY(exists(m->root, name, &there));
+    if (!there)
         return kn_fail(KN_ERR_MODEL, "%s: not a whole model folder: %s/ is missing", m->root, name);
     KN_TRY(kn_asprintf(path, "%s/%s", m->root, name));
     return add_files(m, *path);
@@ -73,11 +79,14 @@ static kn_status open_part(kn_model_folder *m, const char *name, char **path)
 kn_status kn_model_folder_open(const char *root, kn_model_folder *out)
 {
     memset(out, 0, sizeof *out);
-    if (!exists(root, "model_index.json")) return not_diffusers(root);
+    bool index, second;
+    KN_TRY(exists(root, "model_index.json", &index));
+    if (!index) return not_diffusers(root);
     kn_model_folder m = {0};
     kn_status st = KN_OK;
     KN_TRY_GOTO(kn_strdup(root, &m.root));
-    if (exists(root, "transformer_2"))
+    KN_TRY_GOTO(exists(root, "transformer_2", &second));
+    if (second)
         KN_TRY_GOTO(kn_fail(KN_ERR_UNSUPPORTED, "%s: a Wan 2.2 model with two transformers (transformer_2/); Kinora renders models with one", root));
     KN_TRY_GOTO(open_part(&m, "transformer", &m.transformer));
     KN_TRY_GOTO(open_part(&m, "vae", &m.vae));
@@ -136,7 +145,10 @@ static kn_status apply_scheduler(const kn_model_folder *m, kn_options *o)
 
 kn_status kn_model_folder_defaults(const kn_model_folder *m, kn_options *o)
 {
-    if (exists(m->root, "scheduler/scheduler_config.json")) KN_TRY(apply_scheduler(m, o));
-    if (exists(m->root, "kinora.json")) KN_TRY(apply_kinora_json(m, o));
+    bool scheduler, own;
+    KN_TRY(exists(m->root, "scheduler/scheduler_config.json", &scheduler));
+    KN_TRY(exists(m->root, "kinora.json", &own));
+    if (scheduler) KN_TRY(apply_scheduler(m, o));
+    if (own) KN_TRY(apply_kinora_json(m, o));
     return KN_OK;
 }

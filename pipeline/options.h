@@ -95,6 +95,7 @@ typedef struct kn_options {
     int64_t paro_rows;
     double paro_alpha, paro_epsilon, paro_share;
     char *attention_tile, *tile_window; /* "auto" or TxHxW */
+    char *tile_windows; /* file of search-windows; NULL: none */
     int64_t dense_steps, dense_layers;  /* -1: the method's own */
     int64_t reuse_lists;
     char *window;      /* "auto" or WIDTHxHEIGHT in tokens */
@@ -137,6 +138,10 @@ typedef struct kn_options {
     char *save_preset;
     int64_t progress; /* kn_progress_choice */
     bool verbose, quiet;
+    /* window search */
+    char *candidates; /* "auto" or a list of TxHxW */
+    double budget, max_error;
+    int64_t ranges;
     /* batch */
     char *output_dir;
     char *shard; /* "I/N" */

@@ -122,6 +122,42 @@ static kn_status plan_tiles(kn_pass_attention *a)
     return kn_tile3d_plan(&p, &a->plan);
 }
 
+/* Windows by layer and head: the file's tile. */
+static kn_status read_windows(kn_pass_attention *a)
+{
+    const kn_pass *p = a->pass;
+    void *memory;
+    KN_TRY(kn_tile_windows_read(p->tile_windows, a->layout.grid, a->dit->layers, a->dit->heads, &a->windows));
+    const int *tile = a->windows.layout.tile;
+    if (p->tile[0] && memcmp(a->layout.tile, tile, sizeof a->layout.tile))
+        return kn_fail(KN_ERR_ARG, "--attention-tile %dx%dx%d: the windows of %s are for tiles of %dx%dx%d", p->tile[0], p->tile[1],
+                       p->tile[2], p->tile_windows, tile[0], tile[1], tile[2]);
+    a->layout = a->windows.layout;
+    KN_TRY(kn_alloc_zero((size_t)a->dit->layers * sizeof(kn_attn_plan *), &memory));
+    a->layer_plan = memory;
+    return KN_OK;
+}
+
+static void free_layer_plans(kn_pass_attention *a)
+{
+    for (int i = 0; a->layer_plan && i < a->dit->layers; i++) kn_attn_plan_free(&a->layer_plan[i]);
+}
+
+/* The layer's plan at a noise level; those of an earlier range are dropped. */
+static kn_status plan_of_layer(kn_pass_attention *a, int layer, double sigma, const kn_attn_plan **plan)
+{
+    int range = kn_tile_windows_range(&a->windows, sigma);
+    if (range != a->range) free_layer_plans(a);
+    a->range = range;
+    kn_tile3d_params p = {.layout = a->layout,
+                          .block = BLOCK,
+                          .heads = a->dit->heads,
+                          .window = kn_tile_windows_of(&a->windows, range, layer)};
+    if (!a->layer_plan[layer]) KN_TRY(kn_tile3d_plan(&p, &a->layer_plan[layer]));
+    *plan = a->layer_plan[layer];
+    return KN_OK;
+}
+
 static void default_tile(kn_pass_attention *a)
 {
     static const int sta[3] = {6, 8, 8}, grat[3] = {4, 8, 8}, wide[3] = {1, 8, 16}, tall[3] = {1, 16, 8};
@@ -149,6 +185,8 @@ kn_status kn_pass_attention_build(const kn_pass *pass, const kn_dit_config *dit,
     KN_TRY_GOTO(kn_attn_layout_check(&out->layout));
     if (pass->attention == KN_ATTENTION_WINDOW)
         KN_TRY_GOTO(plan_window(out));
+    else if (pass->attention == KN_ATTENTION_TILE3D && pass->tile_windows)
+        KN_TRY_GOTO(read_windows(out));
     else if (pass->attention == KN_ATTENTION_TILE3D || pass->attention == KN_ATTENTION_CROSS)
         KN_TRY_GOTO(plan_tiles(out));
     KN_TRY_GOTO(kn_alloc_array((size_t)(KN_BRANCHES * dit->layers), sizeof *out->planner, &memory));
@@ -172,6 +210,9 @@ void kn_pass_attention_free(kn_pass_attention *a)
     kn_free(a->planner);
     if (a->dev) kn_attn_forget(a->dev);
     kn_attn_plan_free(&a->plan);
+    free_layer_plans(a);
+    kn_free(a->layer_plan);
+    kn_tile_windows_free(&a->windows);
     kn_free(a->order);
     memset(a, 0, sizeof *a);
 }
@@ -320,9 +361,16 @@ bool kn_pass_attention_dense(const kn_pass_attention *a, int branch)
     return method_of(a, branch) == KN_ATTENTION_DENSE;
 }
 
-void kn_pass_attention_at(kn_pass_attention *a, int step, int branch)
+kn_status kn_pass_attention_known(kn_pass_attention *a, const kn_attn_plan **plan)
+{
+    *plan = a->plan;
+    return a->windows.ranges ? plan_of_layer(a, a->dit->layers / 2, 1, plan) : KN_OK;
+}
+
+void kn_pass_attention_at(kn_pass_attention *a, int step, double sigma, int branch)
 {
     a->step = step;
+    a->sigma = sigma;
     a->branch = branch;
 }
 
@@ -357,6 +405,8 @@ kn_status kn_pass_attention_plan(void *user, int layer, const kn_tensor *q, cons
         if (!p->kept || !keep || p->period != period) KN_TRY(choose_blocks(a, m, p, q, k));
         p->period = period;
         *plan = p->kept;
+    } else if (a->windows.ranges) {
+        KN_TRY(plan_of_layer(a, layer, a->sigma, plan));
     } else {
         *plan = a->plan;
     }
@@ -377,6 +427,11 @@ bool kn_pass_attention_restartable(const kn_pass_attention *a, int done)
 double kn_pass_attention_expected(const kn_pass_attention *a)
 {
     if (a->plan) return a->plan->density;
+    if (a->windows.ranges) {
+        double sum = 0;
+        for (int i = 0; i < a->windows.ranges; i++) sum += kn_tile_windows_density(&a->windows, i);
+        return sum / a->windows.ranges;
+    }
     if (a->pass->attention == KN_ATTENTION_DENSE) return 1;
     return a->pass->attention == KN_ATTENTION_DRAFT || a->pass->mass <= 0 ? a->pass->density : a->pass->mass;
 }
@@ -393,6 +448,9 @@ const char *kn_pass_attention_text(const kn_pass_attention *a, char buf[KN_ATTEN
     else if (p->attention == KN_ATTENTION_WINDOW)
         snprintf(buf, KN_ATTENTION_TEXT, "window %dx%d tokens (%.1f%% of dense), %s %dx%dx%d%s", p->window[1], p->window[0],
                  100 * a->plan->density, a->runs ? "runs in the order of tiles" : "tiles", t[0], t[1], t[2], more);
+    else if (a->windows.ranges)
+        snprintf(buf, KN_ATTENTION_TEXT, "tile3d (%.1f%% of dense, windows by layer and head), tiles %dx%dx%d%s",
+                 100 * kn_pass_attention_expected(a), t[0], t[1], t[2], more);
     else if (a->plan)
         snprintf(buf, KN_ATTENTION_TEXT, "%s (%.1f%% of dense), tiles %dx%dx%d%s", kn_attention_name(p->attention),
                  100 * a->plan->density, t[0], t[1], t[2], more);

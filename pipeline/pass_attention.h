@@ -14,6 +14,7 @@
 #include "attention/draft.h"
 #include "attention/permute.h"
 #include "pipeline/highres.h"
+#include "pipeline/tile_windows.h"
 
 /* "window", "dense", ...: as --attention has it. */
 const char *kn_attention_name(kn_attention_choice m);
@@ -35,11 +36,15 @@ typedef struct kn_pass_attention {
     kn_dev *dev;           /* of the tensors that planners look at */
     kn_attn_layout layout; /* of the pass's tokens */
     kn_attn_plan *plan;    /* of the methods that need no look at the tensors */
+    kn_tile_windows windows;    /* --tile-windows; its ranges 0: none */
+    kn_attn_plan **layer_plan;  /* [layers] of its current range, made when they are first asked for */
+    int range;
     int32_t *order;        /* token order, for kn_dit_rope_open; NULL: raster */
     bool runs;             /* window: keys in unaligned runs */
     kn_layer_planner *planner; /* [KN_BRANCHES][layers] */
     double scale;          /* softmax scale of the pass */
     int step, branch;      /* of the forward at hand; step counts from the pass's first */
+    double sigma;          /* its noise level */
     double density_sum;    /* of plans that were used; dense ones count 1 */
     int64_t density_count;
 } kn_pass_attention;
@@ -54,7 +59,10 @@ void kn_pass_attention_free(kn_pass_attention *a);
 /* Does a branch need plan_fn at all? No: args.plan = NULL is the whole truth. */
 bool kn_pass_attention_dense(const kn_pass_attention *a, int branch);
 /* Before each forward. */
-void kn_pass_attention_at(kn_pass_attention *a, int step, int branch);
+void kn_pass_attention_at(kn_pass_attention *a, int step, double sigma, int branch);
+/* What the first sparse step will read, where it is known: of all layers, or with --tile-windows of the middle
+ * one. *plan NULL: chosen from the tensors, or dense. */
+KN_CHECKED kn_status kn_pass_attention_known(kn_pass_attention *a, const kn_attn_plan **plan);
 /* kn_dit_plan_fn; user: the kn_pass_attention. */
 kn_status kn_pass_attention_plan(void *user, int layer, const kn_tensor *q, const kn_tensor *k,
                                  const kn_attn_plan **plan);

@@ -1,11 +1,11 @@
 #include "pipeline/preset.h"
 
-#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "io/atomic_file.h"
+#include "io/folder.h"
 #include "io/json.h"
 #include "io/memory.h"
 #include "pipeline/batch_ledger.h"
@@ -65,7 +65,9 @@ static kn_status user_file(const char *name, char **out)
     KN_TRY(user_folder(&folder));
     kn_status st = folder ? kn_asprintf(out, "%s/%s.yaml", folder, name) : KN_OK;
     kn_free(folder);
-    if (*out && access(*out, F_OK) != 0) {
+    bool there = false;
+    if (st == KN_OK && *out) st = kn_path_exists(*out, &there);
+    if (!there) {
         kn_free(*out);
         *out = NULL;
     }
@@ -173,10 +175,11 @@ kn_status kn_preset_list(kn_preset_list_fn *fn, void *user)
     for (int i = 0; st == KN_OK && i < shipped && count < MAX; i++)
         if ((st = kn_strdup(all[i].name, &name[count])) == KN_OK) count++;
     DIR *d = st == KN_OK && folder ? opendir(folder) : NULL;
-    for (struct dirent *e; d && st == KN_OK && count < MAX && (e = readdir(d));) {
-        size_t n = strlen(e->d_name);
-        if (n <= 5 || e->d_name[0] == '.' || strcmp(e->d_name + n - 5, ".yaml")) continue;
-        st = kn_asprintf(&name[count], "%.*s", (int)(n - 5), e->d_name);
+    const char *file;
+    while (d && st == KN_OK && count < MAX && (st = kn_folder_next(d, folder, &file)) == KN_OK && file) {
+        size_t n = strlen(file);
+        if (n <= 5 || strcmp(file + n - 5, ".yaml")) continue;
+        st = kn_asprintf(&name[count], "%.*s", (int)(n - 5), file);
         if (st == KN_OK && !find_shipped(name[count]))
             count++;
         else if (st == KN_OK)
@@ -235,7 +238,9 @@ kn_status kn_preset_save(const char *name, const kn_options *o, char **path)
     KN_TRY_GOTO(preset_text(o, &text));
     KN_TRY_GOTO(kn_make_folders(folder));
     KN_TRY_GOTO(kn_asprintf(path, "%s/%s.yaml", folder, name));
-    if (access(*path, F_OK) == 0 && !o->overwrite)
+    bool there;
+    KN_TRY_GOTO(kn_path_exists(*path, &there));
+    if (there && !o->overwrite)
         KN_TRY_GOTO(kn_fail(KN_ERR_ARG, "--save-preset %s: %s exists; give --overwrite (-y) to replace it", name, *path));
     KN_TRY_GOTO(kn_file_write(*path, text.data, text.size));
 done:

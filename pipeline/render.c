@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "io/atomic_file.h"
+#include "io/folder.h"
 #include "io/memory.h"
 #include "io/safetensors.h"
 #include "pipeline/memory_plan.h"
@@ -73,10 +74,18 @@ static kn_status check_target(const kn_job *j, const char *flag, const char *pat
     if (j->makes_folders && stat(folder, &s) != 0) return KN_OK;
     if (stat(folder, &s) != 0 || !S_ISDIR(s.st_mode) || access(folder, W_OK) != 0)
         return kn_fail(KN_ERR_IO, "%s %s: the folder '%s' is missing or not writable", flag, path, folder);
-    if (stat(path, &s) != 0) return KN_OK;
+    bool there;
+    KN_TRY(kn_path_exists(path, &there)); /* an unreadable disk must not look like a free name */
+    if (!there || stat(path, &s) != 0) return KN_OK;
     if (S_ISDIR(s.st_mode)) return kn_fail(KN_ERR_ARG, "%s %s: is a folder, expected a file", flag, path);
     if (!o->overwrite) return kn_fail(KN_ERR_ARG, "%s %s: exists; give --overwrite (-y) to replace it", flag, path);
     return KN_OK;
+}
+
+int kn_job_first_pass(const kn_job *j)
+{
+    /* Only the segment that a checkpoint stands in begins late. */
+    return j->segment + 1 < j->segments.count && j->first > 1 ? 1 : j->first;
 }
 
 bool kn_job_wants_frames(const kn_job *j)
@@ -84,10 +93,15 @@ bool kn_job_wants_frames(const kn_job *j)
     return j->frame || j->o->output || j->o->frames_dir || j->o->contact_sheet;
 }
 
+bool kn_job_wants_latents(const kn_job *j)
+{
+    return kn_job_wants_frames(j) || j->o->latents_out || j->search_path;
+}
+
 static kn_status check_outputs(const kn_job *j)
 {
     const kn_options *o = j->o;
-    if (!kn_job_wants_frames(j) && !o->latents_out && !o->embeds_out)
+    if (!kn_job_wants_latents(j) && !o->embeds_out)
         return kn_fail(KN_ERR_ARG, "nowhere to write: give --output FILE (or --frames-dir, --latents-out)");
     if (o->output) {
         KN_TRY(check_target(j, "--output", o->output));
@@ -96,6 +110,7 @@ static kn_status check_outputs(const kn_job *j)
         KN_TRY(kn_video_writer_check(&p));
         KN_TRY(kn_video_writer_check_audio(&p));
     }
+    if (j->search_path) KN_TRY(check_target(j, "--output", j->search_path));
     if (o->contact_sheet) KN_TRY(check_target(j, "--contact-sheet", o->contact_sheet));
     if (o->preview) { /* made to be replaced: what stands there does not matter */
         kn_options any = *o;
@@ -301,8 +316,8 @@ static kn_status draw_attention(kn_job *j)
     if (o->attention_query) KN_TRY(kn_attention_query_parse(o->attention_query, map.query));
     KN_TRY(kn_pass_attention_build(p, &j->dit, j->session->dev, &attention));
     snprintf(title, sizeof title, "%s: %s", p->name, kn_pass_attention_text(&attention, sees));
-    map.plan = attention.plan;
-    kn_status st = map.plan ? kn_attention_map_write(&map, o->attention_map) :
+    kn_status st = kn_pass_attention_known(&attention, &map.plan);
+    if (st == KN_OK) st = map.plan ? kn_attention_map_write(&map, o->attention_map) :
         kn_fail(KN_ERR_UNSUPPORTED, "--attention-map: the attention of %s (%s) has no plan before the run; %s", p->name, sees,
                 p->attention == KN_ATTENTION_DENSE ? "dense attention sees everything"
                                                    : "it is chosen from queries and keys: render with --debug-dir, which draws it");
@@ -356,7 +371,7 @@ kn_status kn_job_run(kn_job *j)
 {
     double load_sec[4] = {j->session->load_sec};
     const kn_options *o = j->o;
-    bool frames = kn_job_wants_frames(j), texts = j->first < j->passes || o->embeds_out;
+    bool frames = kn_job_wants_frames(j), texts = kn_job_first_pass(j) < j->passes || o->embeds_out;
     if (o->debug_dir) KN_TRY(kn_debug_open(o->debug_dir, &j->debug));
     double start = kn_now_sec();
     if (texts && !j->embeds[KN_PROMPT]) {
@@ -366,7 +381,7 @@ kn_status kn_job_run(kn_job *j)
     }
     kn_debug_span(j->debug, "phase", "text", start);
     load_sec[1] = j->session->load_sec;
-    if (frames || o->latents_out) KN_TRY(j->segments.count > 1 ? kn_job_segments(j) : kn_job_denoise(j));
+    if (kn_job_wants_latents(j)) KN_TRY(j->segments.count > 1 ? kn_job_segments(j) : kn_job_denoise(j));
     load_sec[2] = j->session->load_sec;
     start = kn_now_sec();
     if (frames) KN_TRY(kn_job_decode(j));

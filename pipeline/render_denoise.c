@@ -8,6 +8,7 @@
 #include "pipeline/pass_attention.h"
 #include "pipeline/render_job.h"
 #include "pipeline/sampler.h"
+#include "pipeline/window_search.h"
 
 /* Device side of one pass; everything is closed in reverse. */
 typedef struct denoise {
@@ -21,7 +22,7 @@ typedef struct denoise {
     kn_dit_context *context[KN_PROMPTS];
     kn_schedule schedule;
     kn_solver *solver;
-    kn_arena *arena;
+    kn_arena *arena, *search_arena;
     kn_dual_path dual;
     kn_sampler sampler;
     int saved; /* the step of the last checkpoint, or the one that this run began with */
@@ -144,6 +145,12 @@ static kn_status open_all(denoise *x)
                               .debug = x->session == j->session ? j->debug : NULL};
     KN_TRY(open_arena(x));
     x->sampler.scratch = x->arena;
+    if (j->search && number_of(x) > 0) {
+        kn_stage_search *search = &j->search[number_of(x)];
+        KN_TRY(kn_stage_search_begin(search, x->dev, kn_dev_activation_dtype(x->dev), &j->dit, &x->attention, &x->search_arena));
+        x->sampler.attn_fn = kn_stage_search_look;
+        x->sampler.attn_user = search;
+    }
     KN_TRY(kn_solver_open(x->dev, (kn_solver_kind)j->o->solver, &x->schedule, 4, x->sampler.latents.dim, &x->solver));
     x->sampler.solver = x->solver;
     return KN_OK;
@@ -157,6 +164,7 @@ static void close_all(denoise *x)
     kn_dit_rope_close(&x->rope);
     kn_pass_attention_free(&x->attention);
     kn_arena_close(&x->arena);
+    kn_arena_close(&x->search_arena);
     kn_session_done(x->session, KN_NETWORK_DIT);
 }
 

@@ -54,6 +54,8 @@ typedef struct kn_job {
     size_t peak_bytes[KN_NETWORKS]; /* planned, of the phases that use the network */
     kn_phase_memory phase[KN_PHASES_MAX];
     int phases;
+    struct kn_stage_search *search; /* [KN_PASSES_MAX], of `kinora search-windows`; NULL: a render */
+    const char *search_path;        /* where its result will go */
     kn_debug *debug;  /* --debug-dir; NULL: off */
     double sec[3];    /* text, all passes, decode */
     double pass_sec[KN_PASSES_MAX];
@@ -69,8 +71,12 @@ KN_CHECKED kn_status kn_job_begin(kn_job *j);
 KN_CHECKED kn_status kn_job_run(kn_job *j);
 void kn_job_close(kn_job *j);
 
+/* The first pass that any segment still has to run; `passes` when none has. */
+int kn_job_first_pass(const kn_job *j);
 /* True when frames go anywhere. */
 bool kn_job_wants_frames(const kn_job *j);
+/* True when the passes are run: for frames, latents or a search. */
+bool kn_job_wants_latents(const kn_job *j);
 
 /* One line for the listener. */
 void kn_job_note(kn_job *j, const char *fmt, ...) KN_PRINTF(2, 3);

@@ -48,23 +48,30 @@ void kn_output_video_params(const kn_job *j, kn_video_writer_params *p)
     if (o->audio && j->clip.info.has_audio) p->audio_from = j->clip.path;
 }
 
-/* What was refined, or NULL. */
+/* What was refined; json null when nothing was, NULL when memory ran out. */
 static json_t *source_json(const kn_job *j)
 {
     const kn_clip *c = &j->clip;
-    if (!c->path) return NULL;
+    if (!c->path) return json_null();
     return json_pack("{s:s, s:I, s:s, s:I, s:I, s:I, s:I}", "name", c->name, "bytes", (json_int_t)c->bytes, "sha256", c->sha256,
                      "width_px", (json_int_t)c->width_px, "height_px", (json_int_t)c->height_px, "frames",
                      (json_int_t)c->frames, "segments", (json_int_t)j->segments.count);
 }
 
+/* Takes `value` into `o`; a null is left out. False: out of memory. */
+static bool put(json_t *o, const char *key, json_t *value)
+{
+    if (json_is_null(value)) return true;
+    return json_object_set_new(o, key, value) == 0;
+}
+
 /* What shaped the result, and nothing that may differ between two equal runs. */
 static kn_status settings_text(const kn_job *j, char **out)
 {
-    json_t *o = json_pack("{s:s, s:s, s:o*, s:o*}", "kinora", KN_VERSION, "job", j->id.fingerprint, "options",
-                          kn_options_json(j->o, KN_OPTION_SHAPES_RESULT), "source", source_json(j));
+    json_t *o = json_pack("{s:s, s:s}", "kinora", KN_VERSION, "job", j->id.fingerprint);
+    bool whole = o && put(o, "options", kn_options_json(j->o, KN_OPTION_SHAPES_RESULT)) && put(o, "source", source_json(j));
     kn_text text = {0};
-    kn_status st = o ? kn_json_add_value(&text, o) : kn_fail(KN_ERR_NOMEM, "out of memory: settings as JSON");
+    kn_status st = whole ? kn_json_add_value(&text, o) : kn_fail(KN_ERR_NOMEM, "out of memory: settings as JSON");
     json_decref(o);
     *out = text.data;
     return st;
@@ -140,14 +147,18 @@ static json_t *pass_json(const kn_job *j, int i)
 static json_t *memory_json(const kn_job *j)
 {
     json_t *all = json_array();
-    for (int i = 0; i < j->phases; i++) {
+    bool whole = all != NULL;
+    for (int i = 0; whole && i < j->phases; i++) {
         const kn_phase_memory *m = &j->phase[i];
-        json_array_append_new(all, json_pack("{s:s, s:I, s:I, s:I, s:I}", "phase", m->name, "planned_bytes",
-                                             (json_int_t)m->planned_bytes, "peak_bytes", (json_int_t)m->peak_bytes,
-                                             "planned_host_bytes", (json_int_t)m->planned_host_bytes, "peak_host_bytes",
-                                             (json_int_t)m->peak_host_bytes));
+        json_t *phase = json_pack("{s:s, s:I, s:I, s:I, s:I}", "phase", m->name, "planned_bytes",
+                                  (json_int_t)m->planned_bytes, "peak_bytes", (json_int_t)m->peak_bytes,
+                                  "planned_host_bytes", (json_int_t)m->planned_host_bytes, "peak_host_bytes",
+                                  (json_int_t)m->peak_host_bytes);
+        whole = json_array_append_new(all, phase) == 0;
     }
-    return all;
+    if (whole) return all;
+    json_decref(all);
+    return NULL;
 }
 
 /* Everything about the run, for people and scripts; unlike the settings inside the video it may hold
@@ -157,16 +168,20 @@ static kn_status write_sidecar(const kn_output *x)
     const kn_job *j = x->job;
     char *path;
     KN_TRY(kn_asprintf(&path, "%s.json", j->o->output));
-    json_t *passes = json_array();
-    for (int i = j->o->input ? 1 : 0; i < j->passes; i++) json_array_append_new(passes, pass_json(j, i));
-    json_t *o = json_pack("{s:s, s:s, s:o*, s:o*, s:{s:s, s:s}, s:{s:I, s:I, s:I, s:I}, s:o*, s:{s:f, s:f, s:f}, s:o*}", "kinora",
-                          KN_VERSION, "job", j->id.fingerprint, "options", kn_options_json(j->o, 0), "source", source_json(j), "made_with", "device",
-                          kn_dev_describe(j->session->dev), "encoder", kn_video_writer_text(x->video), "geometry",
-                          "rendered_width_px", (json_int_t)j->geo.width_px, "rendered_height_px",
-                          (json_int_t)j->geo.height_px, "latent_frames", (json_int_t)j->geo.frames_lat, "tokens",
-                          (json_int_t)j->geo.tokens, "passes", passes, "seconds", "text", j->sec[0], "denoise", j->sec[1],
-                          "decode", j->sec[2], "memory", memory_json(j));
-    kn_status st = o ? kn_json_write(path, o) : kn_fail(KN_ERR_NOMEM, "out of memory: sidecar");
+    json_t *o = json_pack("{s:s, s:s}", "kinora", KN_VERSION, "job", j->id.fingerprint);
+    json_t *run = json_pack("{s:{s:s, s:s}, s:{s:I, s:I, s:I, s:I}, s:[], s:{s:f, s:f, s:f}}", "made_with", "device",
+                            kn_dev_describe(j->session->dev), "encoder", kn_video_writer_text(x->video), "geometry",
+                            "rendered_width_px", (json_int_t)j->geo.width_px, "rendered_height_px",
+                            (json_int_t)j->geo.height_px, "latent_frames", (json_int_t)j->geo.frames_lat, "tokens",
+                            (json_int_t)j->geo.tokens, "passes", "seconds", "text", j->sec[0], "denoise", j->sec[1],
+                            "decode", j->sec[2]);
+    bool whole = o && run && put(o, "options", kn_options_json(j->o, 0)) && put(o, "source", source_json(j)) &&
+                 put(run, "memory", memory_json(j));
+    for (int i = j->o->input ? 1 : 0; whole && i < j->passes; i++)
+        whole = json_array_append_new(json_object_get(run, "passes"), pass_json(j, i)) == 0;
+    whole = whole && json_object_update(o, run) == 0;
+    kn_status st = whole ? kn_json_write(path, o) : kn_fail(KN_ERR_NOMEM, "out of memory: sidecar");
+    json_decref(run);
     json_decref(o);
     kn_free(path);
     return st;

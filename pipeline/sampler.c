@@ -15,6 +15,8 @@ static kn_dit_args args_of(const kn_sampler *s, int which)
                         .velocity = which == PROMPT ? s->velocity : s->velocity_negative,
                         .scratch = s->scratch,
                         .plan_user = s->attention,
+                        .attn_fn = s->attn_fn,
+                        .attn_user = s->attn_user,
                         .softmax_scale = s->softmax_scale,
                         .ffn_rows = s->ffn_in_place ? KN_DIT_FFN_IN_PLACE : 0};
     if (!kn_pass_attention_dense(s->attention, which)) args.plan_fn = kn_pass_attention_plan;
@@ -61,7 +63,7 @@ static kn_status forward(const kn_sampler *s, int branch, int i, kn_dit_args *ar
 {
     static const char *const names[KN_BRANCHES] = {"prompt", "negative", "full", "full, negative"};
     args->timestep = s->schedule->timestep[i];
-    kn_pass_attention_at(s->attention, i - s->schedule->begin, branch);
+    kn_pass_attention_at(s->attention, i - s->schedule->begin, s->schedule->sigma[i], branch);
     if (!s->debug) return kn_dit_forward(s->dit, args);
     KN_TRY(kn_debug_forward(s->debug, kn_arena_dev(s->scratch), names[branch], i + 1, args));
     kn_status st = kn_dit_forward(s->dit, args);

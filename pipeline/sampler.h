@@ -50,6 +50,8 @@ typedef struct kn_sampler {
     kn_tensor velocity, velocity_negative; /* f32, like latents; the second only with guidance */
     kn_step_fn *hook;
     void *hook_user;
+    kn_dit_attn_fn *attn_fn; /* looks at every self-attention; NULL: off */
+    void *attn_user;
     kn_debug *debug; /* looks at every forward and step; NULL: off */
 } kn_sampler;
 

@@ -7,6 +7,7 @@
 
 #include "io/atomic_file.h"
 #include "io/json.h"
+#include "io/folder.h"
 #include "io/memory.h"
 #include "text/spm_model.h"
 #include "text/utf8.h"
@@ -353,8 +354,10 @@ kn_status kn_tokenizer_open(const char *folder, kn_tokenizer **out)
     size_t spm_size, json_size = 0;
     KN_TRY_GOTO(kn_asprintf(&spm_path, "%s/spiece.model", folder));
     KN_TRY_GOTO(kn_asprintf(&json_path, "%s/tokenizer.json", folder));
-    bool have_json = access(json_path, F_OK) == 0;
-    if (access(spm_path, F_OK) != 0) {
+    bool have_spm, have_json;
+    KN_TRY_GOTO(kn_path_exists(spm_path, &have_spm));
+    KN_TRY_GOTO(kn_path_exists(json_path, &have_json));
+    if (!have_spm) {
         st = kn_fail(KN_ERR_IO,
                      "%s: no spiece.model (the sentencepiece model of the text encoder)%s", folder,
                      have_json ? "; tokenizer.json alone is not enough" : "");

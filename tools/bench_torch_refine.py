@@ -3,6 +3,8 @@
 
     tools/bench_torch_refine.py --make FOLDER     write a 1.3B transformer with random weights there
     tools/bench_torch_refine.py [--layers 3]      time the peer; prints one JSON object
+    tools/bench_torch_refine.py --program BENCH_DIT_REFINE --out RECORDS.json [--commit ID]
+                                                  time both and add the record refine-step-1080p
 
 The peer is Wan 2.1's transformer block (1.3B: width 1536, 12 heads, feed-forward 8960) in PyTorch,
 eager, bf16 with norms in float32, tokens in raster order, with FreeSwim's dual path: window branch by
@@ -19,6 +21,8 @@ import json
 import pathlib
 import statistics
 import struct
+import subprocess
+import tempfile
 
 import torch
 import torch.nn.functional as F
@@ -176,7 +180,26 @@ def time_peer(layers, rounds):
     step = (4 * median["reuse"] + median["refresh"]) / 5 + median["negative"]
     print(json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__,
                       "layers_run": layers, **{k + "_ms": round(v, 1) for k, v in median.items()},
-                      "step_ms": round(step, 1)}))
+                      "step_ms": round(step, 1)}), flush=True)
+    return step
+
+
+def time_both(a):
+    from bench_records import Records
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as tmp:
+        make(tmp)
+        theirs = time_peer(a.layers, a.rounds)
+        torch.cuda.empty_cache()
+        done = subprocess.run([a.program, tmp], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    print(done.stdout, end="")
+    ours = json.loads(done.stdout)
+    evaluations = {k: ours[k] for k in ("prompt_ms", "negative_ms", "full_ms")}  # least, middle, most
+    spread = max((v[2] - v[0]) / v[1] for v in evaluations.values())
+    name = f"FreeSwim's dual path in PyTorch {torch.__version__}, FlexAttention; {a.layers} of {LAYERS} blocks, times {LAYERS / a.layers:g}"
+    Records(a.out, a.commit).add("refine-step-1080p", ours["step_ms"] / 1e3, theirs / 1e3, name, "s", spread,
+                                 peak_gb=ours["peak_gib"] * 1.073741824, **evaluations)
 
 
 def main():
@@ -184,9 +207,14 @@ def main():
     p.add_argument("--make")
     p.add_argument("--layers", type=int, default=3)
     p.add_argument("--rounds", type=int, default=2)
+    p.add_argument("--program")
+    p.add_argument("--out")
+    p.add_argument("--commit", default="")
     a = p.parse_args()
     if a.make:
         make(a.make)
+    elif a.program:
+        time_both(a)
     else:
         time_peer(a.layers, a.rounds)
 

@@ -24,6 +24,26 @@ XXL = dict(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, 
            feed_forward_proj="gated-gelu", is_gated_act=True, dense_act_fn="gelu_new")
 
 
+def random_model():
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("meta"):
+        model = UMT5EncoderModel(UMT5Config(**XXL))
+    torch.set_default_dtype(torch.float32)
+    model.to_empty(device="cuda").eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_(std=0.02) if p.dim() > 1 else p.fill_(1)
+    return model
+
+
+def save_model(model, folder):
+    weights = {k: v.cpu() for k, v in model.state_dict().items() if k != "encoder.embed_tokens.weight"}
+    save_file(weights, folder / "model.safetensors")
+    config = dict(model.config.to_dict(), architectures=["UMT5EncoderModel"])
+    (folder / "config.json").write_text(json.dumps(config, default=str))
+
+
 @torch.inference_mode()
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -35,20 +55,12 @@ def main():
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir="/dev/shm") as tmp:
         folder = pathlib.Path(tmp)
-        config = UMT5Config(**XXL)
-        torch.set_default_dtype(torch.bfloat16)
-        with torch.device("meta"):
-            model = UMT5EncoderModel(config)
-        model.to_empty(device="cuda").eval()
-        for p in model.parameters():
-            p.normal_(std=0.02) if p.dim() > 1 else p.fill_(1)
-        weights = {k: v for k, v in model.state_dict().items() if k != "encoder.embed_tokens.weight"}
-        save_file({k: v.cpu() for k, v in weights.items()}, folder / "model.safetensors")
-        (folder / "config.json").write_text(json.dumps(dict(config.to_dict(), architectures=["UMT5EncoderModel"])))
-        ids = torch.tensor([[(i * 7919 + 13) % config.vocab_size for i in range(args.tokens)]], device="cuda")
+        model = random_model()
+        save_model(model, folder)
+        ids = torch.tensor([[(i * 7919 + 13) % model.config.vocab_size for i in range(args.tokens)]], device="cuda")
         theirs = cuda_times(lambda: model(ids), args.runs)
         bytes = torch.cuda.max_memory_allocated()
-        del model, weights
+        del model
         torch.cuda.empty_cache()
         done = subprocess.run([args.program, folder, str(args.tokens), str(args.runs), "cuda"], capture_output=True,
                               text=True)

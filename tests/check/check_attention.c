@@ -135,5 +135,8 @@ void check_attention(check *c)
         attention_case_run(c, shapes[3], CHECK_NORMAL, (check_fill)f, plain, 0);
         attention_case_run(c, shapes[3], (check_fill)f, CHECK_NORMAL, plain, 0);
     }
+    /* More scores than one piece of scratch on a GPU: two pieces, the second one short. */
+    if (check_kind(c) == KN_DEV_CUDA)
+        attention_case_run(c, (shape){1100, 16400, 2, 8, 8}, CHECK_NORMAL, CHECK_NORMAL, biased, 0);
     window_cases(c);
 }

@@ -123,6 +123,10 @@ void check_conv(check *c)
         {{4, 5, 17, 16}, 40, CAUSAL, {3, 3, 3}, true, 1, 13},
         {{4, 5, 17, 16}, 40, {.stride = ONE}, {1, 1, 1}, true, 2, 13},
         {{5, 5, 6, 24}, 31, {.stride = {2, 1, 1}}, {3, 1, 1}, true, 0, 5},
+        /* more than one tile of the Hopper kernel on each side, with zeros before the first frame and without */
+        {{2, 18, 35, 96}, 96, {.stride = ONE, .pad_lo = {2, 1, 1}, .pad_hi = {0, 1, 1}}, {3, 3, 3}, true, 1, 0},
+        {{3, 17, 33, 96}, 96, CAUSAL, {3, 3, 3}, true, 2, 0},
+        {{4, 5, 7, 96}, 96, CAUSAL, {3, 3, 3}, false, 0, 24},
     };
     for (int i = 0; i < (int)(sizeof cases / sizeof *cases); i++)
         one_conv(c, &cases[i], CHECK_NORMAL, KN_BF16);

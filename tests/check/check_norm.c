@@ -254,6 +254,15 @@ void check_norm(check *c)
         layernorm_case(c, shapes[i][0], shapes[i][1], CHECK_NORMAL,
                        (norm_case){.rms.eps = 1e-6f, .scale = true, .shift = true}, 0);
     }
+    for (int width = 96; width <= 384; width *= 2) { /* the VAE's channels */
+        vae.rms.act = KN_ACT_NONE;
+        rmsnorm_case(c, 101, width, CHECK_SPIKE, vae, 0, false);
+        rmsnorm_case(c, 101, width, CHECK_NORMAL, vae, 0, true);
+        vae.rms.act = KN_ACT_SILU;
+        rmsnorm_case(c, 101, width, CHECK_SPIKE, vae, 24, false);
+    }
+    /* More rows than a GPU has threads for at a time. */
+    if (check_kind(c) == KN_DEV_CUDA) rmsnorm_case(c, 140003, 96, CHECK_NORMAL, vae, 0, false);
     for (int f = 0; f < CHECK_FILLS; f++) {
         for (int act = 0; act <= KN_ACT_GELU_ERF; act++) {
             vae.rms.act = t5.rms.act = (kn_activation)act;

@@ -8,7 +8,7 @@ mkdir bin
 cat >bin/kinora <<WRAP
 #!/bin/sh
 case \$1 in
-  render | refine | plan | batch) [ "\$2" = --help ] || set -- "\$@" --steps 4 ;;
+  render | refine | plan | batch | search-windows) [ "\$2" = --help ] || set -- "\$@" --steps 4 ;;
 esac
 exec "$kinora" "\$@"
 WRAP

@@ -100,10 +100,10 @@ static void full_density_is_dense(void **state)
         kn_pass_attention a;
         const kn_attn_plan *plan, *again;
         expect_ok(kn_pass_attention_build(&p, &dit, dev, &a));
-        kn_pass_attention_at(&a, 0, KN_BRANCH_PROMPT);
+        kn_pass_attention_at(&a, 0, 0.5, KN_BRANCH_PROMPT);
         expect_ok(kn_pass_attention_plan(&a, 1, &t[0], &t[1], &plan));
         assert_null(plan);
-        kn_pass_attention_at(&a, 1, KN_BRANCH_PROMPT);
+        kn_pass_attention_at(&a, 1, 0.5, KN_BRANCH_PROMPT);
         expect_ok(kn_pass_attention_plan(&a, 0, &t[0], &t[1], &plan));
         assert_null(plan);
         expect_ok(kn_pass_attention_plan(&a, 1, &t[0], &t[1], &plan));
@@ -113,7 +113,7 @@ static void full_density_is_dense(void **state)
         args.out = kn_tensor_of(out[1], KN_F32, TOKENS, HEADS, DIM);
         expect_ok(kn_attn_sparse(dev, &args, plan, NULL));
         for (int i = 0; i < TOKENS * HEADS * DIM; i++) assert_true(fabsf(out[0][i] - out[1][i]) < 2e-6f);
-        kn_pass_attention_at(&a, 2, KN_BRANCH_PROMPT);
+        kn_pass_attention_at(&a, 2, 0.5, KN_BRANCH_PROMPT);
         expect_ok(kn_pass_attention_plan(&a, 1, &t[0], &t[1], &again));
         assert_ptr_equal(again, plan);
         bool looks = methods[m] >= KN_ATTENTION_DRAFT;
@@ -148,7 +148,7 @@ static void lists_are_kept_for_a_period(void **state)
                 for (int full = 0; full < 2; full++) {
                     if (full && step % p.refresh) continue;
                     const kn_attn_plan *plan;
-                    kn_pass_attention_at(&a, step, full ? KN_BRANCH_FULL : KN_BRANCH_PROMPT);
+                    kn_pass_attention_at(&a, step, 0.5, full ? KN_BRANCH_FULL : KN_BRANCH_PROMPT);
                     for (int i = 0; i < TOKENS * HEADS * DIM; i++) data[0][i] = sinf((float)(i * (step + 1)));
                     expect_ok(kn_pass_attention_plan(&a, 0, &q, &k, &plan));
                     assert_int_equal(plan == NULL, step < 1);
@@ -215,7 +215,7 @@ static void paro_uses_the_given_orders(void **state)
     expect_ok(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_CPU, .threads = 1}, &dev));
     expect_ok(kn_pass_attention_build(&p, &dit, dev, &a));
     for (int step = 0; step < 2; step++) {
-        kn_pass_attention_at(&a, step, KN_BRANCH_PROMPT);
+        kn_pass_attention_at(&a, step, 0.5, KN_BRANCH_PROMPT);
         expect_ok(kn_pass_attention_plan(&a, 0, &q, &q, &plan));
         expect_ok(kn_attn_plan_check(plan));
         assert_int_equal(plan->perm_heads, HEADS);

@@ -1,12 +1,30 @@
-/* attention/sm90.cuh - inside attention/: the instructions of Hopper that its kernels use.
+/* compute/sm90.cuh - for the kernels of compute/ and attention/: the instructions of Hopper that they use.
  *
  * Source    PTX ISA 9.0: mbarrier, cp.async.bulk.tensor, wgmma, setmaxnreg.
  */
-#ifndef KN_ATTENTION_SM90_CUH
-#define KN_ATTENTION_SM90_CUH
+#ifndef KN_COMPUTE_SM90_CUH
+#define KN_COMPUTE_SM90_CUH
 
 #include <cuda.h>
+#include <cuda_runtime_api.h>
 #include <stdint.h>
+
+/* cuTensorMapEncodeTiled, from the driver, so that nothing links to libcuda. */
+typedef CUresult(CUDAAPI *tensor_map_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
+                                         const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
+                                         const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
+                                         CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+static inline cudaError_t tensor_map_find(tensor_map_fn *out)
+{
+    void *fn = nullptr;
+    cudaDriverEntryPointQueryResult found;
+    cudaError_t e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &fn, 12000,
+                                                     cudaEnableDefault, &found);
+    if (e == cudaSuccess && (!fn || found != cudaDriverEntryPointSuccess))
+        e = cudaErrorNotSupported;
+    *out = (tensor_map_fn)fn;
+    return e;
+}
 
 __device__ __forceinline__ uint32_t smem_of(const void *p)
 {
@@ -104,6 +122,12 @@ __device__ __forceinline__ void wg_commit()
 {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
+/* The same with panels of 32 columns, rows of 64 bytes, 64-byte swizzle; the swizzle goes by the bits of an
+ * address, so that a tile may begin at any row. stride: bytes from eight rows to the next eight. */
+__device__ __forceinline__ uint64_t wg_operand_64(uint32_t addr, uint32_t stride)
+{
+    return (uint64_t)((addr & 0x3FFFF) >> 4) | (1ull << 16) | ((uint64_t)(stride >> 4) << 32) | (2ull << 62);
+}
 template <int N> __device__ __forceinline__ void wg_wait()
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
@@ -120,6 +144,18 @@ template <int N> __device__ __forceinline__ void wg_wait()
     N32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,"    \
         "%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
 
+#define R48(d) R32(d), R16(d, 32)
+#define N48                                                                                        \
+    N32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
+
+/* d += A B, both K-major in shared memory; 96 columns. */
+__device__ __forceinline__ void wg_ss_96(float (&d)[48], uint64_t a, uint64_t b)
+{
+    asm volatile("wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {" N48
+                 "}, %48, %49, 1, 1, 1, 0, 0;\n"
+                 : R48(d)
+                 : "l"(a), "l"(b));
+}
 /* d (+)= A B, both K-major in shared memory; 128 columns. */
 __device__ __forceinline__ void wg_ss_128(float (&d)[64], uint64_t a, uint64_t b, int add)
 {

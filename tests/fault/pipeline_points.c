@@ -1,0 +1,623 @@
+/* Fails one call of the whole program at a time - allocation, read, write, thread, device operation,
+ * and a disk that is full from that call on - for loading, rendering, refining, a batch and resuming.
+ *
+ *   fault_pipeline_points                         a few calls of each kind, spread evenly: the ctest
+ *   fault_pipeline_points count                             calls of each kind, own+theirs
+ *   fault_pipeline_points full TSV [JOB [KIND [EVERY]]]     every call (or every EVERY-th) until the job gets
+ *                                                           through, a table into TSV; `all` for JOB or KIND;
+ *                                                           `stacks` for EVERY: of each call stack the first
+ *                                                           two calls, the last and one in 64
+ *   fault_pipeline_points theirs TSV [JOB [KIND [EVERY]]]   likewise the libraries' allocations and threads
+ *
+ * The job runs in a forked process by kn_cli_main, so that a crash is seen and state is fresh. After each:
+ * no signal, no hang; a documented exit code; one message; no temporary file; whatever has its final name
+ * is whole, byte for byte as undisturbed; no own block and no descriptor kept; and the same command with
+ * --resume then gives the undisturbed bytes (of the samples, and of all reads and writes).
+ * Under AddressSanitizer its leak check takes the place of the count of own blocks.
+ */
+#define _GNU_SOURCE /* dladdr */
+#include "tests/expect.h"
+#include "tests/fault/inject.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <execinfo.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "io/atomic_file.h"
+#include "io/memory.h"
+#include "io/safetensors.h"
+#include "io/sha256.h"
+#include "pipeline/cli.h"
+
+#define DEMO KN_SOURCE_DIR "/demo/model"
+#define MODEL "../in/model" /* seen from the output folder */
+enum { FILES = 64, SAMPLES = 4, LIMIT_SEC = 120 };
+
+typedef struct job {
+    const char *name;
+    const char *args[40]; /* without the program; NULL ends them */
+    int resumes;          /* --resume may be added */
+} job;
+
+#define SMALL "--model", MODEL, "--threads", "2", "--steps", "2", "--seed", "1", "--progress", "none"
+
+static const job jobs[] = {
+    {"load",
+     {"plan", "--config", "../in/config.yaml", "--prompt-file", "../in/prompt.txt", "--preset", "draft", SMALL,
+      "--size", "32x32", "--frames", "5", "--output", "x.mp4"},
+     0},
+    {"render",
+     {"render", "--prompt", "a ball", SMALL, "--size", "32x32", "--frames", "5", "--output", "x.mp4", "--frames-dir",
+      "png", "--contact-sheet", "sheet.png", "--latents-out", "x.safetensors", "--overwrite"},
+     1},
+    {"refine",
+     {"refine", "../in/clip.mkv", SMALL, "--frames", "5", "--overlap", "1", "--strength", "0.5", "--refine-size",
+      "48x32", "--guidance", "1", "--output", "x.mkv", "--codec", "ffv1", "--overwrite"},
+     1},
+    {"batch", {"batch", "../in/batch.yaml", "--output-dir", ".", "--progress", "none"}, 1},
+    {"resume",
+     {"render", "--prompt", "a ball", SMALL, "--size", "32x32", "--frames", "5", "--output", "x.mkv", "--codec",
+      "ffv1", "--resume", "--overwrite"},
+     0},
+};
+enum { JOBS = sizeof jobs / sizeof *jobs };
+
+/* What the run leaves in its folder. */
+typedef struct outputs {
+    int count;
+    char name[FILES][64], hash[FILES][KN_SHA256_TEXT];
+} outputs;
+
+typedef struct run {
+    int code, signal;
+    char message[512], trouble[512];
+} run;
+
+static outputs expected[JOBS];
+static char root[256], out_folder[300];
+
+/* ---- files ----------------------------------------------------------------------------------- */
+
+static int ends(const char *name, const char *with)
+{
+    size_t n = strlen(name), m = strlen(with);
+    return n >= m && !strcmp(name + n - m, with);
+}
+
+/* Of a sidecar the keys: one that is missing was lost on the way. A line of results.jsonl may be half
+ * where a write failed. */
+static void add_keys(kn_sha256 *s, const json_t *j)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)j, key, value) {
+        kn_sha256_add(s, key, strlen(key) + 1);
+        add_keys(s, value);
+    }
+}
+
+static void hash_keys(const char *path, const char *name, char hash[KN_SHA256_TEXT], char *trouble)
+{
+    json_error_t error;
+    kn_sha256 s;
+    kn_sha256_init(&s);
+    json_t *j = json_load_file(path, 0, &error);
+    if (!j) snprintf(trouble, 512, "%s is no whole JSON: %s", name, error.text);
+    add_keys(&s, j);
+    json_decref(j);
+    kn_sha256_text(&s, hash);
+}
+
+static void list_outputs(const char *folder, const char *prefix, outputs *o, char *trouble)
+{
+    DIR *d = opendir(folder);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        char path[700], name[300];
+        struct stat s;
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
+        snprintf(path, sizeof path, "%s/%.255s", folder, e->d_name);
+        snprintf(name, sizeof name, "%s%.255s", prefix, e->d_name);
+        if (lstat(path, &s) == 0 && S_ISDIR(s.st_mode)) {
+            strcat(name, "/");
+            list_outputs(path, name, o, trouble);
+            continue;
+        }
+        if (strstr(e->d_name, ".tmp-")) snprintf(trouble, 512, "left behind: %.200s", name);
+        if (ends(name, ".checkpoint.safetensors") || strstr(name, ".segment") || ends(name, ".lock")) continue;
+        if (o->count == FILES || ends(name, ".jsonl")) continue;
+        snprintf(o->name[o->count], sizeof o->name[0], "%.63s", name);
+        if (ends(name, ".json"))
+            hash_keys(path, name, o->hash[o->count], trouble);
+        else
+            expect_ok(kn_sha256_file(path, o->hash[o->count]));
+        o->count++;
+    }
+    if (d) closedir(d);
+}
+
+/* Every file must be one of the undisturbed run's, with its bytes; all of them if `all`. */
+static void compare_outputs(const outputs *want, int all, char *trouble)
+{
+    static outputs got;
+    got.count = 0;
+    list_outputs(out_folder, "", &got, trouble);
+    for (int i = 0; i < got.count; i++) {
+        int k = 0;
+        while (k < want->count && strcmp(want->name[k], got.name[i])) k++;
+        if (k == want->count)
+            snprintf(trouble, 512, "%s: not one of the outputs", got.name[i]);
+        else if (strcmp(want->hash[k], got.hash[i]))
+            snprintf(trouble, 512, "%s has its final name and other bytes (or keys)", got.name[i]);
+    }
+    if (all && got.count < want->count) snprintf(trouble, 512, "success, but %d of %d outputs", got.count, want->count);
+}
+
+static void in_root(char path[320], const char *name)
+{
+    snprintf(path, 320, "%s/%s", root, name);
+}
+
+/* ---- one run --------------------------------------------------------------------------------- */
+
+#if defined(__SANITIZE_ADDRESS__)
+int __lsan_do_recoverable_leak_check(void);
+#endif
+
+static int open_descriptors(void)
+{
+    int n = 0;
+    for (int fd = 3; fd < 256; fd++) n += fcntl(fd, F_GETFD) != -1;
+    return n;
+}
+
+static void child(const job *j, int resume)
+{
+    char *argv[48] = {"kinora"}, text[320];
+    int argc = 1;
+    for (; j->args[argc - 1]; argc++) argv[argc] = (char *)j->args[argc - 1];
+    if (resume) argv[argc++] = "--resume";
+    if (chdir(out_folder) != 0) _exit(99);
+    in_root(text, "out.txt");
+    if (!freopen(text, "w", stdout)) _exit(99);
+    in_root(text, "err.txt");
+    if (!freopen(text, "w", stderr)) _exit(99);
+    alarm(LIMIT_SEC);
+    int before = open_descriptors();
+    inject->active = 1;
+    int code = kn_cli_main(argc, argv);
+    inject->active = 0;
+    inject->ended = 1;
+    if (inject->blocks) inject_find_leaks();
+    inject->descriptors = open_descriptors() - before;
+    fflush(stdout);
+    fflush(stderr);
+#if defined(__SANITIZE_ADDRESS__)
+    if (__lsan_do_recoverable_leak_check()) _exit(98);
+#endif
+    _exit(code);
+}
+
+/* Exactly one line for people; of a batch the table says it. */
+static void check_message(const job *j, run *r)
+{
+    char path[320], line[1024];
+    int lines = 0;
+    in_root(path, "err.txt");
+    FILE *f = fopen(path, "r");
+    while (f && fgets(line, sizeof line, f)) {
+        if (strncmp(line, "kinora: ", 8)) continue;
+        line[strcspn(line, "\n")] = '\0';
+        snprintf(r->message, sizeof r->message, "%.500s", line + 8);
+        lines++;
+    }
+    if (f) fclose(f);
+    if (r->code == 1 && !strcmp(j->name, "batch")) {
+        in_root(path, "out.txt");
+        f = fopen(path, "r");
+        while (f && fgets(line, sizeof line, f))
+            if (strstr(line, "  failed  ")) {
+                line[strcspn(line, "\n")] = '\0';
+                snprintf(r->message, sizeof r->message, "%.500s", strstr(line, "  failed  ") + 8);
+            }
+        if (f) fclose(f);
+        if (!*r->message) snprintf(r->trouble, sizeof r->trouble, "the batch does not say what failed");
+    } else if (lines != 1) {
+        snprintf(r->trouble, sizeof r->trouble, "%d messages, expected 1", lines);
+    }
+}
+
+static void start(const job *j, int resume, int keep, run *r)
+{
+    *r = (run){0};
+    if (!keep) {
+        remove_tree(out_folder);
+        if (mkdir(out_folder, 0700) != 0) fail_msg("%s: %s", out_folder, strerror(errno));
+        if (!strcmp(j->name, "resume")) {
+            char from[320], to[400];
+            in_root(from, "in/checkpoint.safetensors");
+            snprintf(to, sizeof to, "%s/x.mkv.checkpoint.safetensors", out_folder);
+            assert_int_equal(link(from, to), 0);
+        }
+    }
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) child(j, resume);
+    int status;
+    if (pid < 0 || waitpid(pid, &status, 0) != pid) fail_msg("starting a process: %s", strerror(errno));
+    inject->active = 0; /* a process that was killed had no time for it */
+    r->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    r->code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void reset(int kind, int theirs, long at)
+{
+    memset(inject, 0, sizeof *inject);
+    inject->kind = kind;
+    inject->theirs = theirs;
+    inject->at = at;
+}
+
+static int documented(const job *j, int code)
+{
+    static const int codes[] = {0, 2, 3, 4, 5, 6, 130};
+    for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
+        if (code == codes[i]) return 1;
+    return code == 1 && !strcmp(j->name, "batch");
+}
+
+/* Fails one call; says in r->trouble what is wrong with the end of the run. */
+static void try_point(const job *j, int kind, int theirs, long at, int again, run *r)
+{
+    const outputs *want = &expected[j - jobs];
+    reset(kind, theirs, at);
+    start(j, 0, 0, r);
+    if (inject->hits == 0) { /* it got through before that call */
+        if (r->code != 0) snprintf(r->trouble, sizeof r->trouble, "exit code %d without a failure", r->code);
+        return;
+    }
+    if (r->signal) {
+        snprintf(r->trouble, sizeof r->trouble, r->signal == SIGALRM ? "hangs" : "signal %d", r->signal);
+        return;
+    }
+    if (!inject->ended) {
+        snprintf(r->trouble, sizeof r->trouble, "exit code %d from inside, not from the program's end", r->code);
+        return;
+    }
+    if (r->code == 98) {
+        snprintf(r->trouble, sizeof r->trouble, "leak (sanitizer)");
+        return;
+    }
+    if (!documented(j, r->code)) {
+        snprintf(r->trouble, sizeof r->trouble, "exit code %d", r->code);
+        return;
+    }
+    if (r->code != 0) check_message(j, r);
+    if (r->code > 1 && r->code != 4 && !theirs && (kind == INJECT_ALLOC || kind == INJECT_DRY || kind == INJECT_DEVICE))
+        snprintf(r->trouble, sizeof r->trouble, "exit code %d, expected 4", r->code);
+    if (inject->blocks) snprintf(r->trouble, sizeof r->trouble, "%ld own blocks leaked", inject->blocks);
+    if (inject->descriptors) snprintf(r->trouble, sizeof r->trouble, "%d descriptors kept", inject->descriptors);
+    /* A temporary file that cannot be removed stays; the next run of the job removes it. */
+    int stays = !strcmp(inject->what, "unlink");
+    compare_outputs(want, r->code == 0, r->trouble);
+    if (stays && !strncmp(r->trouble, "left behind", 11)) *r->trouble = '\0';
+    if (*r->trouble || !again || !j->resumes) return;
+    inject_state kept = *inject;
+    run second;
+    reset(kind, theirs, 0);
+    start(j, 1, 1, &second);
+    if (second.code != 0) {
+        check_message(j, &second);
+        snprintf(r->trouble, sizeof r->trouble, "--resume afterwards: exit code %d: %.400s", second.code, second.message);
+    } else {
+        compare_outputs(want, 1, r->trouble);
+        if (stays && !strncmp(r->trouble, "left behind", 11)) *r->trouble = '\0';
+    }
+    *inject = kept;
+}
+
+static void tell(const job *j, int kind, int theirs, long at, const run *r)
+{
+    printf("%s, %s %ld%s (%s): %s; exit code %d: %s\n", j->name, inject_kind_name(kind), at,
+           theirs ? " of the libraries" : "", inject->what, r->trouble, r->code, r->message);
+    fflush(stdout);
+    backtrace_symbols_fd(inject->frame, inject->frames, 1);
+    for (int i = 0; i < 4 && inject->leaked[i]; i++) backtrace_symbols_fd(&inject->leaked[i], 1, 1);
+}
+
+/* ---- preparation ----------------------------------------------------------------------------- */
+
+static void put_text(const char *name, const char *text)
+{
+    char path[320];
+    in_root(path, name);
+    put_file(path, text, strlen(text));
+}
+
+/* The demo model with one layer in each of its two transformers: fewer tensors, fewer calls that repeat. */
+static void copy_text(const char *name, const char *find, char with)
+{
+    char from[400], to[400], *data;
+    size_t size;
+    snprintf(from, sizeof from, DEMO "/%s", name);
+    snprintf(to, sizeof to, "%s/in/model/%s", root, name);
+    expect_ok(kn_file_read(from, 1 << 20, &data, &size));
+    char *at = find ? strstr(data, find) : NULL;
+    if (find) {
+        assert_non_null(at);
+        at[strlen(find)] = with;
+    }
+    put_file(to, data, size);
+    kn_free(data);
+}
+
+static void copy_first_layer(const char *name)
+{
+    enum { TENSORS = 512 };
+    static kn_st_tensor tensors[TENSORS];
+    char from[400], to[400];
+    kn_safetensors *s;
+    int count = 0;
+    snprintf(from, sizeof from, DEMO "/%s", name);
+    snprintf(to, sizeof to, "%s/in/model/%s", root, name);
+    expect_ok(kn_safetensors_open(from, NULL, &s));
+    for (int i = 0; i < kn_safetensors_count(s); i++) {
+        const kn_st_tensor *t = kn_safetensors_at(s, i);
+        if (!strncmp(t->name, "blocks.", 7) && strncmp(t->name, "blocks.0.", 9)) continue;
+        if (!strncmp(t->name, "encoder.block.", 14) && strncmp(t->name, "encoder.block.0.", 16)) continue;
+        assert_true(count < TENSORS);
+        tensors[count++] = *t;
+    }
+    expect_ok(kn_safetensors_write(to, tensors, count, NULL));
+    kn_safetensors_close(&s);
+}
+
+static void make_model(void)
+{
+    static const char *const folders[] = {"", "/scheduler", "/text_encoder", "/tokenizer", "/transformer", "/vae"};
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        char path[400];
+        snprintf(path, sizeof path, "%s/in/model%s", root, folders[i]);
+        assert_int_equal(mkdir(path, 0700), 0);
+    }
+    copy_text("model_index.json", NULL, 0);
+    copy_text("kinora.json", NULL, 0);
+    copy_text("scheduler/scheduler_config.json", NULL, 0);
+    copy_text("text_encoder/config.json", "\"num_layers\": ", '1');
+    copy_text("transformer/config.json", "\"num_layers\": ", '1');
+    copy_text("vae/config.json", NULL, 0);
+    copy_text("tokenizer/tokenizer_config.json", NULL, 0);
+    copy_text("tokenizer/special_tokens_map.json", NULL, 0);
+    copy_text("tokenizer/spiece.model", NULL, 0);
+    copy_first_layer("text_encoder/model.safetensors");
+    copy_first_layer("transformer/diffusion_pytorch_model.safetensors");
+    copy_first_layer("vae/diffusion_pytorch_model.safetensors");
+}
+
+static void undisturbed(const job *j, int keep, outputs *o)
+{
+    run r;
+    reset(INJECT_ALLOC, 0, 0);
+    start(j, 0, keep, &r);
+    if (r.code != 0 || r.signal) {
+        r.code = 99;
+        check_message(j, &r);
+        fail_msg("%s, undisturbed: %s", j->name, r.message);
+    }
+    if (o) list_outputs(out_folder, "", o, r.trouble);
+    if (inject->blocks) snprintf(r.trouble, sizeof r.trouble, "%ld own blocks leaked", inject->blocks);
+    if (inject->descriptors) snprintf(r.trouble, sizeof r.trouble, "%d descriptors kept", inject->descriptors);
+    if (*r.trouble) {
+        tell(j, 0, 0, 0, &r);
+        fail_msg("%s, undisturbed: %s", j->name, r.trouble);
+    }
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    struct stat s;
+    void *warm[2];
+    backtrace(warm, 2); /* loads libgcc once, before anything is counted */
+    snprintf(root, sizeof root, "%s/kn_points_XXXXXX", stat("/dev/shm", &s) == 0 ? "/dev/shm" : ".");
+    if (!mkdtemp(root)) return -1;
+    if (*root == '.' && !realpath(root, out_folder)) return -1;
+    if (*root == '.') snprintf(root, sizeof root, "%.255s", out_folder);
+    snprintf(out_folder, sizeof out_folder, "%s/out", root);
+    inject = mmap(NULL, sizeof *inject, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    inject_stacks = mmap(NULL, INJECT_STACKS * sizeof *inject_stacks, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (inject == MAP_FAILED || inject_stacks == MAP_FAILED) return -1;
+    char path[320], to[320];
+    in_root(path, "in");
+    if (mkdir(path, 0700) != 0) return -1;
+    make_model();
+    put_text("in/config.yaml", "guidance: 1\nshift: 3\n");
+    put_text("in/prompt.txt", "a ball\n");
+    put_text("in/batch.yaml",
+             "defaults: {model: " MODEL ", threads: 2, steps: 2, frames: 5, size: 32x32, seed: 1, guidance: 1}\n"
+             "jobs:\n"
+             "  - {prompt: a ball, name: a}\n"
+             "  - {prompt: a star, name: b, refine-size: 48x32, attention: permute, codec: ffv1, output: b.mkv}\n");
+    static const job clip = {
+        "clip", {"render", "--prompt", "a star", SMALL, "--size", "32x32", "--frames", "9", "--output", "c.mkv", "--codec", "ffv1"}, 0};
+    static const job begun = {
+        "begun", {"render", "--prompt", "a ball", SMALL, "--size", "32x32", "--frames", "5", "--output", "x.mkv", "--codec", "ffv1", "--keep-checkpoint"}, 0};
+    undisturbed(&clip, 0, NULL);
+    snprintf(path, sizeof path, "%.250s/c.mkv", out_folder);
+    in_root(to, "in/clip.mkv");
+    if (rename(path, to) != 0) return -1;
+    undisturbed(&begun, 0, NULL);
+    snprintf(path, sizeof path, "%.250s/x.mkv.checkpoint.safetensors", out_folder);
+    in_root(to, "in/checkpoint.safetensors");
+    if (rename(path, to) != 0) return -1;
+    for (int i = 0; i < JOBS; i++) undisturbed(&jobs[i], 0, &expected[i]);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    remove_tree(root);
+    return 0;
+}
+
+/* ---- the ctest ------------------------------------------------------------------------------- */
+
+static void samples_of_every_kind(void **state)
+{
+    (void)state;
+    int bad = 0, tried = 0;
+    for (int i = 0; i < JOBS; i++) {
+        long seen[INJECT_KINDS];
+        run r;
+        reset(INJECT_ALLOC, 0, 0);
+        start(&jobs[i], 0, 0, &r);
+        for (int k = 0; k < INJECT_KINDS; k++) seen[k] = inject->seen[k][0];
+        assert_true(seen[INJECT_ALLOC] > 100 && seen[INJECT_READ] > 10); /* the calls do pass through inject.c */
+        assert_true(i == 0 || (seen[INJECT_DEVICE] > 100 && seen[INJECT_WRITE] > 10 && seen[INJECT_THREAD] > 0));
+        for (int k = 0; k < INJECT_KINDS; k++) {
+            long last = 0;
+            for (int n = 0; n < SAMPLES; n++) {
+                long at = 1 + (seen[k] - 1) * n / (SAMPLES - 1);
+                if (at <= last || at > seen[k]) continue;
+                last = at;
+                try_point(&jobs[i], k, 0, at, 1, &r);
+                if (*r.trouble) tell(&jobs[i], k, 0, at, &r);
+                bad += *r.trouble != 0;
+                tried += inject->hits > 0;
+            }
+        }
+    }
+    printf("%d points tried, %d bad\n", tried, bad);
+    assert_int_equal(bad, 0);
+    assert_true(tried > 100);
+}
+
+/* ---- the full campaign ----------------------------------------------------------------------- */
+
+typedef struct tally {
+    long tried, bad, code[256];
+} tally;
+
+static int compare_ulong(const void *a, const void *b)
+{
+    unsigned long x = *(const unsigned long *)a, y = *(const unsigned long *)b;
+    return (x > y) - (x < y);
+}
+
+/* worth[n - 1]: call n is the first, second or last with its call stack, or one in 64. Returns the number of
+ * calls; *distinct: of different stacks. */
+static long choose_calls(const job *j, int kind, int theirs, bool *worth, long *distinct)
+{
+    static unsigned long sorted[INJECT_STACKS];
+    static unsigned char times[INJECT_STACKS];
+    run r;
+    reset(kind, theirs, 0);
+    inject->note_stacks = 1;
+    start(j, 0, 0, &r);
+    long n = inject->seen[kind][theirs], different = 0;
+    assert_true(n <= INJECT_STACKS);
+    memcpy(sorted, inject_stacks, (size_t)n * sizeof *sorted);
+    qsort(sorted, (size_t)n, sizeof *sorted, compare_ulong);
+    memset(times, 0, sizeof times);
+    for (int forward = 1; forward >= 0; forward--)
+        for (long k = 0; k < n; k++) {
+            long i = forward ? k : n - 1 - k;
+            unsigned long *at = bsearch(&inject_stacks[i], sorted, (size_t)n, sizeof *sorted, compare_ulong);
+            while (at > sorted && at[-1] == *at) at--;
+            unsigned char *seen = &times[at - sorted];
+            if (forward) {
+                worth[i] = *seen < 2 || i % 64 == 0;
+                different += *seen == 0;
+                *seen += *seen < 2;
+            } else if (*seen != 100) {
+                worth[i] = true;
+                *seen = 100;
+            }
+        }
+    *distinct = different;
+    return n;
+}
+
+/* every: 0 means one of each call stack, see choose_calls. */
+static void sweep(const job *j, int kind, int theirs, long every, FILE *tsv)
+{
+    static bool worth[INJECT_STACKS];
+    tally t = {0};
+    int missed = 0;
+    long distinct = 0, calls = every ? 0 : choose_calls(j, kind, theirs, worth, &distinct);
+    if (!every) printf("%s, %s, %s: %ld calls from %ld different call stacks\n", j->name, inject_kind_name(kind), theirs ? "libraries" : "own", calls, distinct);
+    fflush(stdout);
+    /* Two in a row without a hit: with threads the number of calls varies by a few. */
+    for (long at = 1; missed < 2; at += every ? every : 1) {
+        run r;
+        if (!every && at <= calls && !worth[at - 1]) continue;
+        int again = !theirs && (kind == INJECT_READ || kind == INJECT_WRITE || kind == INJECT_FULL);
+        try_point(j, kind, theirs, at, again, &r);
+        if (inject->hits == 0) {
+            missed++;
+            continue;
+        }
+        missed = 0;
+        t.tried++;
+        t.code[r.code & 255]++;
+        t.bad += *r.trouble != 0;
+        Dl_info from = {0};
+        if (theirs && inject->frames > 2) dladdr(inject->frame[2], &from);
+        if (*r.trouble) tell(j, kind, theirs, at, &r);
+        fprintf(tsv, "%s\t%s\t%s\t%ld\t%s\t%s\t%d\t%d\t%s\t%s\n", j->name, inject_kind_name(kind), theirs ? "theirs" : "own", at,
+                inject->what, from.dli_fname ? from.dli_fname : "-", r.code, r.signal, *r.trouble ? r.trouble : "-", r.message);
+        fflush(tsv);
+    }
+    printf("%s, %s, %s: %ld points, %ld bad; exit codes", j->name, inject_kind_name(kind), theirs ? "libraries" : "own", t.tried, t.bad);
+    for (int c = 0; c < 256; c++)
+        if (t.code[c]) printf(" %dx%ld", c, t.code[c]);
+    printf("\n");
+    fflush(stdout);
+}
+
+/* Calls of each kind in the undisturbed jobs. */
+static int count_points(void)
+{
+    if (setup(NULL) != 0) return 2;
+    for (int i = 0; i < JOBS; i++) {
+        run r;
+        reset(INJECT_ALLOC, 0, 0);
+        start(&jobs[i], 0, 0, &r);
+        printf("%s:", jobs[i].name);
+        for (int k = 0; k < INJECT_KINDS; k++) printf(" %s %ld+%ld", inject_kind_name(k), inject->seen[k][0], inject->seen[k][1]);
+        printf("\n");
+    }
+    return teardown(NULL);
+}
+
+static int campaign(int argc, char **argv)
+{
+    int theirs = !strcmp(argv[1], "theirs");
+    FILE *tsv = fopen(argv[2], "a");
+    if (!tsv || setup(NULL) != 0) return 2;
+    for (int i = 0; i < JOBS; i++) {
+        if (argc > 3 && strcmp(argv[3], "all") && strcmp(argv[3], jobs[i].name)) continue;
+        for (int k = 0; k < INJECT_KINDS; k++) {
+            if (argc > 4 && strcmp(argv[4], "all") && strcmp(argv[4], inject_kind_name(k))) continue;
+            if (theirs && k != INJECT_ALLOC && k != INJECT_THREAD) continue;
+            sweep(&jobs[i], k, theirs, argc > 5 ? atol(argv[5]) : 1, tsv);
+        }
+    }
+    fclose(tsv);
+    return teardown(NULL);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2 && !strcmp(argv[1], "count")) return count_points();
+    if (argc >= 3) return campaign(argc, argv);
+    const struct CMUnitTest tests[] = {cmocka_unit_test(samples_of_every_kind)};
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
