@@ -38,6 +38,7 @@ typedef struct kn_backend {
      * the backend needs and w->bytes; on failure nothing is held. host is contiguous. */
     kn_status (*weight_open)(kn_dev *d, const kn_tensor *host, kn_weight *w);
     void (*weight_close)(kn_dev *d, kn_weight *w);
+    void (*trim)(kn_dev *d); /* may be absent */
     void (*close)(kn_dev *d); /* frees d->impl */
 } kn_backend;
 

@@ -251,6 +251,22 @@ static kn_status open_stage(kn_dev *d)
     return KN_OK;
 }
 
+static void close_stage(kn_dev *d)
+{
+    kn_cuda *c = kn_cuda_of(d);
+    if (c->stream) cudaStreamSynchronize(c->stream);
+    for (int i = 0; i < 2; i++) {
+        if (c->staged_done[i]) cudaEventDestroy(c->staged_done[i]);
+        if (c->pinned[i]) cudaFreeHost(c->pinned[i]);
+        if (c->staged[i]) {
+            cudaFree(c->staged[i]);
+            kn_dev_uncount(d, KN_CUDA_STAGE_BYTES);
+        }
+        c->staged_done[i] = NULL;
+        c->pinned[i] = c->staged[i] = NULL;
+    }
+}
+
 /* The next piece of a weight, on its way to the device; *staged is where it will be. */
 static kn_status stage_piece(kn_cuda *c, const void *src, size_t bytes, void **staged)
 {
@@ -348,11 +364,7 @@ static void cuda_close(kn_dev *d)
     if (c->attention_close) c->attention_close(d);
     kn_blaslt_close(&c->blaslt);
     kn_cudnn_close(&c->cudnn);
-    for (int i = 0; i < 2; i++) {
-        if (c->staged_done[i]) cudaEventDestroy(c->staged_done[i]);
-        if (c->pinned[i]) cudaFreeHost(c->pinned[i]);
-        if (c->staged[i]) cudaFree(c->staged[i]);
-    }
+    close_stage(d);
     for (int i = 0; i < KN_CUDA_LETTERS; i++)
         if (c->letter_sent[i]) cudaEventDestroy(c->letter_sent[i]);
     close_copies(c);
@@ -379,6 +391,7 @@ static const kn_backend cuda_backend = {
     .memory_free = cuda_memory_free,
     .weight_open = cuda_weight_open,
     .weight_close = cuda_weight_close,
+    .trim = close_stage,
     .close = cuda_close,
 };
 

@@ -151,6 +151,11 @@ void kn_dev_free(kn_dev *d, void *p, size_t bytes)
     kn_dev_uncount(d, bytes);
 }
 
+void kn_dev_trim(kn_dev *d)
+{
+    if (d->backend->trim) d->backend->trim(d);
+}
+
 void kn_dev_count_host(kn_dev *d, size_t bytes)
 {
     d->host_now += bytes;
@@ -304,6 +309,12 @@ static kn_status measure_weight_open(kn_dev *d, const kn_tensor *host, kn_weight
     return measure_alloc(d, w->bytes, &w->t.data);
 }
 
+static void measure_trim(kn_dev *d)
+{
+    if (d->staging) kn_dev_uncount(d, 2 * (size_t)KN_CUDA_STAGE_BYTES);
+    d->staging = false;
+}
+
 static void measure_close(kn_dev *d)
 {
     if (d->measured == KN_DEV_CPU) kn_cpu_close(d);
@@ -323,6 +334,7 @@ static const kn_backend measure_backend = {
     .sync = measure_sync,
     .weight_open = measure_weight_open,
     .weight_close = measure_weight_close,
+    .trim = measure_trim,
     .close = measure_close,
 };
 

@@ -63,6 +63,9 @@ size_t kn_dev_host_bytes_peak(const kn_dev *d);
 /* measure: count host memory that a phase takes beside the device's; on ref and cpu they are one. */
 void kn_dev_measure_host(kn_dev *d, size_t bytes);
 
+/* Gives back what opening weights took beside them (cuda: staging buffers): when a network is open. */
+void kn_dev_trim(kn_dev *d);
+
 /* Contiguous copies host <-> device, same dtype and count. On return the host's memory is the
  * caller's again: a download is complete; an upload comes before all work queued after it. */
 KN_CHECKED kn_status kn_dev_upload(kn_dev *d, const void *host, const kn_tensor *dst);

@@ -285,13 +285,26 @@ static kn_status embed_time(pass *p)
     return tapped(&p->args->tap, "timestep_proj", &p->timestep_proj);
 }
 
+/* Bytes from q's first to v's last, which the feed-forward may use. */
+static size_t spare_bytes(const pass *p)
+{
+    return (size_t)((char *)p->v.data - (char *)p->q.data) + kn_tensor_bytes(&p->v);
+}
+
+/* What is needed between attentions lies in q, k and v, which the next block writes anew, if it fits. */
+static kn_status take_spare(const pass *p, int64_t rows, int64_t width, kn_tensor *out)
+{
+    *out = kn_tensor_of(p->q.data, p->m->activation, rows, width);
+    if (kn_tensor_bytes(out) <= spare_bytes(p)) return KN_OK;
+    return kn_arena_take(p->mem, out, p->m->activation, rows, width);
+}
+
 static kn_status embed_patches(pass *p)
 {
     const kn_dit_config *c = &p->m->config;
     kn_tensor patches;
     kn_arena_mark mark = kn_arena_get_mark(p->mem);
-    KN_TRY(kn_arena_take(p->mem, &patches, p->m->activation, p->L,
-                         kn_dit_patch_elements(c, c->in_channels)));
+    KN_TRY(take_spare(p, p->L, kn_dit_patch_elements(c, c->in_channels), &patches));
     KN_TRY(kn_patchify(p->dev, &p->args->latents, c->patch, p->args->rope->order, &patches));
     KN_TRY(linear(p->dev, &p->m->weights.patch, &patches, KN_ACT_NONE, &p->x));
     kn_arena_reset(p->mem, mark);
@@ -459,12 +472,6 @@ static int64_t even_rows(int64_t total, int64_t most)
     return rows < total ? rows : total;
 }
 
-/* Bytes from q's first to v's last, which the feed-forward may use. */
-static size_t spare_bytes(const pass *p)
-{
-    return (size_t)((char *)p->v.data - (char *)p->q.data) + kn_tensor_bytes(&p->v);
-}
-
 static int64_t ffn_rows(const pass *p)
 {
     enum { MOST = 32768 };
@@ -476,14 +483,6 @@ static int64_t ffn_rows(const pass *p)
     return even_rows(p->L, MOST);
 }
 
-/* The hidden rows lie in q, k and v, which are written anew by the next block, if they fit there. */
-static kn_status take_hidden(const pass *p, int64_t rows, kn_tensor *hidden)
-{
-    *hidden = kn_tensor_of(p->q.data, p->m->activation, rows, p->m->config.ffn_dim);
-    if (kn_tensor_bytes(hidden) <= spare_bytes(p)) return KN_OK;
-    return kn_arena_take(p->mem, hidden, p->m->activation, rows, p->m->config.ffn_dim);
-}
-
 /* x += gate * down(gelu(up(h))), for `rows` tokens at a time; then h for the next block or the head */
 static kn_status feed_forward(pass *p, const kn_dit_block *b)
 {
@@ -492,7 +491,7 @@ static kn_status feed_forward(pass *p, const kn_dit_block *b)
     int64_t rows = ffn_rows(p);
     kn_tensor wide;
     kn_arena_mark mark = kn_arena_get_mark(p->mem);
-    KN_TRY(take_hidden(p, rows, &wide));
+    KN_TRY(take_spare(p, rows, p->m->config.ffn_dim, &wide));
     for (int64_t begin = 0; begin < p->L; begin += rows) {
         int64_t count = p->L - begin < rows ? p->L - begin : rows;
         kn_tensor x = kn_tensor_slice(&p->x, 0, begin, count);
@@ -515,8 +514,7 @@ static kn_status head(pass *p)
     kn_tensor patches;
     kn_arena_mark mark = kn_arena_get_mark(p->mem);
     KN_TRY(tapped(&p->args->tap, "norm_out", &p->h));
-    KN_TRY(kn_arena_take(p->mem, &patches, p->m->activation, p->L,
-                         kn_dit_patch_elements(c, c->out_channels)));
+    KN_TRY(take_spare(p, p->L, kn_dit_patch_elements(c, c->out_channels), &patches));
     KN_TRY(linear(p->dev, &w->head, &p->h, KN_ACT_NONE, &patches));
     KN_TRY(kn_unpatchify(p->dev, &patches, c->patch, p->args->rope->order, &p->args->velocity));
     kn_arena_reset(p->mem, mark);
