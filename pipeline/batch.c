@@ -12,6 +12,7 @@
 #include "io/folder.h"
 #include "io/json.h"
 #include "io/memory.h"
+#include "io/path.h"
 #include "io/safetensors.h"
 #include "io/sha256.h"
 #include "io/video.h"
@@ -321,12 +322,14 @@ static kn_status encode_all(kn_batch *b, int first)
     return KN_OK;
 }
 
-static kn_status make_parents(const kn_options *o)
+static kn_status make_parents(const kn_batch *b, const kn_options *o)
 {
     const char *const paths[] = {o->output, o->contact_sheet, o->preview, o->latents_out, o->embeds_out, o->frames_dir};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         char folder[4096];
         const char *slash = paths[i] ? strrchr(paths[i], '/') : NULL;
+        /* what lies elsewhere was given on the command line */
+        if (paths[i] && kn_path_is_in(b->folder, paths[i])) KN_TRY(kn_path_check_links(b->folder, paths[i]));
         if (!slash || slash == paths[i]) continue;
         snprintf(folder, sizeof folder, "%.*s", (int)(slash - paths[i]), paths[i]);
         KN_TRY(kn_make_folders(folder));
@@ -367,7 +370,7 @@ static kn_status render_one(kn_batch *b, int i, int number, int of, size_t since
     char holder[128];
     *held = false;
     kn_status st = open_task(b, i, &t);
-    if (st == KN_OK) st = make_parents(&t.o);
+    if (st == KN_OK) st = make_parents(b, &t.o);
     if (st == KN_OK) st = kn_lock_take(kn_batch_path(&t.o), &fd, holder);
     if (st == KN_OK) {
         *held = fd < 0;
@@ -424,7 +427,7 @@ static kn_status enter_folder(kn_batch *b, int *fd)
 {
     char *path;
     KN_TRY(kn_asprintf(&path, "%s/.batch.lock", b->folder));
-    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
     kn_status st = *fd < 0 ? kn_fail(KN_ERR_IO, "%s: %s", path, strerror(errno)) : KN_OK;
     if (st == KN_OK && flock(*fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
         note(b, "another process works on this folder: sharing its jobs");
