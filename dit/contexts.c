@@ -138,12 +138,12 @@ kn_status kn_dit_contexts_stored(kn_dit_contexts *c, int set, int layer, const k
     return kn_quantize(c->dev, &by_head, &codes, &scales);
 }
 
-kn_status kn_dit_contexts_ahead(kn_dit_contexts *c, int set, int layer)
+kn_status kn_dit_contexts_ahead(kn_dit_contexts *c, int set, int layer, int first, int end)
 {
     if (c->place != KN_DIT_ON_HOST) return KN_OK;
-    if (layer == 0)
-        KN_TRY(kn_ferry_fetch(c->ferry, 0, host_of(c, set, 0), plain_bytes(c)));
-    if (layer + 1 == c->shape.layers) return KN_OK;
+    if (layer == first)
+        KN_TRY(kn_ferry_fetch(c->ferry, layer, host_of(c, set, layer), plain_bytes(c)));
+    if (layer + 1 >= end) return KN_OK;
     return kn_ferry_fetch(c->ferry, layer + 1, host_of(c, set, layer + 1), plain_bytes(c));
 }
 

@@ -42,8 +42,8 @@ KN_CHECKED kn_status kn_dit_contexts_target(kn_dit_contexts *c, int set, int lay
                                             const kn_tensor *spare, kn_tensor *to);
 KN_CHECKED kn_status kn_dit_contexts_stored(kn_dit_contexts *c, int set, int layer,
                                             const kn_tensor *context);
-/* ahead: at the block's start, so that copies run beside its work; read: the context. */
-KN_CHECKED kn_status kn_dit_contexts_ahead(kn_dit_contexts *c, int set, int layer);
+/* ahead: at the start of each block from first to end - 1, so that copies run beside its work; read: the context. */
+KN_CHECKED kn_status kn_dit_contexts_ahead(kn_dit_contexts *c, int set, int layer, int first, int end);
 KN_CHECKED kn_status kn_dit_contexts_read(kn_dit_contexts *c, int set, int layer,
                                           const kn_tensor *spare, kn_tensor *context);
 

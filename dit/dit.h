@@ -102,6 +102,8 @@ typedef struct kn_dit_args {
     kn_dit_cross cross;
     kn_dit_contexts *contexts; /* of kn_dit_contexts_open; not for OWN. NULL: the same when measuring */
     int context_set;
+    int cross_blocks[2];      /* first block, and one past the last, that store or use; the others are
+                                 OWN. Both 0: all */
     bool contexts_only;       /* STORE: stop at the last context. velocity is not written and may be
                                  absent */
     /* patch_embed temb timestep_proj; per block blocks.N. attn1.q attn1.k attn1 attn2 ffn (when

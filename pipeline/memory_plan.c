@@ -120,14 +120,16 @@ static kn_status add_pass(kn_job *j, kn_memory_plan *p, int i)
 
 kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
 {
-    static const char text[] = "try --offload", tile[] = "try a smaller --vae-tile or frame size";
+    static const char tile[] = "try a smaller --vae-tile or frame size";
+    static const char elsewhere[] =
+        "try --offload, or encode the prompt on the CPU (--device cpu --embeds-out FILE) and give --embeds-in FILE";
     const kn_options *o = j->o;
     bool frames = kn_job_wants_frames(j), denoise = kn_job_wants_latents(j);
     memset(out, 0, sizeof *out);
     out->budget_bytes = o->memory_gib > 0 ? (size_t)(o->memory_gib * GIB) : available(j->session->dev);
     j->budget_bytes = out->budget_bytes; /* the VAE chooses its tiles by it */
     if (!o->embeds_in && !j->embeds[KN_PROMPT] && (kn_job_first_pass(j) < j->passes || o->embeds_out))
-        KN_TRY(add_phase(j, out, "text", KN_NETWORK_TEXT, kn_job_text_measure, 0, text));
+        KN_TRY(add_phase(j, out, "text", KN_NETWORK_TEXT, kn_job_text_measure, 0, elsewhere));
     for (int i = kn_job_first_pass(j); denoise && i < j->passes; i++) {
         if (i > 0 && (o->upscale != KN_UPSCALE_LATENT || (o->input && i == 1)))
             KN_TRY(add_phase(j, out, j->pass[i].upscale, KN_NETWORK_VAE, kn_job_upscale_measure, i, tile));

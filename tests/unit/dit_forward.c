@@ -259,6 +259,44 @@ static void wrong_arguments_are_named(void **state)
     scene_close(&s);
 }
 
+/* Override of one block of two: the other keeps its own contexts, wherever the first one's are. */
+static void contexts_of_some_blocks(void **state)
+{
+    (void)state;
+    static const kn_dev_kind kinds[] = {KN_DEV_REF, KN_DEV_CPU};
+    static const kn_dit_place places[] = {KN_DIT_ON_DEVICE, KN_DIT_ON_HOST};
+    for (int k = 0; k < 8; k++) {
+        int block = k % 2;
+        scene s;
+        scene_open(&s, kinds[k / 2 % 2], 1, NULL);
+        kn_dit_args args = scene_args(&s);
+        run(&s, args, plain);
+        must(kn_dit_contexts_open(s.model, &s.rope, places[k / 4], 1, &args.contexts));
+        args.cross_blocks[0] = block, args.cross_blocks[1] = block + 1;
+        args.cross = KN_DIT_CROSS_STORE;
+        run(&s, args, other);
+        assert_memory_equal(plain, other, sizeof plain);
+        args.cross = KN_DIT_CROSS_USE;
+        run(&s, args, other); /* the other block's were never stored */
+        assert_memory_equal(plain, other, sizeof plain);
+        static float far[VALUES];
+        kn_dit_args early = args;
+        early.cross = KN_DIT_CROSS_STORE;
+        early.timestep = 10;
+        run(&s, early, far);
+        run(&s, args, other);
+        assert_true(relative_max(other, plain, VALUES) > 1e-4);
+        static const int wrong[][2] = {{1, 1}, {0, 3}, {-1, 1}, {1, 0}};
+        for (int i = 0; i < 4; i++) {
+            memcpy(args.cross_blocks, wrong[i], sizeof wrong[i]);
+            assert_int_equal(kn_dit_forward(s.model, &args), KN_ERR_ARG);
+            assert_non_null(strstr(kn_error_text(), "expected some of 0 to 1"));
+        }
+        kn_dit_contexts_close(&args.contexts);
+        scene_close(&s);
+    }
+}
+
 /* Override: the contexts of a forward, used by the same forward, change nothing; those of another
  * change everything; a forward that stops at the last context stores the same ones. In host memory
  * they are the same, in eight bits nearly. */
@@ -386,6 +424,7 @@ int main(void)
                                        cmocka_unit_test(wrong_arguments_are_named),
                                        cmocka_unit_test(stored_contexts_take_the_place_of_own),
                                        cmocka_unit_test(offloaded_weights_give_the_same_bytes),
+                                       cmocka_unit_test(contexts_of_some_blocks),
                                        cmocka_unit_test(measured_sizes_hold)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
