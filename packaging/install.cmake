@@ -11,7 +11,10 @@ foreach(l ${layers})
   endif()
 endforeach()
 add_library(kinora_shared SHARED packaging/shared.c)
-target_link_options(kinora_shared PRIVATE -Wl,--version-script=${CMAKE_SOURCE_DIR}/packaging/kinora.map -Wl,--no-undefined)
+target_link_options(kinora_shared PRIVATE -Wl,--version-script=${CMAKE_SOURCE_DIR}/packaging/kinora.map)
+if(NOT KN_SANITIZE) # a sanitizer's functions are found when a program is linked
+  target_link_options(kinora_shared PRIVATE -Wl,--no-undefined)
+endif()
 target_link_libraries(kinora_shared PRIVATE -Wl,--whole-archive kn_pipeline -Wl,--no-whole-archive)
 set_target_properties(kinora_shared PROPERTIES OUTPUT_NAME kinora VERSION ${PROJECT_VERSION}
                       SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR}
@@ -56,7 +59,7 @@ install(FILES ${CMAKE_BINARY_DIR}/share/kinora.bash DESTINATION ${CMAKE_INSTALL_
 install(FILES ${CMAKE_BINARY_DIR}/share/_kinora DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
 install(FILES ${CMAKE_BINARY_DIR}/share/kinora.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
 install(DIRECTORY demo/model DESTINATION ${CMAKE_INSTALL_DATADIR}/kinora/demo)
-install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR} FILES_MATCHING PATTERN "*.md")
+install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR} FILES_MATCHING PATTERN "*.md" PATTERN "*.png")
 install(FILES README.md CHANGELOG.md LICENSE examples/embed.c DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 set(CPACK_PACKAGE_NAME kinora)

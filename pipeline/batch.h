@@ -36,7 +36,7 @@ typedef struct kn_batch_result {
     /* dry run */
     int64_t width_px, height_px, frames, tokens; /* as written */
     size_t peak_bytes;
-    double operations, estimate_sec;
+    double operations, estimate_sec; /* estimate < 0: the device is not here to be timed */
 } kn_batch_result;
 
 typedef struct kn_batch {

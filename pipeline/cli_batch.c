@@ -82,7 +82,7 @@ static void print_error(FILE *f, const char *text, int at, int columns)
 static void print_plan_row(const kn_batch *b, int i, FILE *f, int width, int columns)
 {
     const kn_batch_result *r = &b->result[i];
-    char size[24], took[32], text[160];
+    char size[24], estimate[48], text[160];
     int index = b->file.entry[i].index;
     fprintf(f, "%4d  ", index);
     print_name(f, b->file.entry[i].name, width, columns >= NARROW);
@@ -91,7 +91,12 @@ static void print_plan_row(const kn_batch *b, int i, FILE *f, int width, int col
         print_error(f, kn_batch_error(r), INDEX_COLUMNS + width + 2, columns);
         return;
     }
-    const char *estimate = r->state == KN_BATCH_SKIPPED ? "finished" : kn_duration_text(r->estimate_sec, took, sizeof took);
+    if (r->state == KN_BATCH_SKIPPED)
+        snprintf(estimate, sizeof estimate, "finished");
+    else if (r->estimate_sec < 0) /* the device is not here to be timed */
+        snprintf(estimate, sizeof estimate, "%.3g PFLOP", r->operations / 1e15);
+    else
+        kn_duration_text(r->estimate_sec, estimate, sizeof estimate);
     snprintf(size, sizeof size, "%lldx%lld", (long long)r->width_px, (long long)r->height_px);
     if (columns >= NARROW) {
         fprintf(f, "  %-11s %6lld %9lld %9.3f  %s\n", size, (long long)r->frames, (long long)r->tokens, (double)r->peak_bytes / GIB,
@@ -108,17 +113,19 @@ static void print_plan(const kn_batch *b, FILE *f, int columns)
 {
     bool narrow = columns < NARROW;
     int width = name_columns(b, narrow ? columns - INDEX_COLUMNS : columns - 58), jobs = 0;
-    double total = 0;
-    char took[32], text[512];
+    double total = 0, operations = 0;
+    char took[48], text[512];
     if (!narrow) fprintf(f, "%4s  %-*s  %-11s %6s %9s %9s  %s\n", "#", width, "name", "size", "frames", "tokens", "GiB", "estimate");
     for (int i = 0; i < b->file.count; i++) {
         const kn_batch_result *r = &b->result[i];
         if (r->state == KN_BATCH_OTHERS) continue;
         print_plan_row(b, i, f, width, columns);
-        if (r->state == KN_BATCH_WAITING) total += r->estimate_sec, jobs++;
+        if (r->state == KN_BATCH_WAITING) total += r->estimate_sec, operations += r->operations, jobs++;
     }
     int n = snprintf(text, sizeof text, "%d jobs to do", jobs);
-    if (jobs && b->session.dev)
+    if (jobs && total < 0)
+        snprintf(text + n, sizeof text - (size_t)n, ", %.3g PFLOP; no GPU is open here to be timed", operations / 1e15);
+    else if (jobs && b->session.dev)
         snprintf(text + n, sizeof text - (size_t)n, ", about %s on %s", kn_duration_text(total, took, sizeof took),
                  kn_dev_describe(b->session.dev));
     kn_print_wrapped(f, text, 0, 0, columns);

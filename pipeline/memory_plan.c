@@ -73,13 +73,14 @@ static kn_status add_phase(kn_job *j, kn_memory_plan *p, const char *name, kn_ne
 kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
 {
     static const char smaller[] = "try fewer frames or a smaller frame size", tile[] = "try a smaller --vae-tile or frame size";
+    static const char elsewhere[] = "encode the prompt on the CPU (--device cpu --embeds-out FILE), then give --embeds-in FILE";
     const kn_options *o = j->o;
     bool frames = kn_job_wants_frames(j), denoise = kn_job_wants_latents(j);
     memset(out, 0, sizeof *out);
     out->budget_bytes = o->memory_gib > 0 ? (size_t)(o->memory_gib * GIB) : available(j->session->dev);
     j->budget_bytes = out->budget_bytes; /* the VAE chooses its tiles by it */
     if (!o->embeds_in && !j->embeds[KN_PROMPT] && (kn_job_first_pass(j) < j->passes || o->embeds_out))
-        KN_TRY(add_phase(j, out, "text", KN_NETWORK_TEXT, kn_job_text_measure, 0, smaller));
+        KN_TRY(add_phase(j, out, "text", KN_NETWORK_TEXT, kn_job_text_measure, 0, elsewhere));
     for (int i = kn_job_first_pass(j); denoise && i < j->passes; i++) {
         const kn_pass *pass = &j->pass[i];
         if (i > 0 && (o->upscale != KN_UPSCALE_LATENT || (o->input && i == 1)))

@@ -18,6 +18,7 @@
 #include "pipeline/attention_map.h"
 #include "pipeline/pass_attention.h"
 #include "pipeline/render_output.h"
+#include "pipeline/work.h"
 #include "text/utf8.h"
 
 void kn_job_note(kn_job *j, const char *fmt, ...)
@@ -265,9 +266,13 @@ static kn_status tell_refine(kn_job *j, const kn_pass *p)
     kn_job_note(j, "%s: %" PRId64 "x%" PRId64 ", %" PRId64 " tokens; %d of %d steps from sigma %.4f, guidance %g, shift %g; %s%s, temperature %.4f",
                 p->name, p->geo.out_width_px, p->geo.out_height_px, p->geo.tokens, schedule.steps - schedule.begin,
                 schedule.steps, schedule.sigma[schedule.begin], p->guidance, p->shift, sees, p->dual ? ", override" : "", p->temperature);
-    if (p->dual)
-        kn_job_note(j, "%s: full branch every %d step%s, for %s", p->name, p->refresh, p->refresh > 1 ? "s" : "",
-                    p->dual_negative ? "both prompts" : "the prompt only");
+    if (p->dual) {
+        char steps[48] = "";
+        if (p->dual_steps) snprintf(steps, sizeof steps, " of the first %d", p->dual_steps);
+        kn_job_note(j, "%s: full branch every %d step%s%s, for %s, layers %d to %d", p->name, p->refresh,
+                    p->refresh > 1 ? "s" : "", steps, p->dual_negative ? "both prompts" : "the prompt only",
+                    p->dual_layers[0] + 1, p->dual_layers[1]);
+    }
     return KN_OK;
 }
 
@@ -319,6 +324,25 @@ static kn_status draw_attention(kn_job *j)
     return st;
 }
 
+/* What the passes and the VAE compute, and how long that takes where the device is here to be timed. */
+static kn_status tell_work(kn_job *j)
+{
+    double operations, rate;
+    char took[32];
+    KN_TRY(kn_work_of(j, &operations));
+    bool peta = operations >= 1e15;
+    double amount = operations / (peta ? 1e15 : 1e12);
+    const char *unit = peta ? "PFLOP" : "TFLOP";
+    if (kn_dev_get_kind(j->session->dev) == KN_DEV_MEASURE) {
+        kn_job_note(j, "%-9s %8.3f %s", "work", amount, unit);
+        return KN_OK;
+    }
+    KN_TRY(kn_work_rate(j, &rate));
+    kn_job_note(j, "%-9s %8.3f %s, some %s at the speed measured just now", "work", amount, unit,
+                kn_duration_text(operations / rate, took, sizeof took));
+    return KN_OK;
+}
+
 kn_status kn_job_begin(kn_job *j)
 {
     kn_memory_plan plan;
@@ -331,7 +355,8 @@ kn_status kn_job_begin(kn_job *j)
     if (j->o->dry_run) kn_memory_plan_tell(j, &plan);
     keep_peaks(j, &plan);
     if (j->o->attention_map) KN_TRY(draw_attention(j));
-    return kn_memory_plan_check(j, &plan);
+    KN_TRY(kn_memory_plan_check(j, &plan));
+    return j->o->dry_run ? tell_work(j) : KN_OK;
 }
 
 const char *kn_part_name(kn_part part)

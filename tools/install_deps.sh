@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what Kinora needs to build and run on Debian or Ubuntu. Installed packages are left alone.
+# Installs what Kinora needs to build and run on Debian or Ubuntu; --tests: to be tested as well, --package: to be
+# packed by CPack. Installed packages are left alone.
 set -euo pipefail
 
 packages=(
@@ -14,6 +15,8 @@ if ! apt-cache show libdnnl-dev >/dev/null 2>&1 && apt-cache show libonednn-dev 
 fi
 # ffmpeg is not used by Kinora itself; the end-to-end tests look at its videos with ffprobe.
 [ "${1:-}" = --tests ] && packages+=(ffmpeg)
+# CPack looks at what it packs with file(1).
+[ "${1:-}" = --package ] && packages+=(file)
 # The tests read JSON with python3, from wherever it comes.
 [ "${1:-}" = --tests ] && ! command -v python3 >/dev/null && packages+=(python3)
 
