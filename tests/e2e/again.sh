@@ -66,8 +66,37 @@ complete_bash() {
 complete_bash kinora render --solver '' | grep -q unipc || fail "completes values"
 complete_bash kinora render --preset mi | grep -qw mine || fail "completes presets"
 complete_bash kinora ba | grep -qw batch || fail "completes commands"
-if command -v zsh >/dev/null; then zsh -n completion.zsh || fail "zsh completion"; fi
-if command -v fish >/dev/null; then fish -n completion.fish || fail "fish completion"; fi
+complete_bash kinora refi | grep -qw refine || fail "completes commands"
+
+# zsh: a shell on a pseudo-terminal, in which the line is typed and Tab pressed.
+mkdir functions && cp completion.zsh functions/_kinora
+cat >tab.zsh <<'ZSH'
+zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell "PROMPT=; fpath=($PWD/functions \$fpath); autoload -Uz compinit; compinit -u -D; stty columns 200 rows 200; echo READY\"\"NOW"
+zpty -r -m shell line '*READYNOW*'
+zpty -n -w shell "$1"$'\t'
+for i in {1..100}; do
+  sleep 0.1
+  while zpty -r -t shell line; do seen+=$line; done
+  [[ $seen == *$2* ]] && { zpty -d shell; exit 0 }
+done
+print -r -- "$seen"
+exit 1
+ZSH
+complete_zsh() { PATH="$(dirname "$kinora"):$PATH" zsh -f tab.zsh "$1" "$2" >zsh.txt 2>&1 || fail "zsh: '$1' gives no '$2': $(cat -v zsh.txt)"; }
+complete_fish() {
+  PATH="$(dirname "$kinora"):$PATH" fish --no-config -c "source completion.fish; complete -C '$1'" >fish.txt 2>&1
+  grep -q -- "^$2" fish.txt || fail "fish: '$1' gives no '$2': $(cat fish.txt)"
+}
+for shell in zsh fish; do
+  if ! command -v $shell >/dev/null; then echo "no $shell here: its completion is not tried"; continue; fi
+  complete_$shell 'kinora refi' refine
+  complete_$shell 'kinora render --guid' --guidance
+  complete_$shell 'kinora render --solver u' unipc
+  complete_$shell 'kinora render --preset mi' mine
+  complete_$shell 'kinora render --no-side' --no-sidecar
+done
 
 # A live preview: a whole PNG at any time, and the result is the same with it.
 "$kinora" render "${quick[@]}" --guidance 3.3 --preview now.png -o p.mp4 --refine-size 2x
