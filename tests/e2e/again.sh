@@ -33,6 +33,30 @@ expect_error 2 "exists" "$kinora" compare a.mp4 c.mp4 -o side.mp4
 expect_error 2 "expected the same size" "$kinora" compare a.mp4 small.mp4
 expect_error 2 "expected" "$kinora" compare a.mp4
 
+# Tensors: the same, others, of other shapes.
+"$kinora" render "${quick[@]}" --latents-out l1.safetensors
+"$kinora" render "${quick[@]}" --guidance 2 --latents-out l2.safetensors
+"$kinora" render "${quick[@]}" --frames 5 --latents-out l3.safetensors
+"$kinora" compare l1.safetensors l1.safetensors | grep -qE '^latents \[16, 3, 12, 20\]: equal$' || fail "compare equal tensors"
+"$kinora" compare l1.safetensors l2.safetensors >cmp.txt
+python3 - "$(sed -E 's/.*relative L2 ([^,]*), largest difference ([^ ]*) at \[(.*)\]$/\1 \2 \3/' cmp.txt)" <<'PY' || fail "compare tensors: $(cat cmp.txt)"
+import array, json, struct, sys
+def read(path):
+    data = open(path, "rb").read()
+    n = struct.unpack("<Q", data[:8])[0]
+    begin, end = json.loads(data[8:8 + n])["latents"]["data_offsets"]
+    return array.array("f", data[8 + n + begin:8 + n + end])
+a, b = read("l1.safetensors"), read("l2.safetensors")
+l2, most, *at = sys.argv[1].replace(",", "").split()
+want = (sum((x - y) ** 2 for x, y in zip(a, b)) / sum(x * x for x in a)) ** 0.5
+c, t, y, x = map(int, at)
+i = ((c * 3 + t) * 12 + y) * 20 + x
+assert abs(float(l2) / want - 1) < 1e-3, (l2, want)
+assert abs(float(most) / abs(a[i] - b[i]) - 1) < 1e-3 and abs(a[i] - b[i]) == max(abs(p - q) for p, q in zip(a, b)), most
+PY
+"$kinora" compare l1.safetensors l3.safetensors | grep -qF 'latents: [16, 3, 12, 20] and [16, 2, 12, 20]' || fail "compare tensors of other shapes"
+expect_error 2 "of clips" "$kinora" compare l1.safetensors l2.safetensors --csv x.csv
+
 # Presets of one's own: saved, shown, extended, in place of a shipped one.
 "$kinora" render --preset draft --guidance 2 --fps 9 --prompt x --save-preset mine 2>/dev/null
 [ -e config/kinora/presets/mine.yaml ] || fail "--save-preset"
