@@ -294,7 +294,7 @@ kn_status kn_grid_best_tile(const kn_grid_search *s, kn_grid_choice *out)
     kn_status st;
     KN_TRY(check_search(s));
     KN_TRY_GOTO(build_tables(s, x));
-    int block = min_int(s->block_q, s->block_k);
+    int block = s->runs ? s->block_q : min_int(s->block_q, s->block_k);
     *out = (kn_grid_choice){.executed = 1e300};
     for (int t = 1; t <= min_int(s->grid[0], block); t++)
         for (int h = 1; h <= s->grid[1] && t * h <= block; h++)

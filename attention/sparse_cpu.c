@@ -27,7 +27,8 @@ enum {
     PIECES_WANTED = 256,      /* heads are grouped until a group has this many pieces... */
     PACK_TOKENS = 256,        /* tokens per piece of the packing loop */
     PACK_MIN_QUERIES = 64,    /* fewer queries do not repay a copy of the keys */
-    PACK_LINE = 16            /* floats of a cache line */
+    PACK_LINE = 16,           /* floats of a cache line */
+    PACK_AHEAD = 8            /* tokens that packing asks for in advance */
 };
 static const int64_t GROUP_BYTES_MAX = 256ll << 20; /* ...or its copies would pass this size */
 
@@ -40,7 +41,7 @@ typedef struct rows {
 typedef struct cpu_job {
     const kn_attn_args *args;
     const kn_attn_plan *plan; /* NULL: dense */
-    const kn_attn_cpu_kernels *kern;
+    const kn_attn_cpu_kernels *kern, *small; /* small: of pieces that fill no panel of the other */
     int64_t head0, heads;       /* the group being run */
     int64_t chunk;              /* queries per piece */
     int64_t chunks;             /* pieces per head; with a plan, its query blocks */
@@ -55,11 +56,12 @@ typedef struct sight {
     int32_t lo[3], hi[3]; /* keys outside these bounds are seen by no lane */
 } sight;
 
-enum { MIN_PANEL = 16, MAX_PANELS = QUERIES / MIN_PANEL };
+enum { MIN_PANEL = 16 /* all panels are multiples of it */, MAX_PANELS = QUERIES / MIN_PANEL };
 
 /* Working memory of one piece, on the stack of the thread that runs it. */
 typedef struct piece {
     const cpu_job *job;
+    const kn_attn_cpu_kernels *kern;
     int64_t head;
     int64_t query0, queries; /* in the plan's order */
     int panels;
@@ -76,6 +78,7 @@ typedef struct step {
     kn_attn_run part[KN_ATTN_KEYS];
     int parts;
     int64_t keys;
+    int64_t next; /* first key of the next step; -1: none */
 } step;
 
 static int64_t min_i64(int64_t a, int64_t b)
@@ -92,17 +95,23 @@ static int64_t query_row(const piece *w, int64_t i)
 static void pack_queries(piece *w)
 {
     const kn_tensor *q = &w->job->args->q;
-    int64_t dim = q->dim[2], W = w->job->kern->panel;
+    int64_t dim = q->dim[2], W = w->kern->panel;
     float scale = (float)(w->job->args->scale * LOG2_E);
-    for (int64_t i = 0; i < w->panels * W; i++) {
-        float *lane = w->q + (i / W) * dim * W + i % W;
-        if (i >= w->queries) { /* idle lanes: zeros keep them finite */
-            for (int64_t d = 0; d < dim; d++) lane[d * W] = 0.0f;
-            continue;
+    for (int64_t i = 0; i < w->panels * W; i += MIN_PANEL) {
+        float *lanes = w->q + (i / W) * dim * W + i % W;
+        const float *row[MIN_PANEL];
+        for (int r = 0; r < MIN_PANEL; r++) /* idle lanes repeat the last query: finite */
+            row[r] = (const float *)q->data +
+                     query_row(w, min_i64(i + r, w->queries - 1)) * q->stride[0] +
+                     w->head * q->stride[1];
+        for (int64_t d0 = 0; d0 < dim; d0 += PACK_LINE) {
+            float square[PACK_LINE][MIN_PANEL];
+            int64_t count = min_i64(PACK_LINE, dim - d0);
+            for (int r = 0; r < MIN_PANEL; r++)
+                for (int64_t d = 0; d < count; d++) square[d][r] = row[r][d0 + d] * scale;
+            for (int64_t d = 0; d < count; d++)
+                memcpy(lanes + (d0 + d) * W, square[d], sizeof square[d]);
         }
-        const float *row =
-            (const float *)q->data + query_row(w, i) * q->stride[0] + w->head * q->stride[1];
-        for (int64_t d = 0; d < dim; d++) lane[d * W] = row[d] * scale;
     }
     for (int64_t i = 0; i < w->panels * W; i++) {
         w->m[i] = -INFINITY;
@@ -114,7 +123,7 @@ static void pack_queries(piece *w)
 static void store_output(const piece *w)
 {
     const kn_tensor *o = &w->job->args->out, *lse = &w->job->args->lse;
-    int64_t dim = o->dim[2], W = w->job->kern->panel;
+    int64_t dim = o->dim[2], W = w->kern->panel;
     for (int64_t i = 0; i < w->queries; i++) {
         const float *lane = w->o + (i / W) * dim * W + i % W;
         int64_t query = query_row(w, i);
@@ -130,7 +139,7 @@ static void store_output(const piece *w)
 static void add_bias(const piece *w, int panel, int64_t key0, int64_t keys)
 {
     const kn_tensor *b = &w->job->args->bias;
-    int64_t W = w->job->kern->panel, lanes = min_i64(W, w->queries - panel * W);
+    int64_t W = w->kern->panel, lanes = min_i64(W, w->queries - panel * W);
     for (int64_t i = 0; i < lanes; i++) {
         const float *row = (const float *)b->data + w->head * b->stride[0] +
                            (w->query0 + panel * W + i) * b->stride[1] + key0 * b->stride[2];
@@ -151,13 +160,13 @@ static const sight *look(piece *w, int panel, int rule)
         lanes->dilation[axis] = p->dilation[rule][axis];
         x->lo[axis] = INT32_MAX;
         x->hi[axis] = 0;
-        for (int i = 0; i < w->job->kern->panel; i++) {
+        for (int i = 0; i < w->kern->panel; i++) {
             /* Idle lanes repeat the last query. */
-            int64_t query = min_i64((int64_t)panel * w->job->kern->panel + i, w->queries - 1);
+            int64_t query = min_i64((int64_t)panel * w->kern->panel + i, w->queries - 1);
             int c = p->pos[3 * query_row(w, query) + axis];
             lanes->lo[axis][i] = lo[c];
             lanes->len[axis][i] = len[c];
-            lanes->residue[axis][i] = c % lanes->dilation[axis];
+            lanes->residue[axis][i] = lanes->dilation[axis] > 1 ? c % lanes->dilation[axis] : 0;
             if (lo[c] < x->lo[axis]) x->lo[axis] = lo[c];
             if (lo[c] + len[c] > x->hi[axis]) x->hi[axis] = lo[c] + len[c];
         }
@@ -188,23 +197,20 @@ static void trim(const piece *w, kn_attn_run *part, const sight *x)
 static void hide_keys(const piece *w, const kn_attn_run *part, const kn_attn_lanes *lanes, float *s)
 {
     if (!w->perm_k) {
-        w->job->kern->mask(s, part->count, key_position(w, part->key), lanes);
+        w->kern->mask(s, part->count, key_position(w, part->key), lanes);
         return;
     }
     int16_t gathered[3 * KN_ATTN_KEYS];
     for (int j = 0; j < part->count; j++)
         memcpy(gathered + 3 * j, key_position(w, part->key + j), 3 * sizeof *gathered);
-    w->job->kern->mask(s, part->count, gathered, lanes);
+    w->kern->mask(s, part->count, gathered, lanes);
 }
 
-/* The keys and values after a part are likely those of the next step: the first panel fetches the
- * keys, the second the values, while they compute. */
-static const float *rows_ahead(const piece *w, int panel, const kn_attn_run *part)
+/* Keys or values of the next step, for the first panel to fetch while it computes. */
+static const float *rows_ahead(const piece *w, const rows *r, int panel, const step *st)
 {
-    const rows *r = panel == 0 ? &w->k : &w->v;
-    int64_t next = (int64_t)part->key + part->count;
-    if (panel > 1 || next + KN_ATTN_KEYS > w->job->args->k.dim[0]) return NULL;
-    return r->data + next * r->stride;
+    bool within = st->next >= 0 && st->next + KN_ATTN_KEYS <= w->job->args->k.dim[0];
+    return panel == 0 && within ? r->data + st->next * r->stride : NULL;
 }
 
 /* The step's parts as far as the panel sees them; returns their number. */
@@ -233,7 +239,7 @@ static kn_attn_run span_from(const kn_attn_run *part, int parts, int first, int 
 static void run_panel(piece *w, const step *st, int panel)
 {
     const cpu_job *job = w->job;
-    const kn_attn_cpu_kernels *kern = job->kern;
+    const kn_attn_cpu_kernels *kern = w->kern;
     int64_t W = kern->panel, dim = job->args->q.dim[2], dv = job->args->v.dim[2], keys = 0;
     const float *q = w->q + panel * dim * W;
     float *o = w->o + panel * dv * W, alpha[KN_ATTN_MAX_PANEL];
@@ -243,7 +249,7 @@ static void run_panel(piece *w, const step *st, int panel)
     for (int i = 0, next; i < parts; i = next) {
         kn_attn_run span = span_from(part, parts, i, &next);
         kern->qk(w->k.data + span.key * w->k.stride, w->k.stride, span.count, q, dim,
-                 w->s + keys * W, rows_ahead(w, panel, &span));
+                 w->s + keys * W, i == 0 ? rows_ahead(w, &w->k, panel, st) : NULL);
         for (; i < next; keys += part[i++].count)
             if (part[i].rule >= 0)
                 hide_keys(w, &part[i], &look(w, panel, part[i].rule)->lanes, w->s + keys * W);
@@ -254,7 +260,7 @@ static void run_panel(piece *w, const step *st, int panel)
     for (int i = 0, next; i < parts; i = next) {
         kn_attn_run span = span_from(part, parts, i, &next);
         kern->pv(w->v.data + span.key * w->v.stride, w->v.stride, span.count, s, i ? NULL : alpha,
-                 dv, o);
+                 dv, o, i == 0 ? rows_ahead(w, &w->v, panel, st) : NULL);
         s += span.count * W;
     }
 }
@@ -267,7 +273,7 @@ static void run_step(piece *w, const step *st)
 /* Walk the runs in steps of KN_ATTN_KEYS keys. */
 static void run_list(piece *w, const kn_attn_run *runs, int64_t run_count)
 {
-    step st = {.parts = 0, .keys = 0};
+    step st = {.parts = 0, .keys = 0, .next = -1};
     for (int64_t r = 0; r < run_count; r++)
         for (int32_t done = 0; done < runs[r].count;) {
             int32_t take = (int32_t)min_i64(runs[r].count - done, KN_ATTN_KEYS - st.keys);
@@ -275,10 +281,12 @@ static void run_list(piece *w, const kn_attn_run *runs, int64_t run_count)
             st.keys += take;
             done += take;
             if (st.keys < KN_ATTN_KEYS) continue;
+            st.next = done < runs[r].count ? runs[r].key + done : r + 1 < run_count ? runs[r + 1].key : -1;
             run_step(w, &st);
             st.parts = 0;
             st.keys = 0;
         }
+    st.next = -1;
     if (st.keys) run_step(w, &st);
 }
 
@@ -303,11 +311,13 @@ static void run_piece(const cpu_job *job, int64_t head, int64_t query0, int64_t 
     _Alignas(64) float s[KN_ATTN_KEYS * KN_ATTN_MAX_PANEL];
     const kn_attn_plan *p = job->plan;
     int64_t perm = p && p->perm_heads > 1 ? head * p->tokens : 0;
+    const kn_attn_cpu_kernels *kern = queries <= job->small->panel ? job->small : job->kern;
     piece w = {.job = job,
+               .kern = kern,
                .head = head,
                .query0 = query0,
                .queries = queries,
-               .panels = (int)((queries + job->kern->panel - 1) / job->kern->panel),
+               .panels = (int)((queries + kern->panel - 1) / kern->panel),
                .k = head_rows(&job->args->k, job->packed_k, head, job->head0),
                .v = head_rows(&job->args->v, job->packed_v, head, job->head0),
                .perm_q = p && p->perm_q ? p->perm_q + perm : NULL,
@@ -332,6 +342,34 @@ static void run_dense_pieces(void *user, int64_t begin, int64_t end)
     }
 }
 
+/* Rows of a token axis lie too far apart for the hardware to foresee: ask for a block's queries, and
+ * for the place of its output, while the block before it is computed. */
+static void fetch_block(const cpu_job *job, int64_t head, int64_t block)
+{
+#if defined(__GNUC__)
+    const kn_attn_plan *p = job->plan;
+    const kn_tensor *q = &job->args->q, *o = &job->args->out;
+    const int32_t *perm =
+        p->perm_q ? p->perm_q + (p->perm_heads > 1 ? head * p->tokens : 0) : NULL;
+    for (int64_t i = p->q_start[block]; i < p->q_start[block + 1]; i++) {
+        int64_t token = perm ? perm[i] : i;
+        const float *from = (const float *)q->data + token * q->stride[0] + head * q->stride[1];
+        const float *to = (const float *)o->data + token * o->stride[0] + head * o->stride[1];
+        for (int64_t d = 0; d < q->dim[2]; d += PACK_LINE) __builtin_prefetch(from + d, 0, 2);
+        for (int64_t d = 0; d < o->dim[2]; d += PACK_LINE) __builtin_prefetch(to + d, 1, 2);
+    }
+#else
+    (void)job, (void)head, (void)block;
+#endif
+}
+
+/* Blocks that a thread takes together, about a full piece's queries. */
+static int64_t blocks_at_once(const kn_attn_plan *plan)
+{
+    int64_t mean = plan->tokens / plan->q_blocks;
+    return mean >= QUERIES ? 1 : QUERIES / (mean + 1);
+}
+
 static void run_plan_pieces(void *user, int64_t begin, int64_t end)
 {
     const cpu_job *job = user;
@@ -339,6 +377,7 @@ static void run_plan_pieces(void *user, int64_t begin, int64_t end)
     for (int64_t i = begin; i < end; i++) {
         int64_t head = job->head0 + i / job->chunks, block = i % job->chunks;
         int64_t row = (p->heads > 1 ? head : 0) * p->q_blocks + block;
+        if (i + 1 < end) fetch_block(job, job->head0 + (i + 1) / job->chunks, (i + 1) % job->chunks);
         const kn_attn_run *runs = p->runs + p->row_ptr[row];
         for (int64_t q0 = p->q_start[block]; q0 < p->q_start[block + 1]; q0 += job->chunk)
             run_piece(job, head, q0, min_i64(job->chunk, p->q_start[block + 1] - q0), runs,
@@ -355,10 +394,15 @@ static void pack_rows(const cpu_job *job, const kn_tensor *t, float *packed, int
         p && p->perm_k ? p->perm_k + (p->perm_heads > 1 ? head * p->tokens : 0) : NULL;
     int64_t dim = t->dim[2], stride = packed_stride(t);
     float *out = packed + ((head - job->head0) * t->dim[0] + begin) * stride;
-    for (int64_t i = begin; i < end; i++, out += stride)
-        memcpy(out,
-               (const float *)t->data + (perm ? perm[i] : i) * t->stride[0] + head * t->stride[1],
-               (size_t)dim * sizeof(float));
+    const float *from = (const float *)t->data + head * t->stride[1];
+    for (int64_t i = begin; i < end; i++, out += stride) {
+#if defined(__GNUC__)
+        int64_t next = min_i64(i + PACK_AHEAD, end - 1);
+        const float *ahead = from + (perm ? perm[next] : next) * t->stride[0];
+        for (int64_t d = 0; d < dim; d += PACK_LINE) __builtin_prefetch(ahead + d);
+#endif
+        memcpy(out, from + (perm ? perm[i] : i) * t->stride[0], (size_t)dim * sizeof(float));
+    }
 }
 
 static void pack_pieces(void *user, int64_t begin, int64_t end)
@@ -409,14 +453,17 @@ static grouping group_heads(const kn_attn_args *a, const kn_attn_plan *plan)
     return g;
 }
 
-static const kn_attn_cpu_kernels *pick_kernels(kn_dev *d)
+static void pick_kernels(kn_dev *d, cpu_job *job)
 {
+    job->kern = job->small = &kn_attn_cpu_base;
 #if defined(__x86_64__)
-    if (kn_dev_isa(d) >= 3) return &kn_attn_cpu_avx512;
-    if (kn_dev_isa(d) == 2) return &kn_attn_cpu_avx2;
+    if (kn_dev_isa(d) == 2) job->kern = job->small = &kn_attn_cpu_avx2;
+    if (kn_dev_isa(d) >= 3) {
+        job->kern = &kn_attn_cpu_avx512;
+        job->small = &kn_attn_cpu_avx512_16;
+    }
 #endif
     (void)d;
-    return &kn_attn_cpu_base;
 }
 
 /* dst: floats from scratch, or from the host heap (then *owned is set too); NULL for none. */
@@ -448,7 +495,8 @@ kn_status kn_attn_run_cpu(kn_dev *d, const kn_attn_args *args, const kn_attn_pla
     void *owned_k = NULL, *owned_v = NULL;
     grouping g = group_heads(args, plan);
     int64_t heads = args->q.dim[1], lk = args->k.dim[0];
-    cpu_job job = {.args = args, .plan = plan, .kern = pick_kernels(d), .chunk = chunk_of(args)};
+    cpu_job job = {.args = args, .plan = plan, .chunk = chunk_of(args)};
+    pick_kernels(d, &job);
     job.chunks = plan ? plan->q_blocks : (args->q.dim[0] + job.chunk - 1) / job.chunk;
     KN_TRY_GOTO(take_floats(scratch, g.k_floats, &job.packed_k, &owned_k));
     KN_TRY_GOTO(take_floats(scratch, g.v_floats, &job.packed_v, &owned_v));
@@ -457,8 +505,8 @@ kn_status kn_attn_run_cpu(kn_dev *d, const kn_attn_args *args, const kn_attn_pla
         if (job.packed_k || job.packed_v)
             kn_parallel_for(d, job.heads * ((lk + PACK_TOKENS - 1) / PACK_TOKENS), 1, pack_pieces,
                             &job);
-        kn_parallel_for(d, job.heads * job.chunks, 1, plan ? run_plan_pieces : run_dense_pieces,
-                        &job);
+        kn_parallel_for(d, job.heads * job.chunks, plan ? blocks_at_once(plan) : 1,
+                        plan ? run_plan_pieces : run_dense_pieces, &job);
     }
 done:
     kn_free(owned_k);

@@ -37,9 +37,9 @@ typedef struct kn_attn_cpu_kernels {
     /* One online-softmax step: m' = max(m, max_j s[j]); alpha = 2^(m - m'); s[j] = 2^(s[j] - m');
      * l = l alpha + sum_j s[j]; m = m'. A lane whose m' is -inf gets s = 0 and alpha = 0. */
     void (*softmax)(float *s, int64_t keys, float *m, float *l, float *alpha);
-    /* o[d,:] = o[d,:] alpha + sum_j v[j*ldv + d] p[j,:]; alpha NULL means 1. */
+    /* o[d,:] = o[d,:] alpha + sum_j v[j*ldv + d] p[j,:]; alpha NULL means 1. ahead as above. */
     void (*pv)(const float *v, int64_t ldv, int64_t keys, const float *p, const float *alpha,
-               int64_t dim, float *o);
+               int64_t dim, float *o, const void *ahead);
     /* s[j,:] = -inf where key j, at coordinates pos[3*j..], is not visible to the lane. */
     void (*mask)(float *s, int64_t keys, const int16_t *pos, const kn_attn_lanes *lanes);
 } kn_attn_cpu_kernels;
@@ -48,6 +48,7 @@ extern const kn_attn_cpu_kernels kn_attn_cpu_base;
 #if defined(__x86_64__)
 extern const kn_attn_cpu_kernels kn_attn_cpu_avx2;
 extern const kn_attn_cpu_kernels kn_attn_cpu_avx512;
+extern const kn_attn_cpu_kernels kn_attn_cpu_avx512_16; /* panels of 16, for blocks that small */
 #endif
 
 /* 2^f on [-1/2, 1/2], degree 6, fitted for the smallest largest relative error (1.9e-9; 8e-8 with

@@ -78,7 +78,7 @@ static void qk(const float *k, int64_t ldk, int64_t keys, const float *q, int64_
 }
 
 INLINE void pv_rows(int rows, const float *v, int64_t ldv, int64_t keys, const float *p, __m256 a0,
-                    __m256 a1, float *o)
+                    __m256 a1, float *o, const char *ahead)
 {
     __m256 acc[6][2];
 #pragma GCC unroll 6
@@ -86,19 +86,26 @@ INLINE void pv_rows(int rows, const float *v, int64_t ldv, int64_t keys, const f
         acc[r][0] = _mm256_mul_ps(_mm256_loadu_ps(o + r * W), a0);
         acc[r][1] = _mm256_mul_ps(_mm256_loadu_ps(o + r * W + HALF), a1);
     }
-    product(rows, v, 1, ldv, p, keys, NULL, acc);
+    if (ahead)
+        product(rows, v, 1, ldv, p, keys, ahead, acc);
+    else
+        product(rows, v, 1, ldv, p, keys, NULL, acc);
     store(rows, o, acc);
 }
 
 static void pv(const float *v, int64_t ldv, int64_t keys, const float *p, const float *alpha,
-               int64_t dim, float *o)
+               int64_t dim, float *o, const void *ahead)
 {
+    const char *line = ahead;
     __m256 a0 = alpha ? _mm256_loadu_ps(alpha) : _mm256_set1_ps(1.0f);
     __m256 a1 = alpha ? _mm256_loadu_ps(alpha + HALF) : _mm256_set1_ps(1.0f);
     int64_t d = 0;
-    for (; dim - d >= 6; d += 6) pv_rows(6, v + d, ldv, keys, p, a0, a1, o + d * W);
-    for (; dim - d >= 4; d += 4) pv_rows(4, v + d, ldv, keys, p, a0, a1, o + d * W);
-    for (; d < dim; d++) pv_rows(1, v + d, ldv, keys, p, a0, a1, o + d * W);
+    for (; dim - d >= 6; d += 6) {
+        pv_rows(6, v + d, ldv, keys, p, a0, a1, o + d * W, line);
+        if (line) line += 64 * keys;
+    }
+    for (; dim - d >= 4; d += 4) pv_rows(4, v + d, ldv, keys, p, a0, a1, o + d * W, NULL);
+    for (; d < dim; d++) pv_rows(1, v + d, ldv, keys, p, a0, a1, o + d * W, NULL);
 }
 
 /* 2^x for x <= 0, 0 below 2^-126, NaN for NaN. */

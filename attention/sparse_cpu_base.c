@@ -22,8 +22,9 @@ static void qk(const float *k, int64_t ldk, int64_t keys, const float *q, int64_
 }
 
 static void pv(const float *v, int64_t ldv, int64_t keys, const float *p, const float *alpha,
-               int64_t dim, float *o)
+               int64_t dim, float *o, const void *ahead)
 {
+    (void)ahead;
     for (int64_t d = 0; d < dim; d++) {
         float acc[W];
         for (int i = 0; i < W; i++) acc[i] = o[d * W + i] * (alpha ? alpha[i] : 1.0f);

@@ -27,6 +27,8 @@ import sys
 
 import numpy as np
 
+from blobs import components, dilate
+
 WIDTH, HEIGHT = 160, 96
 COLOR_NAMES = ("red", "blue", "green", "yellow", "purple", "orange", "white", "pink")
 SYNONYMS = {"violet": "purple", "golden": "yellow", "scarlet": "red", "rosy": "pink"}
@@ -112,35 +114,12 @@ def color_classes(frame):
     }.items()}
 
 
-def dilate(mask, radius=3):
-    padded = np.pad(mask, radius)
-    out = np.zeros_like(mask)
-    for dy in range(2 * radius + 1):
-        for dx in range(2 * radius + 1):
-            if (dy - radius) ** 2 + (dx - radius) ** 2 <= radius * radius:
-                out |= padded[dy:dy + mask.shape[0], dx:dx + mask.shape[1]]
-    return out
-
-
 def largest_blob(mask, least_extent):
     """(pixels, center x, center y) of the largest acceptable group of mask pixels, or None"""
     if mask.sum() < MIN_PIXELS:
         return None
-    free, best = dilate(mask), None
-    height, width = mask.shape
-    for start_y, start_x in zip(*np.nonzero(free)):
-        if not free[start_y, start_x]:
-            continue
-        free[start_y, start_x] = False
-        todo, members = [(start_y, start_x)], []
-        while todo:
-            y, x = todo.pop()
-            members.append((y, x))
-            for ny, nx in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
-                if 0 <= ny < height and 0 <= nx < width and free[ny, nx]:
-                    free[ny, nx] = False
-                    todo.append((ny, nx))
-        rows, columns = np.array(members).T
+    best = None
+    for rows, columns in components(dilate(mask)):
         own = mask[rows, columns]
         pixels = int(own.sum())
         extent = max(np.ptp(rows), np.ptp(columns)) + 1

@@ -341,10 +341,21 @@ static kn_status add_and_norm(const pass *p, const kn_tensor *part, const kn_ten
     return kn_gate_norm(p->dev, &p->x, part, gate, norm, &p->x, &p->h);
 }
 
+static int cross_end(const pass *p)
+{
+    return p->args->cross_blocks[1] ? p->args->cross_blocks[1] : p->m->config.layers;
+}
+
+static kn_dit_cross cross_of(const pass *p)
+{
+    bool inside = p->block >= p->args->cross_blocks[0] && p->block < cross_end(p);
+    return inside ? p->args->cross : KN_DIT_CROSS_OWN;
+}
+
 /* Whether this block's queries of cross-attention are of normalised tokens that it has to make. */
 static bool norm_before_cross(const pass *p)
 {
-    return p->m->config.cross_attn_norm && p->args->cross != KN_DIT_CROSS_USE;
+    return p->m->config.cross_attn_norm && cross_of(p) != KN_DIT_CROSS_USE;
 }
 
 /* x += gate * out(attention(rope(norm(q)), rope(norm(k)), v)) of h, the modulated x; then h for
@@ -405,15 +416,16 @@ static kn_status cross_context(pass *p, const kn_dit_block *b, const kn_tensor *
 /* Nothing after this block's context is wanted. */
 static bool ends_here(const pass *p)
 {
-    return p->args->contexts_only && p->block == p->m->config.layers - 1;
+    return p->args->contexts_only && p->block == cross_end(p) - 1;
 }
 
 /* x += out(context), the block's own or a stored one; then h for the feed-forward */
 static kn_status cross_attention(pass *p, const kn_dit_block *b)
 {
     kn_tensor context = p->h;
-    if (p->args->cross != KN_DIT_CROSS_OWN) context = entry(&p->args->contexts, p->block);
-    if (p->args->cross != KN_DIT_CROSS_USE) KN_TRY(cross_context(p, b, &context));
+    kn_dit_cross cross = cross_of(p);
+    if (cross != KN_DIT_CROSS_OWN) context = entry(&p->args->contexts, p->block);
+    if (cross != KN_DIT_CROSS_USE) KN_TRY(cross_context(p, b, &context));
     if (ends_here(p)) return KN_OK;
     KN_TRY(linear(p->dev, &b->cross.out, &context, KN_ACT_NONE, &p->q));
     KN_TRY(tap_block(p, "attn2", &p->q));
@@ -520,6 +532,11 @@ static kn_status check_contexts(const kn_dit *m, const kn_dit_args *args)
     if (args->contexts_only && args->cross != KN_DIT_CROSS_STORE)
         return kn_fail(KN_ERR_ARG, "transformer: contexts alone are wanted, but not stored");
     if (args->cross == KN_DIT_CROSS_OWN) return KN_OK;
+    const int *blocks = args->cross_blocks;
+    bool all = blocks[0] == 0 && blocks[1] == 0;
+    if (!all && !(blocks[0] >= 0 && blocks[0] < blocks[1] && blocks[1] <= m->config.layers))
+        return kn_fail(KN_ERR_ARG, "transformer: cross-attention override of blocks %d to %d: expected some of 0 to %d",
+                       blocks[0], blocks[1] - 1, m->config.layers - 1);
     if (t->rank == 3 && t->dtype == want.dtype && kn_tensor_contiguous(t) &&
         memcmp(t->dim, want.dim, 3 * sizeof *t->dim) == 0)
         return KN_OK;

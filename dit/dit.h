@@ -95,6 +95,8 @@ typedef struct kn_dit_args {
                                  pieces of at most 32768, which cost no speed */
     kn_dit_cross cross;
     kn_tensor contexts;       /* as kn_dit_contexts_shape; not for OWN */
+    int cross_blocks[2];      /* first block, and one past the last, that store or use; the others are
+                                 OWN. Both 0: all */
     bool contexts_only;       /* STORE: stop at the last context. velocity is not written and may be
                                  absent */
     /* patch_embed temb timestep_proj; per block blocks.N. attn1.q attn1.k attn1 attn2 ffn (when

@@ -97,7 +97,8 @@ static kn_status create_temp(const char *path, kn_atomic_file *f)
     for (int i = 0; i < TRIES; i++) {
         KN_TRY(kn_asprintf(&f->temp, "%.*s.%.200s.tmp-%ld-%u", folder_bytes, f->target, name,
                            (long)getpid(), atomic_fetch_add(&temp_number, 1)));
-        f->fd = open(f->temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        /* Nobody else's until it is whole; O_EXCL follows no link that was laid in the way. */
+        f->fd = open(f->temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
         if (f->fd >= 0) {
             f->slot = slot_take(f->temp);
             return KN_OK;
@@ -111,6 +112,21 @@ static kn_status create_temp(const char *path, kn_atomic_file *f)
     }
     return kn_fail(KN_ERR_IO, "cannot write %s: %d temporary names beside it are all taken", path,
                    TRIES);
+}
+
+/* What open(2) would have given a new file. umask(2) can only be read by setting it, which other threads
+ * would see; Linux (4.7) tells it in proc(5). Where it does not, the file stays the owner's. */
+static mode_t usual_mode(void)
+{
+    char text[1024];
+    unsigned mask = 077;
+    int fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0) close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    const char *line = strstr(text, "\nUmask:");
+    if (line) mask = (unsigned)strtoul(line + 7, NULL, 8);
+    return 0666 & ~(mode_t)mask;
 }
 
 kn_status kn_atomic_open(const char *path, kn_atomic_file **out)
@@ -181,6 +197,7 @@ kn_status kn_atomic_commit(kn_atomic_file **handle)
 {
     kn_atomic_file *f = *handle;
     kn_status st = KN_OK;
+    (void)fchmod(f->fd, usual_mode()); /* a file system without modes has none to set */
     /* EINVAL, ENOTSUP: the file system has no fsync. */
     if (fsync(f->fd) != 0 && errno != EINVAL && errno != ENOTSUP) {
         st = kn_fail(KN_ERR_IO, "cannot write %s: flushing it to disk failed: %s", f->target,

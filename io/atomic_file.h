@@ -9,7 +9,8 @@
  *           commit.
  * Target    An existing regular file is replaced. A symbolic link is followed: the file it points
  *           to is replaced. Anything else (a folder, /dev/null, a pipe) is refused, because a
- *           rename would destroy it. Mode of the new file: 0666 less the umask.
+ *           rename would destroy it. Mode of the new file: 0666 less the umask; until it is whole
+ *           it is its owner's alone (0600).
  * Errors    KN_ERR_IO names the path and errno; a failed write names how many bytes were written.
  * Threads   One kn_atomic_file belongs to one thread at a time; different ones are independent.
  */

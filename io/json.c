@@ -109,7 +109,7 @@ static int by_block(const void *a, const void *b)
 
 static void free_held(void)
 {
-    qsort(parse.log, parse.count, sizeof(event), by_block);
+    if (parse.count) qsort(parse.log, parse.count, sizeof(event), by_block);
     for (size_t i = 0; i < parse.count; i++)
         if ((i + 1 == parse.count || parse.log[i + 1].block != parse.log[i].block) && !parse.log[i].freed)
             host_free(parse.log[i].block);

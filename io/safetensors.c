@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -23,10 +24,11 @@ enum {
     MAX_VALUES = 1 << 20 /* about 100,000 tensors; the largest models have a few thousand */
 };
 
-/* One mapped file. Tensor names and metadata point into its header, which lives as long. */
+/* One file. Tensor names and metadata point into its header, which lives as long. */
 typedef struct part {
     char *path;
-    unsigned char *map;
+    const unsigned char *map;
+    bool borrowed;  /* the bytes are the caller's, not a mapping */
     size_t bytes;   /* of the whole file */
     size_t data_at; /* where the data begins: 8 + header length */
     json_t *header; /* {name: {dtype, shape, data_offsets}, "__metadata__": {...}} */
@@ -275,11 +277,7 @@ static kn_status map_file(part *p)
         st = kn_fail(KN_ERR_IO, "cannot read %s: %s", p->path, strerror(errno));
     } else if (!S_ISREG(info.st_mode)) {
         st = kn_fail(KN_ERR_IO, "cannot read %s: expected a regular file", p->path);
-    } else if (info.st_size < 8) {
-        st = kn_fail(KN_ERR_FORMAT,
-                     "%s: expected a safetensors file of at least 8 bytes, found %lld", p->path,
-                     (long long)info.st_size);
-    } else {
+    } else if (info.st_size > 0) { /* an empty file cannot be mapped; open_header refuses it */
         void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (map == MAP_FAILED) {
             st = kn_fail(KN_ERR_IO, "cannot map %s (%lld bytes): %s", p->path,
@@ -296,6 +294,10 @@ static kn_status map_file(part *p)
 static kn_status open_header(part *p)
 {
     static const char lfs[] = "version https://git-lfs";
+    if (p->bytes < 8)
+        return kn_fail(KN_ERR_FORMAT,
+                       "%s: expected a safetensors file of at least 8 bytes, found %zu", p->path,
+                       p->bytes);
     if (p->bytes >= sizeof lfs && memcmp(p->map, lfs, sizeof lfs - 1) == 0)
         return kn_fail(KN_ERR_FORMAT,
                        "%s: expected a safetensors file, found a Git LFS pointer of %zu bytes: the "
@@ -322,15 +324,11 @@ static kn_status open_header(part *p)
     return KN_OK;
 }
 
-/* Opens file `path` as the next part and appends its tensors. Takes a copy of path. */
-static kn_status add_part(kn_safetensors *s, const char *path)
+/* Appends the tensors of part p, the last one of s, whose bytes are there. */
+static kn_status read_part(kn_safetensors *s, part *p)
 {
     kn_status st;
     void *grown = NULL;
-    part *p = &s->parts[s->part_count];
-    KN_TRY(kn_strdup(path, &p->path));
-    s->part_count++;
-    KN_TRY(map_file(p));
     KN_TRY(open_header(p));
     size_t room = (size_t)s->count + json_object_size(p->header);
     KN_TRY(kn_alloc_array(room, sizeof(entry), &grown));
@@ -341,6 +339,16 @@ static kn_status add_part(kn_safetensors *s, const char *path)
     st = read_tensors(p, s->part_count - 1, s->entries + s->count, &added);
     if (st == KN_OK) s->count += added;
     return st;
+}
+
+/* Opens file `path` as the next part and appends its tensors. Takes a copy of path. */
+static kn_status add_part(kn_safetensors *s, const char *path)
+{
+    part *p = &s->parts[s->part_count];
+    KN_TRY(kn_strdup(path, &p->path));
+    s->part_count++;
+    KN_TRY(map_file(p));
+    return read_part(s, p);
 }
 
 /* ---- shards ---------------------------------------------------------------------------------- */
@@ -563,6 +571,31 @@ done:
     return st;
 }
 
+kn_status kn_safetensors_parse(const char *name, const void *data, size_t size,
+                               kn_safetensors **out)
+{
+    kn_status st;
+    void *p = NULL, *parts = NULL;
+    kn_safetensors *s = NULL;
+    *out = NULL;
+    KN_TRY_GOTO(kn_alloc_zero(sizeof *s, &p));
+    s = p;
+    KN_TRY_GOTO(kn_alloc_array(1, sizeof(part), &parts));
+    s->parts = parts;
+    KN_TRY_GOTO(kn_strdup(name, &s->parts->path));
+    s->part_count = 1;
+    s->parts->map = data;
+    s->parts->bytes = size;
+    s->parts->borrowed = true;
+    KN_TRY_GOTO(read_part(s, s->parts));
+    KN_TRY_GOTO(sort_names(s));
+    *out = s;
+    s = NULL;
+done:
+    kn_safetensors_close(&s);
+    return st;
+}
+
 void kn_safetensors_close(kn_safetensors **handle)
 {
     if (!handle || !*handle) return;
@@ -570,7 +603,7 @@ void kn_safetensors_close(kn_safetensors **handle)
     *handle = NULL;
     for (int i = 0; i < s->part_count; i++) {
         part *p = &s->parts[i];
-        if (p->map) munmap(p->map, p->bytes);
+        if (p->map && !p->borrowed) munmap((void *)p->map, p->bytes);
         json_decref(p->header);
         kn_free(p->path);
     }

@@ -51,6 +51,9 @@ typedef struct kn_safetensors kn_safetensors;
  * like "-00001-of-00002" do not count). Of <stem>.safetensors and its index the single file wins.
  * Each name of an index must stand in the shard that the index names. */
 KN_CHECKED kn_status kn_safetensors_open(const char *path, const char *stem, kn_safetensors **out);
+/* The bytes of one .safetensors file, which the caller keeps until close; name: for messages. */
+KN_CHECKED kn_status kn_safetensors_parse(const char *name, const void *data, size_t size,
+                                          kn_safetensors **out);
 void kn_safetensors_close(kn_safetensors **st);
 /* Path of the (first) file, for messages. */
 const char *kn_safetensors_path(const kn_safetensors *st);

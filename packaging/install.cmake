@@ -11,7 +11,10 @@ foreach(l ${layers})
   endif()
 endforeach()
 add_library(kinora_shared SHARED packaging/shared.c)
-target_link_options(kinora_shared PRIVATE -Wl,--version-script=${CMAKE_SOURCE_DIR}/packaging/kinora.map -Wl,--no-undefined)
+target_link_options(kinora_shared PRIVATE -Wl,--version-script=${CMAKE_SOURCE_DIR}/packaging/kinora.map)
+if(NOT KN_SANITIZE) # a sanitizer's functions are found when a program is linked
+  target_link_options(kinora_shared PRIVATE -Wl,--no-undefined)
+endif()
 target_link_libraries(kinora_shared PRIVATE -Wl,--whole-archive kn_pipeline -Wl,--no-whole-archive)
 set_target_properties(kinora_shared PROPERTIES OUTPUT_NAME kinora VERSION ${PROJECT_VERSION}
                       SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR}

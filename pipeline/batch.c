@@ -12,6 +12,8 @@
 #include "io/folder.h"
 #include "io/json.h"
 #include "io/memory.h"
+#include "io/path.h"
+#include "io/safetensors.h"
 #include "io/sha256.h"
 #include "io/video.h"
 #include "pipeline/memory_plan.h"
@@ -81,7 +83,7 @@ static kn_status open_task(kn_batch *b, int index, task *t)
 }
 
 /* The fingerprint and seed that a video says it was made with; *found false: none of ours. */
-static kn_status made_by(const char *path, char job[17], int64_t *seed, bool *found)
+static kn_status video_made_by(const char *path, char job[17], int64_t *seed, bool *found)
 {
     enum { VALUES_MAX = 4096 };
     char *text = NULL;
@@ -102,12 +104,30 @@ static kn_status made_by(const char *path, char job[17], int64_t *seed, bool *fo
     return KN_OK;
 }
 
+/* The same of latents. */
+static kn_status latents_made_by(const char *path, char job[17], int64_t *seed, bool *found)
+{
+    kn_safetensors *file = NULL;
+    kn_status st = kn_safetensors_open(path, NULL, &file);
+    *found = false;
+    if (st == KN_OK) {
+        const char *name = kn_safetensors_metadata(file, "job"), *drawn = kn_safetensors_metadata(file, "seed");
+        *found = name && drawn;
+        if (*found) snprintf(job, 17, "%s", name), *seed = strtoll(drawn, NULL, 10);
+    }
+    kn_safetensors_close(&file);
+    if (st == KN_ERR_NOMEM) return st;
+    kn_error_clear();
+    return KN_OK;
+}
+
 /* A whole output of this job that is not in results.jsonl: its process was killed just before. */
 static kn_status is_own_output(task *t, bool *own)
 {
     char theirs[17], ours[17];
     int64_t seed;
-    KN_TRY(made_by(t->o.output, theirs, &seed, own));
+    const char *path = kn_batch_path(&t->o);
+    KN_TRY((t->o.output ? video_made_by : latents_made_by)(path, theirs, &seed, own));
     if (!*own) return KN_OK;
     KN_TRY(fingerprint(t, t->asked_seed < 0 ? seed : t->asked_seed, ours));
     *own = !strcmp(ours, theirs);
@@ -120,15 +140,15 @@ static kn_status judge_output(task *t, bool *finished)
     const kn_batch *b = t->b;
     bool own, there;
     *finished = false;
-    KN_TRY(kn_path_exists(t->o.output, &there));
+    KN_TRY(kn_path_exists(kn_batch_path(&t->o), &there));
     if (!there || b->overwrite) return KN_OK;
     if (!b->resume)
-        return kn_fail(KN_ERR_ARG, "%s: exists; --resume skips finished work, --overwrite (-y) makes it again", t->o.output);
-    *finished = kn_ledger_finished(&b->ledger, t->o.output, t->request);
+        return kn_fail(KN_ERR_ARG, "%s: exists; --resume skips finished work, --overwrite (-y) makes it again", kn_batch_path(&t->o));
+    *finished = kn_ledger_finished(&b->ledger, kn_batch_path(&t->o), t->request);
     if (*finished) return KN_OK;
     KN_TRY(is_own_output(t, &own));
     if (own) return KN_OK; /* made again: frames, sheet or sidecar may be missing */
-    return kn_fail(KN_ERR_ARG, "%s: exists, but is not the result of this job's settings; --overwrite (-y) replaces it", t->o.output);
+    return kn_fail(KN_ERR_ARG, "%s: exists, but is not the result of this job's settings; --overwrite (-y) replaces it", kn_batch_path(&t->o));
 }
 
 /* A checkpoint of the same job is gone on from; one of another job is no use any more. */
@@ -136,7 +156,7 @@ static kn_status use_checkpoint(task *t)
 {
     char *path, ours[17];
     kn_checkpoint_place at;
-    KN_TRY(kn_checkpoint_path(t->o.output, &path));
+    KN_TRY(kn_checkpoint_path(kn_batch_path(&t->o), &path));
     kn_status st = kn_checkpoint_peek(path, &at);
     if (st == KN_ERR_FORMAT) {
         kn_error_clear();
@@ -164,7 +184,7 @@ static kn_status record(task *t, kn_status result)
     json_t *o = json_pack("{s:s, s:i, s:s, s:s}", "name", t->e->name, "index", t->e->index, "status",
                           result == KN_OK ? "done" : "failed", "kinora", KN_VERSION);
     int lost = !o; /* values that found no memory */
-    if (t->e->o.output) lost |= json_object_set_new(o, "output", json_string(t->e->o.output));
+    if (kn_batch_path(&t->e->o)) lost |= json_object_set_new(o, "output", json_string(kn_batch_path(&t->e->o)));
     if (*t->request) lost |= json_object_set_new(o, "request", json_string(t->request));
     lost |= json_object_set_new(o, "finished", json_string(when));
     kn_status st = KN_OK;
@@ -174,8 +194,8 @@ static kn_status record(task *t, kn_status result)
     } else {
         const kn_job *j = &t->job;
         double work = 0;
-        st = kn_sha256_file(t->o.output, hash);
-        if (st == KN_OK && stat(t->o.output, &s) != 0) st = kn_fail(KN_ERR_IO, "%s: %s", t->o.output, strerror(errno));
+        st = kn_sha256_file(kn_batch_path(&t->o), hash);
+        if (st == KN_OK && stat(kn_batch_path(&t->o), &s) != 0) st = kn_fail(KN_ERR_IO, "%s: %s", kn_batch_path(&t->o), strerror(errno));
         if (st == KN_OK) st = kn_work_of(j, &work);
         if (st == KN_OK) {
             json_t *more = json_pack("{s:s, s:s, s:I, s:I, s:I, s:f, s:s, s:{s:f, s:f, s:f, s:f}}", "job", j->id.fingerprint,
@@ -211,12 +231,12 @@ static kn_status fail_task(task *t, kn_status why)
 /* Another process has worked on it since this run began. */
 static bool settled_elsewhere(task *t, size_t since)
 {
-    const json_t *line = kn_ledger_find(&t->b->ledger, t->o.output, since);
+    const json_t *line = kn_ledger_find(&t->b->ledger, kn_batch_path(&t->o), since);
     const char *status = json_string_value(json_object_get(line, "status")), *text;
     const char *request = json_string_value(json_object_get(line, "request"));
     if (!status || !request || strcmp(request, t->request)) return false;
     if (!strcmp(status, "done")) {
-        if (!kn_ledger_finished(&t->b->ledger, t->o.output, t->request)) return false;
+        if (!kn_ledger_finished(&t->b->ledger, kn_batch_path(&t->o), t->request)) return false;
         t->r->state = KN_BATCH_ELSEWHERE;
         return true;
     }
@@ -302,12 +322,14 @@ static kn_status encode_all(kn_batch *b, int first)
     return KN_OK;
 }
 
-static kn_status make_parents(const kn_options *o)
+static kn_status make_parents(const kn_batch *b, const kn_options *o)
 {
     const char *const paths[] = {o->output, o->contact_sheet, o->preview, o->latents_out, o->embeds_out, o->frames_dir};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         char folder[4096];
         const char *slash = paths[i] ? strrchr(paths[i], '/') : NULL;
+        /* what lies elsewhere was given on the command line */
+        if (paths[i] && kn_path_is_in(b->folder, paths[i])) KN_TRY(kn_path_check_links(b->folder, paths[i]));
         if (!slash || slash == paths[i]) continue;
         snprintf(folder, sizeof folder, "%.*s", (int)(slash - paths[i]), paths[i]);
         KN_TRY(kn_make_folders(folder));
@@ -327,7 +349,7 @@ static kn_status render_locked(task *t, int number, int of, size_t since)
         t->r->state = KN_BATCH_SKIPPED;
         return KN_OK;
     }
-    kn_remove_leftovers(t->o.output);
+    kn_remove_leftovers(kn_batch_path(&t->o));
     KN_TRY(use_checkpoint(t));
     snprintf(text, sizeof text, "[%d/%d] %s", number, of, t->e->name);
     note(b, text);
@@ -348,12 +370,12 @@ static kn_status render_one(kn_batch *b, int i, int number, int of, size_t since
     char holder[128];
     *held = false;
     kn_status st = open_task(b, i, &t);
-    if (st == KN_OK) st = make_parents(&t.o);
-    if (st == KN_OK) st = kn_lock_take(t.o.output, &fd, holder);
+    if (st == KN_OK) st = make_parents(b, &t.o);
+    if (st == KN_OK) st = kn_lock_take(kn_batch_path(&t.o), &fd, holder);
     if (st == KN_OK) {
         *held = fd < 0;
         if (!*held) st = render_locked(&t, number, of, since);
-        kn_lock_release(t.o.output, fd);
+        kn_lock_release(kn_batch_path(&t.o), fd);
     }
     if (st == KN_ERR_CANCELLED) {
         t.r->state = KN_BATCH_STOPPED;
@@ -405,7 +427,7 @@ static kn_status enter_folder(kn_batch *b, int *fd)
 {
     char *path;
     KN_TRY(kn_asprintf(&path, "%s/.batch.lock", b->folder));
-    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    *fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
     kn_status st = *fd < 0 ? kn_fail(KN_ERR_IO, "%s: %s", path, strerror(errno)) : KN_OK;
     if (st == KN_OK && flock(*fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
         note(b, "another process works on this folder: sharing its jobs");

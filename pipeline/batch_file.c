@@ -1,12 +1,14 @@
 #include "pipeline/batch_file.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "io/atomic_file.h"
 #include "io/config.h"
 #include "io/memory.h"
+#include "io/path.h"
 #include "io/text.h"
 #include "pipeline/batch_table.h"
 #include "pipeline/preset.h"
@@ -31,6 +33,8 @@ typedef struct reader {
     setting list[SETTINGS_MAX];
     int count;
     char suffix[NAME_BYTES]; /* matrix values, for the name */
+    /* Names that are taken: a hash table of entries + 1, and how often each was asked for again. */
+    int *slot, *again;
 } reader;
 
 /* ---- names ------------------------------------------------------------------------------------*/
@@ -102,34 +106,47 @@ static kn_status default_name(const reader *r, const kn_batch_entry *e, char **o
     return kn_asprintf(out, "%s%s", *slug ? slug : "job", r->suffix);
 }
 
-static bool name_taken(const kn_batch_file *b, const char *name)
+enum { SLOTS = 4 * KN_BATCH_MAX }; /* a power of two, so that most slots stay empty */
+
+/* Place of the name in r->slot, or of the empty slot where it belongs. */
+static size_t name_slot(const reader *r, const char *name)
 {
-    for (int i = 0; i < b->count; i++)
-        if (b->entry[i].name && !strcmp(b->entry[i].name, name)) return true;
-    return false;
+    uint32_t h = 2166136261u; /* FNV-1a */
+    for (const char *p = name; *p; p++) h = (h ^ (unsigned char)*p) * 16777619u;
+    size_t i = h % SLOTS;
+    while (r->slot[i] && strcmp(r->out->entry[r->slot[i] - 1].name, name)) i = (i + 1) % SLOTS;
+    return i;
 }
 
-static kn_status make_name(const reader *r, kn_batch_entry *e, const char *template)
+static kn_status make_name(reader *r, kn_batch_entry *e, const char *template)
 {
     char *name;
     KN_TRY(template ? fill(template, e, &name) : default_name(r, e, &name));
     for (char *p = name; *p; p++)
         if (*p == '/') *p = '-'; /* a name is no path */
     char *tried = name;
-    for (int n = 2; name_taken(r->out, tried); n++) {
+    int first = r->slot[name_slot(r, name)]; /* the job that has the name, + 1 */
+    kn_status st = KN_OK;
+    while (st == KN_OK && r->slot[name_slot(r, tried)]) {
         if (tried != name) kn_free(tried);
-        kn_status st = kn_asprintf(&tried, "%s-%d", name, n);
-        if (st != KN_OK) {
-            kn_free(name);
-            return st;
-        }
+        st = kn_asprintf(&tried, "%s-%d", name, ++r->again[first - 1] + 1);
     }
     if (tried != name) kn_free(name);
+    if (st != KN_OK) return st;
     e->name = tried;
+    r->slot[name_slot(r, tried)] = e->index;
     return KN_OK;
 }
 
 /* ---- one job ----------------------------------------------------------------------------------*/
+
+/* A batch file comes from anyone: what it names to be written stays in the output folder. */
+static kn_status check_place(const reader *r, const kn_option *opt, const char *filled)
+{
+    if (kn_path_is_below(filled) || (*filled == '/' && kn_path_is_in(r->base->output_dir, filled))) return KN_OK;
+    return kn_fail(KN_ERR_ARG, "%s: expected a place in the output folder %s, found '%s'; another folder can be given on the command line",
+                   opt->key, r->base->output_dir, filled);
+}
 
 /* A written path: placeholders filled in, below the output folder unless absolute. */
 static kn_status place_path(const reader *r, kn_batch_entry *e, const char *key, const char *fallback)
@@ -140,8 +157,14 @@ static kn_status place_path(const reader *r, kn_batch_entry *e, const char *key,
     if (!*template) template = fallback;
     if (!template) return KN_OK;
     char *filled, *path;
+    bool own = kn_options_source(&e->o, opt) != KN_FROM_COMMAND_LINE;
     KN_TRY(fill(template, e, &filled));
-    kn_status st = *filled == '/' ? kn_strdup(filled, &path) : kn_asprintf(&path, "%s/%s", r->base->output_dir, filled);
+    kn_status st = own ? check_place(r, opt, filled) : KN_OK;
+    if (st != KN_OK) {
+        kn_free(filled);
+        return st;
+    }
+    st = *filled == '/' ? kn_strdup(filled, &path) : kn_asprintf(&path, "%s/%s", r->base->output_dir, filled);
     kn_free(filled);
     KN_TRY(st);
     snprintf(where, sizeof where, "job %d: %s", e->index, key);
@@ -160,7 +183,7 @@ static const char *place_of(const reader *r, const setting *s, char where[WHERE_
     return where;
 }
 
-static kn_status apply_settings(const reader *r, kn_batch_entry *e)
+static kn_status apply_settings(reader *r, kn_batch_entry *e)
 {
     const char *preset = r->base->preset, *name = NULL;
     char where[WHERE_CHARS];
@@ -178,7 +201,7 @@ static kn_status apply_settings(const reader *r, kn_batch_entry *e)
     KN_TRY(make_name(r, e, name));
     static const char *const paths[] = {"preview", "frames-dir", "contact-sheet", "latents-out", "embeds-out"};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) KN_TRY(place_path(r, e, paths[i], NULL));
-    return place_path(r, e, "output", "{name}.mp4");
+    return place_path(r, e, "output", e->o.latents_out ? NULL : "{name}.mp4");
 }
 
 static kn_status add_entry(reader *r)
@@ -207,7 +230,8 @@ static kn_status add_entry(reader *r)
         if (!strcmp(r->list[i].key, "name")) name = r->list[i].value;
     if (!e->name && make_name(r, e, name) == KN_OK) return KN_OK;
     kn_error_clear();
-    return e->name ? KN_OK : kn_asprintf(&e->name, "job-%d", e->index);
+    if (e->name) return KN_OK;
+    return kn_asprintf(&e->name, "job-%d", e->index);
 }
 
 /* ---- matrices, rows and lines -----------------------------------------------------------------*/
@@ -279,10 +303,13 @@ static kn_status each_combination(reader *r, const kn_node *matrix, int at)
     return KN_OK;
 }
 
+/* The prompts and tables of a batch are parts of it: they stand beside it or below. */
 static kn_status beside(const char *file, const char *name, char **out)
 {
     const char *slash = strrchr(file, '/');
-    if (*name == '/' || !slash) return kn_strdup(name, out);
+    if (!kn_path_is_below(name))
+        return kn_fail(KN_ERR_ARG, "%s: expected a file in the batch file's folder, found '%s'", file, name);
+    if (!slash) return kn_strdup(name, out);
     return kn_asprintf(out, "%.*s/%s", (int)(slash - file), file, name);
 }
 
@@ -394,17 +421,36 @@ static kn_status read_config(reader *r, const kn_node *root)
     return KN_OK;
 }
 
+const char *kn_batch_path(const kn_options *o)
+{
+    return o->output ? o->output : o->latents_out;
+}
+
+static int by_path(const void *a, const void *b)
+{
+    const kn_batch_entry *x = *(const kn_batch_entry *const *)a, *y = *(const kn_batch_entry *const *)b;
+    int order = strcmp(kn_batch_path(&x->o), kn_batch_path(&y->o));
+    return order ? order : x->index - y->index;
+}
+
 static kn_status check_distinct(const reader *r)
 {
     const kn_batch_file *b = r->out;
+    const kn_batch_entry **good;
+    kn_status st = KN_OK;
+    size_t n = 0;
+    KN_TRY(kn_alloc_array((size_t)b->count, sizeof *good, (void **)&good));
     for (int i = 0; i < b->count; i++)
-        for (int k = 0; k < i; k++)
-            if (b->entry[i].status == KN_OK && b->entry[k].status == KN_OK &&
-                !strcmp(b->entry[i].o.output, b->entry[k].o.output))
-                return kn_fail(KN_ERR_ARG, "%s: jobs %d (%s) and %d (%s) both write %s; put {name} or {seed} into `output`",
-                               r->path, b->entry[k].index, b->entry[k].name, b->entry[i].index, b->entry[i].name,
-                               b->entry[i].o.output);
-    return KN_OK;
+        if (b->entry[i].status == KN_OK) good[n++] = &b->entry[i];
+    if (n) qsort(good, n, sizeof *good, by_path);
+    for (size_t i = 1; i < n && st == KN_OK; i++) {
+        const kn_batch_entry *x = good[i - 1], *y = good[i];
+        if (!strcmp(kn_batch_path(&x->o), kn_batch_path(&y->o)))
+            st = kn_fail(KN_ERR_ARG, "%s: jobs %d (%s) and %d (%s) both write %s; put {name} or {seed} into its name", r->path,
+                         x->index, x->name, y->index, y->name, kn_batch_path(&y->o));
+    }
+    kn_free(good);
+    return st;
 }
 
 kn_status kn_batch_file_read(const char *path, const kn_options *base, kn_batch_file *out)
@@ -414,6 +460,10 @@ kn_status kn_batch_file_read(const char *path, const kn_options *base, kn_batch_
     kn_config *config = NULL;
     kn_status st = KN_OK;
     *out = (kn_batch_file){0};
+    if (!kn_text_is_utf8(base->output_dir)) /* results.jsonl could not name what lies in it */
+        return kn_fail(KN_ERR_ARG, "--output-dir: expected UTF-8 text, found '%s'", base->output_dir);
+    KN_TRY_GOTO(kn_alloc_array(SLOTS, sizeof *r.slot, (void **)&r.slot));
+    KN_TRY_GOTO(kn_alloc_array(KN_BATCH_MAX, sizeof *r.again, (void **)&r.again));
     if (n > 4 && !strcasecmp(path + n - 4, ".csv")) {
         KN_TRY_GOTO(each_row(&r, NULL, path));
     } else {
@@ -423,6 +473,8 @@ kn_status kn_batch_file_read(const char *path, const kn_options *base, kn_batch_
     KN_TRY_GOTO(check_distinct(&r));
 done:
     kn_config_close(&config);
+    kn_free(r.slot);
+    kn_free(r.again);
     if (st != KN_OK) kn_batch_file_free(out);
     return st;
 }

@@ -9,9 +9,11 @@
  *             csv      a table whose first line names options (and name): one job per row
  *           A file whose name ends in .csv stands for a single job with that table.
  *           Later ones win: defaults, job, row or line, matrix; the command line wins over all, a preset
- *           stays below all. Paths of prompts and csv files start at the batch file's folder.
+ *           stays below all. Paths of prompts and csv files start at the batch file's folder and stay in it.
+ * Limits    KN_BATCH_MAX jobs, 16 MiB per file, KN_CONFIG_MAX_NODES values.
  * Names     `name`, `output` and the other paths that are written may hold {name}, {index} and {KEY} for
- *           any option. Without an output, a job writes {name}.mp4; relative paths start at --output-dir.
+ *           any option. Without an output, a job writes {name}.mp4, or its latents alone if latents-out is set;
+ *           relative paths start at --output-dir, which none may leave.
  * Errors    KN_ERR_ARG, KN_ERR_FORMAT with file and line for what concerns the file or all its jobs. What is
  *           wrong with the values of one job is that job's error: the others stay good.
  */
@@ -20,7 +22,7 @@
 
 #include "pipeline/options.h"
 
-enum { KN_BATCH_MAX = 1 << 16 };
+enum { KN_BATCH_MAX = 1 << 14 };
 
 typedef struct kn_batch_entry {
     int index;        /* place in the batch, from 1 */
@@ -38,6 +40,9 @@ typedef struct kn_batch_file {
 /* base: options of the command line (their own layer kept), among them output_dir (not NULL). */
 KN_CHECKED kn_status kn_batch_file_read(const char *path, const kn_options *base, kn_batch_file *out);
 void kn_batch_file_free(kn_batch_file *b);
+
+/* The file that stands for a job: its video, else its latents. */
+const char *kn_batch_path(const kn_options *o);
 
 /* File-name form of a text: lower case, other signs than letters, digits and bytes of UTF-8 letters as
  * single dashes, at most `limit` bytes, cut at a word. For tests too. */

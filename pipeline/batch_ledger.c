@@ -19,7 +19,9 @@
 kn_status kn_make_folders(const char *path)
 {
     char part[4096];
-    snprintf(part, sizeof part, "%s", path);
+    if (snprintf(part, sizeof part, "%s", path) >= (int)sizeof part)
+        return kn_fail(KN_ERR_ARG, "%.100s...: expected the name of a folder of at most %zu bytes, found %zu", path, sizeof part - 1,
+                       strlen(path));
     for (char *p = part + 1;; p++) {
         if (*p != '/' && *p) continue;
         char kept = *p;
@@ -42,27 +44,24 @@ kn_status kn_ledger_open(const char *folder, kn_ledger *out)
 
 kn_status kn_ledger_reload(kn_ledger *l)
 {
-    enum { LIMIT_BYTES = 256 << 20, VALUES_MAX = 4096 };
+    enum { LIMIT_BYTES = 64 << 20, VALUES_MAX = 4096 };
     char *text = NULL;
-    size_t size;
+    size_t size = 0;
     struct stat s;
     json_t *lines = json_array();
     kn_status st = lines ? KN_OK : kn_fail(KN_ERR_NOMEM, "out of memory: results");
     if (st == KN_OK && stat(l->path, &s) == 0) st = kn_file_read(l->path, LIMIT_BYTES, &text, &size);
-    for (char *p = text; st == KN_OK && p && *p;) {
-        size_t n = strcspn(p, "\n");
-        json_t *line;
-        kn_status parsed = n > 0 ? kn_json_parse(l->path, p, n, VALUES_MAX, &line) : KN_ERR_FORMAT;
-        if (parsed == KN_OK) {
-            if (json_is_object(line) && json_array_append(lines, line) != 0)
-                st = kn_fail(KN_ERR_NOMEM, "out of memory: results");
-            json_decref(line);
-        } else if (parsed == KN_ERR_NOMEM) {
-            st = parsed;
-        } else { /* half a line of a killed process */
-            kn_error_clear();
-        }
-        p += n + (p[n] == '\n');
+    /* By length: a crash of the machine may leave zero bytes in the file, and lines behind them count. */
+    for (const char *p = text, *end = p ? p + size : p; st == KN_OK && p < end;) {
+        const char *newline = memchr(p, '\n', (size_t)(end - p));
+        size_t n = (size_t)((newline ? newline : end) - p);
+        json_t *line = NULL;
+        if (n > 0) st = kn_json_parse(l->path, p, n, VALUES_MAX, &line);
+        if (st == KN_ERR_FORMAT) st = KN_OK, kn_error_clear();
+        if (json_is_object(line) && json_array_append(lines, line) != 0)
+            st = kn_fail(KN_ERR_NOMEM, "out of memory: results of %s", l->path);
+        json_decref(line);
+        p += n + (newline != NULL);
     }
     kn_free(text);
     if (st == KN_OK) {
@@ -78,7 +77,7 @@ kn_status kn_ledger_reload(kn_ledger *l)
 static kn_status append_text(const char *path, const char *text)
 {
     char last = '\n';
-    int fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+    int fd = open(path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
     if (fd < 0) return kn_fail(KN_ERR_IO, "%s: %s", path, strerror(errno));
     kn_status st = KN_OK;
     size_t n = strlen(text);
@@ -177,7 +176,7 @@ kn_status kn_lock_take(const char *output, int *fd, char holder[128])
     holder[0] = '\0';
     for (*fd = -1;;) {
         struct stat mine, named;
-        int f = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+        int f = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666); /* its content is replaced */
         if (f < 0) {
             st = kn_fail(KN_ERR_IO, "%s: %s", path, strerror(errno));
             break;

@@ -169,6 +169,19 @@ static kn_status read_temperature(const kn_options *o, const int64_t base[2], do
     return KN_OK;
 }
 
+static kn_status read_override_layers(const kn_options *o, const kn_dit_config *dit, int layers[2])
+{
+    int first = 1, last = dit->layers, end = 0;
+    if (strcmp(o->override_layers, "all") != 0 &&
+        (sscanf(o->override_layers, "%d-%d%n", &first, &last, &end) != 2 || o->override_layers[end] || first < 1 ||
+         last < first || last > dit->layers))
+        return kn_fail(KN_ERR_ARG, "--override-layers: expected all or FIRST-LAST within 1-%d, found '%s'", dit->layers,
+                       o->override_layers);
+    layers[0] = first - 1;
+    layers[1] = last;
+    return KN_OK;
+}
+
 static kn_status base_pass(const kn_options *o, const kn_dit_config *dit, kn_pass *out)
 {
     static const kn_attention_choice methods[] = {KN_ATTENTION_DENSE, KN_ATTENTION_DRAFT, KN_ATTENTION_PERMUTE};
@@ -209,6 +222,8 @@ static kn_status refine_pass(const kn_options *o, const kn_dit_config *dit, cons
     if (p->attention == KN_ATTENTION_WINDOW && p->window[0] >= tokens[0] && p->window[1] >= tokens[1])
         p->attention = KN_ATTENTION_DENSE; /* the window would hide nothing */
     p->refresh = (int)o->refresh;
+    p->dual_steps = (int)o->override_steps;
+    KN_TRY(read_override_layers(o, dit, p->dual_layers));
     p->dual = p->attention != KN_ATTENTION_DENSE && o->cross_override; /* dense branches would be equal */
     p->dual_negative = o->override_for == KN_OVERRIDE_BOTH || (o->override_for == KN_OVERRIDE_AUTO && p->refresh == 1);
     return read_methods(o, dit, p);

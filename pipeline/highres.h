@@ -50,6 +50,8 @@ typedef struct kn_pass {
     bool dual;          /* the second branch supplies the cross-attention */
     bool dual_negative; /* of the negative prompt's evaluation too */
     int refresh;
+    int dual_steps;     /* first ones that take the second branch's cross-attention; 0: all */
+    int dual_layers[2]; /* first, and one past the last, that take it */
 } kn_pass;
 
 /* o: resolved. passes[0] is the base pass; with clip_px (width, height of a video that is refined) it

@@ -107,6 +107,7 @@ done:
 /* A JSON scalar as the option table reads it. */
 static const char *value_text(const json_t *v, char buf[KN_OPTION_TEXT])
 {
+    buf[0] = '\0'; /* what has no text, as null */
     if (json_is_string(v)) return json_string_value(v);
     if (json_is_integer(v)) snprintf(buf, KN_OPTION_TEXT, "%lld", (long long)json_integer_value(v));
     if (json_is_real(v)) kn_text_double(json_real_value(v), buf);

@@ -17,6 +17,7 @@ enum {
     R = KN_OPTION_SHAPES_RESULT,
     C = KN_OPTION_COMMAND_LINE,
     M = KN_OPTION_MODEL,
+    W = KN_OPTION_WRITES,
     MAX_SIDE_PX = 16384,
     MAX_FRAMES = 4097
 };
@@ -127,6 +128,10 @@ static const kn_option table[] = {
          "Which passes of guidance the second branch runs for. auto, as published: both when --refresh is 1, else the prompt's only."),
     INT("refresh", 0, refresh, 1, 1000, "2", "steps", "High resolution", R | M,
         "Steps for which the second branch's result is kept. 1: it runs at every step."),
+    INT("override-steps", 0, override_steps, 0, 1000, "0", "steps", "High resolution", R | M,
+        "First steps of a stage that take the second branch's cross-attention; later ones use their own. 0: all steps."),
+    STR("override-layers", 0, override_layers, "all", "High resolution", R | M,
+        "Layers that take it: all, or FIRST-LAST, counted from 1; the others use their own."),
 
     PATH("input", 0, input, "Refining a video", 0,
          "Video to refine; `kinora refine VIDEO` sets it. Any file that libav reads, or PNG files (folder or name with %d). --frames is then the length of a segment, --size only the model's own size, by which windows go; the prompt may be left out."),
@@ -138,20 +143,20 @@ static const kn_option table[] = {
          "A video of at most --frames that has not 4n+1 frames. trim: the last ones are left out; keep: its last frame is repeated for the model, and no frame is lost."),
     BOOL("audio", 0, audio, "true", "Refining a video", R, "Copy the video's first audio stream, unchanged."),
 
-    PATH("output", 'o', output, "Output", 0, "Video file; its extension chooses the container."),
+    PATH("output", 'o', output, "Output", W, "Video file; its extension chooses the container."),
     STR("codec", 0, codec, "auto", "Output", R,
         "Video codec by name; auto picks by container (H.264 for mp4). `kinora info --codecs` lists them."),
     DBL("crf", 0, crf, -1, 63, "-1", NULL, "Output", R, "Quality on the codec's own scale, lower is better; -1: its default."),
-    PATH("frames-dir", 0, frames_dir, "Output", 0, "Also write every frame as a PNG into this folder."),
+    PATH("frames-dir", 0, frames_dir, "Output", W, "Also write every frame as a PNG into this folder."),
     INT("frames-depth", 0, frames_depth, 8, 16, "8", "bits", "Output", 0, "Depth of those PNGs, 8 or 16."),
-    PATH("contact-sheet", 0, contact_sheet, "Output", 0, "Also write one PNG with frames side by side."),
-    PATH("preview", 0, preview, "Output", 0,
+    PATH("contact-sheet", 0, contact_sheet, "Output", W, "Also write one PNG with frames side by side."),
+    PATH("preview", 0, preview, "Output", W,
          "PNG or WebP picture that shows the middle of the clip as the steps so far make it; written anew while denoising, in at most 5 % of the time."),
     PICK("preview-terminal", 0, preview_terminal, "off|auto|kitty|iterm|sixel", "off", "Output", C,
          "Show that picture above the progress bar. auto: where the terminal can, by its name or its answer; the others say how it draws pictures."),
     STR("encoder-preset", 0, encoder_preset, NULL, "Output", R, "Speed preset of the encoder, such as medium or slow."),
     INT("bit-depth", 0, bit_depth, 0, 16, "0", "bits", "Output", R, "Bits per channel of the video; 0: the codec's default."),
-    BOOL("overwrite", 'y', overwrite, "false", "Output", 0, "Replace an output file that exists."),
+    BOOL("overwrite", 'y', overwrite, "false", "Output", C, "Replace an output file that exists."),
     BOOL("sidecar", 0, sidecar, "true", "Output", 0, "Write all settings to OUTPUT.json beside the video."),
 
     PATH("debug-dir", 0, debug_dir, "Looking inside", C,
@@ -164,10 +169,10 @@ static const kn_option table[] = {
     PATH("noise-in", 0, noise_in, "Research and parity", R, "Noise from a safetensors file (tensor `noise`; for refine stages `noise.1`, `noise.2`, ...)."),
     PATH("latents-in", 0, latents_in, "Research and parity", R,
          "Result of the base pass from a safetensors file (tensor `latents`): only refine stages, if any, and decoding follow."),
-    PATH("latents-out", 0, latents_out, "Research and parity", 0, "Write the final latents to a safetensors file."),
+    PATH("latents-out", 0, latents_out, "Research and parity", W, "Write the final latents to a safetensors file."),
     PATH("embeds-in", 0, embeds_in, "Research and parity", R,
          "Prompt embeddings from a safetensors file (tensors `prompt`, `negative`); skips the text encoder."),
-    PATH("embeds-out", 0, embeds_out, "Research and parity", 0, "Write the prompt embeddings likewise."),
+    PATH("embeds-out", 0, embeds_out, "Research and parity", W, "Write the prompt embeddings likewise."),
 
     PICK("device", 0, device, "auto|cpu|ref|cuda", "auto", "Run", R,
          "Where to compute. ref is the slow specification, for bisecting wrong frames."),
@@ -555,13 +560,26 @@ const char *kn_options_text(const kn_options *o, const kn_option *opt, char buf[
     return buf;
 }
 
+/* File names may hold any bytes, JSON only UTF-8: what is not stands there as a question mark. */
+static json_t *text_json(const char *text)
+{
+    char *copy;
+    if (kn_text_is_utf8(text)) return json_string(text);
+    if (kn_strdup(text, &copy) != KN_OK) return NULL;
+    for (char *p = copy; *p; p++)
+        if ((unsigned char)*p >= 0x80) *p = '?';
+    json_t *value = json_string(copy);
+    kn_free(copy);
+    return value;
+}
+
 static json_t *option_json(const kn_options *o, const kn_option *opt)
 {
     size_t n;
     switch (opt->type) {
     case KN_OPTION_STRING:
     case KN_OPTION_LIST:
-    case KN_OPTION_PATH: return json_string(*string_field(o, opt));
+    case KN_OPTION_PATH: return text_json(*string_field(o, opt));
     case KN_OPTION_INT: return json_integer(*int_field(o, opt));
     case KN_OPTION_DOUBLE: return json_real(*double_field(o, opt));
     case KN_OPTION_BOOL: return json_boolean(*bool_field(o, opt));

@@ -97,6 +97,8 @@ typedef struct kn_options {
     bool cross_override;
     int64_t override_for; /* kn_override_choice */
     int64_t refresh;
+    int64_t override_steps; /* 0: all */
+    char *override_layers;
     /* output */
     char *output;
     char *codec;
@@ -164,7 +166,8 @@ typedef enum kn_option_source {
 enum {
     KN_OPTION_SHAPES_RESULT = 1, /* part of the job's identity: a checkpoint of another value is refused */
     KN_OPTION_COMMAND_LINE = 2,  /* not allowed in presets and config files */
-    KN_OPTION_MODEL = 4          /* a model folder's kinora.json may set it */
+    KN_OPTION_MODEL = 4,         /* a model folder's kinora.json may set it */
+    KN_OPTION_WRITES = 8         /* names what is written: a preset or config file cannot name a place elsewhere */
 };
 
 typedef struct kn_option {

@@ -8,7 +8,7 @@
 #include "attention/window.h"
 #include "io/memory.h"
 
-enum { BLOCK = 128 /* tokens that the executors take at once */, SAMPLES = 256 };
+enum { BLOCK = 128 /* tokens that the executors take at once */, CPU_BLOCK = 16 /* one panel of attention/sparse_cpu.h */, SAMPLES = 256 };
 
 const char *kn_attention_name(kn_attention_choice m)
 {
@@ -35,11 +35,11 @@ static void grid_of(const kn_pass *pass, const kn_dit_config *dit, int grid[3])
     grid[2] = (int)(pass->geo.width_lat / dit->patch[2]);
 }
 
-static kn_grid_search window_search(const kn_pass_attention *a)
+static kn_grid_search window_search(const kn_pass_attention *a, int block)
 {
     kn_grid_search s = {.window = {{0}, {.size = a->pass->window[0]}, {.size = a->pass->window[1]}},
-                        .block_q = BLOCK,
-                        .block_k = BLOCK};
+                        .block_q = block,
+                        .block_k = block};
     memcpy(s.grid, a->layout.grid, sizeof s.grid);
     return s;
 }
@@ -56,10 +56,11 @@ static double listed(const kn_attn_plan *plan)
 /* Keys in unaligned runs of (h,w,t) order, in the place of a->plan where that lists less. */
 static kn_status try_runs(kn_pass_attention *a, kn_window_params params)
 {
-    kn_grid_search search = window_search(a);
+    kn_grid_search search = window_search(a, params.block);
     kn_grid_choice best;
     kn_attn_plan *plan;
     search.runs = true;
+    search.block_k = 1;
     KN_TRY(kn_grid_best_tile(&search, &best));
     memcpy(params.query_tile, best.tile, sizeof best.tile);
     params.layout.tile[0] = params.layout.grid[0];
@@ -76,12 +77,16 @@ static kn_status try_runs(kn_pass_attention *a, kn_window_params params)
     return KN_OK;
 }
 
-/* Key tiles or, on a CPU, unaligned runs, by counted work; a GPU pays for whole blocks, of which tiles
- * have fewer to gather. A full branch that looks at tensors wants the tiles' order. */
+/* Key tiles or, on a CPU, unaligned runs, by counted work; a GPU pays for whole blocks of 128, of which
+ * tiles have fewer to gather. A CPU pays for the keys that a block lists, which are the fewer the smaller
+ * the block is. A full branch that looks at tensors wants the order of large tiles. */
 static kn_status plan_window(kn_pass_attention *a)
 {
-    kn_grid_search search = window_search(a);
-    kn_window_params params = {.block = BLOCK, .layout = a->layout};
+    bool host = kn_dev_measured(a->dev) != KN_DEV_CUDA;
+    bool free_order = host && !a->pass->tile[0] && !(a->pass->dual && looks_at_tensors(a->pass->full_attention));
+    int block = free_order ? CPU_BLOCK : BLOCK;
+    kn_grid_search search = window_search(a, block);
+    kn_window_params params = {.block = block, .layout = a->layout};
     kn_grid_choice tiles;
     memcpy(params.window, search.window, sizeof search.window);
     if (a->pass->tile[0])
@@ -92,9 +97,7 @@ static kn_status plan_window(kn_pass_attention *a)
     KN_TRY(kn_attn_layout_check(&params.layout));
     a->layout = params.layout;
     KN_TRY(kn_window_plan(&params, &a->plan));
-    bool host = kn_dev_measured(a->dev) != KN_DEV_CUDA;
-    if (!host || a->pass->tile[0] || looks_at_tensors(a->pass->full_attention)) return KN_OK;
-    return try_runs(a, params);
+    return free_order ? try_runs(a, params) : KN_OK;
 }
 
 /* Odd number of tiles that cover what the base pass sees. */

@@ -8,6 +8,7 @@
 #include "io/folder.h"
 #include "io/json.h"
 #include "io/memory.h"
+#include "io/path.h"
 #include "pipeline/batch_ledger.h"
 
 kn_status kn_options_apply(const kn_node *map, kn_options *o, kn_option_source source)
@@ -23,6 +24,10 @@ kn_status kn_options_apply(const kn_node *map, kn_options *o, kn_option_source s
         else
             snprintf(where, sizeof where, "%s: %s", kn_config_path(n->config), n->key);
         KN_TRY(kn_options_set(o, n->key, n->text, source, where));
+        const kn_option *opt = kn_option_find(n->key);
+        if ((opt->flags & KN_OPTION_WRITES) && !kn_path_is_below(n->text))
+            return kn_fail(KN_ERR_ARG, "%s: expected a path below the current folder, found '%.200s'; others can be given on the command line",
+                           where, n->text);
     }
     return KN_OK;
 }

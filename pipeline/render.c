@@ -274,9 +274,13 @@ static kn_status tell_refine(kn_job *j, const kn_pass *p)
     kn_job_note(j, "%s: %" PRId64 "x%" PRId64 ", %" PRId64 " tokens; %d of %d steps from sigma %.4f, guidance %g, shift %g; %s%s, temperature %.4f",
                 p->name, p->geo.out_width_px, p->geo.out_height_px, p->geo.tokens, schedule.steps - schedule.begin,
                 schedule.steps, schedule.sigma[schedule.begin], p->guidance, p->shift, sees, p->dual ? ", override" : "", p->temperature);
-    if (p->dual)
-        kn_job_note(j, "%s: full branch every %d step%s, for %s", p->name, p->refresh, p->refresh > 1 ? "s" : "",
-                    p->dual_negative ? "both prompts" : "the prompt only");
+    if (p->dual) {
+        char steps[48] = "";
+        if (p->dual_steps) snprintf(steps, sizeof steps, " of the first %d", p->dual_steps);
+        kn_job_note(j, "%s: full branch every %d step%s%s, for %s, layers %d to %d", p->name, p->refresh,
+                    p->refresh > 1 ? "s" : "", steps, p->dual_negative ? "both prompts" : "the prompt only",
+                    p->dual_layers[0] + 1, p->dual_layers[1]);
+    }
     return KN_OK;
 }
 

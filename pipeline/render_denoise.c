@@ -1,4 +1,5 @@
 /* pipeline/render_denoise.c - the passes: noise, transformer, sampler, checkpoints. */
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -129,7 +130,10 @@ static kn_status open_all(denoise *x)
     KN_TRY(open_context(x, KN_PROMPT));
     if (p->guidance != 1) KN_TRY(open_context(x, KN_NEGATIVE));
     kn_arena_close(&x->arena);
-    x->dual = (kn_dual_path){.refresh = p->refresh, .negative_too = p->dual_negative};
+    x->dual = (kn_dual_path){.refresh = p->refresh,
+                             .steps = p->dual_steps,
+                             .blocks = {p->dual_layers[0], p->dual_layers[1]},
+                             .negative_too = p->dual_negative};
     x->sampler = (kn_sampler){.name = p->name,
                               .dit = x->dit,
                               .rope = &x->rope,
@@ -319,7 +323,9 @@ static kn_status write_latents(const kn_job *j)
     kn_tensor shape = latents_shape(&j->pass[j->passes - 1]);
     kn_st_tensor t = {.name = "latents", .dtype = KN_ST_F32, .rank = 4, .data = j->latents, .bytes = kn_tensor_bytes(&shape)};
     for (int i = 0; i < 4; i++) t.dim[i] = shape.dim[i];
-    const char *metadata[] = {"kinora", KN_VERSION, "options", j->id.options, NULL};
+    char seed[24];
+    snprintf(seed, sizeof seed, "%" PRId64, j->o->seed);
+    const char *metadata[] = {"kinora", KN_VERSION, "options", j->id.options, "job", j->id.fingerprint, "seed", seed, NULL};
     return kn_safetensors_write(j->o->latents_out, &t, 1, metadata);
 }
 

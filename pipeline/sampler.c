@@ -7,6 +7,11 @@ static bool overridden(const kn_sampler *s, int which)
     return s->dual && (which == PROMPT || s->dual->negative_too);
 }
 
+static bool overridden_at(const kn_sampler *s, int which, int i)
+{
+    return overridden(s, which) && (!s->dual->steps || i - s->schedule->begin < s->dual->steps);
+}
+
 static kn_dit_args args_of(const kn_sampler *s, int which)
 {
     kn_dit_args args = {.context = which == PROMPT ? s->prompt : s->negative,
@@ -22,6 +27,7 @@ static kn_dit_args args_of(const kn_sampler *s, int which)
     if (overridden(s, which)) {
         args.cross = KN_DIT_CROSS_USE;
         args.contexts = s->dual->contexts[which];
+        for (int e = 0; e < 2; e++) args.cross_blocks[e] = s->dual->blocks[e];
     }
     return args;
 }
@@ -38,9 +44,9 @@ static kn_dit_args full_args_of(const kn_sampler *s, int which)
 
 kn_dit_args kn_sampler_args(const kn_sampler *s)
 {
-    /* a pass whose negative prompt keeps its own contexts needs the larger scratch of the two */
+    /* a pass that also computes contexts of its own needs the larger scratch of the two */
     kn_dit_args args = args_of(s, PROMPT);
-    if (s->dual && !s->dual->negative_too) args.cross = KN_DIT_CROSS_OWN;
+    if (s->dual && (!s->dual->negative_too || s->dual->steps)) args.cross = KN_DIT_CROSS_OWN;
     return args;
 }
 
@@ -86,8 +92,10 @@ static kn_status restore_contexts(const kn_sampler *s, int i)
 
 static kn_status network(const kn_sampler *s, int which, int i)
 {
-    if (overridden(s, which) && age(s, i) == 0) KN_TRY(refresh_contexts(s, which, &s->latents, i));
+    bool own = !overridden_at(s, which, i);
+    if (!own && age(s, i) == 0) KN_TRY(refresh_contexts(s, which, &s->latents, i));
     kn_dit_args args = args_of(s, which);
+    if (own) args.cross = KN_DIT_CROSS_OWN;
     return forward(s, which, i, &args);
 }
 
@@ -108,9 +116,9 @@ kn_status kn_sampler_run(const kn_sampler *s, kn_event_fn *fn, void *user)
     float g = (float)s->guidance;
     kn_stage stage;
     kn_stage_begin(&stage, fn, user, s->name, "steps", first - begin, steps - begin);
-    if (s->dual && first < steps && age(s, first) > 0) KN_TRY(restore_contexts(s, first));
+    if (overridden_at(s, PROMPT, first) && first < steps && age(s, first) > 0) KN_TRY(restore_contexts(s, first));
     for (int i = first; i < steps; i = kn_solver_index(s->solver)) {
-        if (s->dual && s->dual->refresh > 1 && age(s, i) == 0) KN_TRY(kn_copy(d, &s->latents, &s->dual->latents));
+        if (overridden_at(s, PROMPT, i) && s->dual->refresh > 1 && age(s, i) == 0) KN_TRY(kn_copy(d, &s->latents, &s->dual->latents));
         KN_TRY(network(s, PROMPT, i));
         if (s->negative) {
             KN_TRY(network(s, NEGATIVE, i));

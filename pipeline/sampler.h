@@ -25,6 +25,8 @@ typedef kn_status kn_step_fn(void *user, int done, int total);
  * of those of the branch with the plan. It runs at the first step and every `refresh` steps from there. */
 typedef struct kn_dual_path {
     int refresh;
+    int steps;               /* the first ones only; 0: all */
+    int blocks[2];           /* first, and one past the last, whose contexts are replaced */
     bool negative_too;       /* also for the negative prompt; else that one keeps its own contexts */
     kn_tensor contexts[2];   /* of the prompt, of the negative prompt (kn_dit_contexts_shape); may be the
                                 same memory when refresh is 1 */

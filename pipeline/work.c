@@ -26,8 +26,10 @@ static kn_status pass_operations(const kn_job *j, const kn_pass *p, double *oper
     int steps = schedule.steps - schedule.begin, evaluations = p->guidance != 1 ? 2 : 1;
     *operations = steps * evaluations * forward_operations(j, p, density);
     if (p->dual) {
-        int refreshes = (steps + p->refresh - 1) / p->refresh;
-        *operations += refreshes * (p->dual_negative ? evaluations : 1) * forward_operations(j, p, 1);
+        int dual_steps = p->dual_steps && p->dual_steps < steps ? p->dual_steps : steps;
+        int refreshes = (dual_steps + p->refresh - 1) / p->refresh;
+        double share = (double)p->dual_layers[1] / j->dit.layers; /* it stops at the last context */
+        *operations += refreshes * (p->dual_negative ? evaluations : 1) * share * forward_operations(j, p, 1);
     }
     return KN_OK;
 }

@@ -1,56 +1,30 @@
 #!/usr/bin/env python3
 """Sparse attention beside dense on one refine stage: recall, error of latents and frames, time.
 
-    tools/attention_table.py --kinora build/kinora --model demo/model --out table.md \
-        --prompt "a red ball bouncing over grass" --factor 4x --density 0.25 0.10
+    tools/attention_table.py --kinora build/kinora --model demo/model --out table.md --factor 4x --density 0.25 0.10 --jobs 4
 
-The base clip is made once; every method refines the same latents with the same noise and settings. Density,
-recall (16 queries of every layer, step and prompt against all keys) and seconds come from --debug-dir; relative L2
-from the final latents; PSNR and SSIM (7 x 7 windows, each colour) from the decoded frames, dense as reference.
-Needs numpy and Pillow.
+For each prompt (of --prompts, lines --lines, seed = line number) the base clip is made once; every method refines the
+same latents with the same noise and settings. Density, recall (16 queries of every layer, step and prompt of guidance
+against all keys) and seconds of self-attention's steps come from --debug-dir; relative L2 from the final latents; PSNR
+and SSIM (7 x 7 windows, each color) from the decoded frames, dense as reference. Mean over prompts, standard deviation
+behind ±. One thread a render, --jobs renders at a time: seconds compare within a table only. Needs numpy and Pillow.
 """
 import argparse
-import glob
 import json
 import math
 import os
-import struct
+import shutil
 import subprocess
+import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 
-import numpy as np
-from PIL import Image
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+import numpy as np  # noqa: E402
 
-
-def latents(path):
-    with open(path, "rb") as f:
-        data = f.read()
-    n = struct.unpack("<Q", data[:8])[0]
-    entry = json.loads(data[8:8 + n])["latents"]
-    begin, end = entry["data_offsets"]
-    return np.frombuffer(data[8 + n + begin:8 + n + end], "<f4").reshape(entry["shape"])
-
-
-def frames(folder):
-    return np.stack([np.asarray(Image.open(p).convert("RGB"), np.float64) for p in sorted(glob.glob(folder + "/*.png"))])
-
-
-def box(x, n=7):
-    """Mean over n x n windows of the two axes before the last."""
-    c = np.cumsum(np.cumsum(np.pad(x, ((0, 0), (1, 0), (1, 0), (0, 0))), axis=1), axis=2)
-    return (c[:, n:, n:] - c[:, :-n, n:] - c[:, n:, :-n] + c[:, :-n, :-n]) / n**2
-
-
-def ssim(a, b):
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    ma, mb = box(a), box(b)
-    va, vb, cov = box(a * a) - ma * ma, box(b * b) - mb * mb, box(a * b) - ma * mb
-    return float(np.mean((2 * ma * mb + c1) * (2 * cov + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))))
-
-
-def psnr(a, b):
-    mse = float(np.mean((a - b) ** 2))
-    return 10 * math.log10(255**2 / mse) if mse > 0 else math.inf
+import clip_metrics as m  # noqa: E402
 
 
 def odd_window(density, grid):
@@ -66,60 +40,88 @@ def methods(density, grid):
     th, tw = odd_window(density, tiles)
     yield "window", ["--attention", "window", "--window", f"{w}x{h}"]
     yield "tile3d", ["--attention", "tile3d", "--tile-window", f"99x{th}x{tw}"]
-    yield "draft", ["--attention", "draft", "--density", str(density), "--within-density"]
+    yield "draft", ["--attention", "draft", "--density", str(density)]
+    yield "draft, within", ["--attention", "draft", "--density", str(density), "--within-density"]
     yield "permute", ["--attention", "permute", "--density", str(density)]
     yield "paro", ["--attention", "paro", "--density", str(density)]
+
+
+def common(a, line):
+    with open(a.prompts) as f:
+        prompt = f.read().splitlines()[line - 1]
+    return [a.kinora, "render", "--model", a.model, "--prompt", prompt, "--seed", str(line), "--progress", "none",
+            "--threads", "1", "--overwrite"] + a.more
+
+
+def base(a, work, line):
+    subprocess.run(common(a, line) + ["--latents-out", f"{work}/{line}.safetensors"], check=True)
+
+
+def refine(a, work, line, name, flags):
+    """-> density, recall, seconds of the stage's steps"""
+    d = f"{work}/{name}_{line}"
+    subprocess.run(common(a, line) + ["--latents-in", f"{work}/{line}.safetensors", "--refine-size", a.factor,
+                                      "--dense-steps", "0", "--dense-layers", "0", "--latents-out", d + ".safetensors",
+                                      "--frames-dir", d + ".frames", "--debug-dir", d + ".debug"] + flags, check=True)
+    with open(d + ".debug/run.json") as f:
+        steps = json.load(f)["passes"][-1]["step"]
+    shutil.rmtree(d + ".debug")
+    return [sum(s[key] for s in steps) / len(steps) for key in ("density", "recall")] + [sum(s["seconds"] for s in steps)]
+
+
+def compare(work, line, name):
+    """-> relative L2, PSNR, SSIM against dense"""
+    z0, z = (m.latents(f"{work}/{n}_{line}.safetensors") for n in ("dense", name))
+    f0, f = (m.frames(f"{work}/{n}_{line}.frames") for n in ("dense", name))
+    return [float(np.linalg.norm(z - z0) / np.linalg.norm(z0)), m.psnr(f, f0), m.ssim(f, f0)]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinora", default="build/kinora")
     parser.add_argument("--model", default="demo/model")
-    parser.add_argument("--prompt", default="a red ball bouncing over grass")
-    parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--prompts", default="demo/prompts_heldout.txt")
+    parser.add_argument("--lines", type=int, nargs="+", default=[1, 41, 81])
     parser.add_argument("--factor", default="4x")
     parser.add_argument("--density", type=float, nargs="+", default=[0.25, 0.10])
+    parser.add_argument("--without", nargs="+", default=[], help="methods to leave out; paro takes six times dense's time on a CPU")
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--out", help="Markdown file; standard output if not given")
+    parser.add_argument("--json", help="also every figure of every prompt")
     parser.add_argument("more", nargs="*", help="more flags for every render, after --")
     a = parser.parse_args()
-    work = tempfile.mkdtemp(prefix="attention_table_")
-    common = [a.kinora, "render", "--model", a.model, "--prompt", a.prompt, "--seed", str(a.seed), "--progress", "none"]
-    common += ["--overwrite"] + a.more
-    base = f"{work}/base.safetensors"
-    subprocess.run(common + ["--latents-out", base], check=True)
-    shape = latents(base).shape
-    factor = float(a.factor.rstrip("x"))
-    grid = [round(n / 2 * factor) for n in shape[2:]]
-
-    def run(name, flags):
-        d = f"{work}/{name}"
-        subprocess.run(common + ["--latents-in", base, "--refine-size", a.factor, "--dense-steps", "0", "--dense-layers", "0",
-                                 "--latents-out", d + ".safetensors", "--frames-dir", d + ".frames", "--debug-dir", d + ".debug"]
-                       + flags, check=True)
-        steps = json.load(open(d + ".debug/run.json"))["passes"][-1]["step"]
-        mean = lambda key: sum(s[key] for s in steps) / len(steps)
-        return (latents(d + ".safetensors").astype(np.float64), frames(d + ".frames"), mean("density"), mean("recall"),
-                sum(s["seconds"] for s in steps))
-
-    z0, f0, _, _, t0 = run("dense", ["--attention", "dense"])
-    lines = ["| method | asked for | density | recall | latents rel. L2 | PSNR | SSIM | seconds | of dense |",
-             "|---|---|---|---|---|---|---|---|---|",
-             f"| dense | | 100 % | 100 % | 0 | | | {t0:.2f} | 1.00 |"]
-    todo = [(m, d, f) for d in a.density for m, f in methods(d, grid)] + [("cross", None, ["--attention", "cross"])]
-    for name, density, flags in todo:
-        z, f, got, recall, seconds = run(f"{name}_{density}", flags)
-        error = np.linalg.norm(z - z0) / np.linalg.norm(z0)
-        asked = f"{100 * density:.0f} %" if density else "its own"
-        lines.append(f"| {name} | {asked} | {100 * got:.1f} % | {100 * recall:.1f} % | {error:.3f} | {psnr(f, f0):.2f} dB |"
-                     f" {ssim(f, f0):.3f} | {seconds:.2f} | {seconds / t0:.2f} |")
-        print(lines[-1], flush=True)
+    with tempfile.TemporaryDirectory(prefix="attention_table_") as work, ProcessPoolExecutor(a.jobs) as pool:
+        list(pool.map(base, *zip(*[(a, work, line) for line in a.lines])))
+        shape = m.latents(f"{work}/{a.lines[0]}.safetensors").shape
+        grid = [round(n / 2 * float(a.factor.rstrip("x"))) for n in shape[2:]]
+        todo = [("dense", "", ["--attention", "dense"])]
+        for d in a.density:
+            todo += [(name, f"{100 * d:.0f} %", flags) for name, flags in methods(d, grid) if name not in a.without]
+        todo += [("cross", "its own", ["--attention", "cross"])]
+        names = [f"{name}{asked}".translate({ord(c): None for c in ", %"}) for name, asked, _ in todo]
+        tasks = [(a, work, line, n, flags) for n, (_, _, flags) in zip(names, todo) for line in a.lines]
+        ran = list(pool.map(refine, *zip(*tasks)))
+        compared = list(pool.map(compare, *zip(*[(work, t[2], t[3]) for t in tasks])))
+    for c in compared[:len(a.lines)]:
+        c[1] = np.nan  # dense beside itself
+    rows = np.array([r + c for r, c in zip(ran, compared)]).reshape(len(todo), len(a.lines), 6)
+    lines = ["| method | asked for | density | recall | latents rel. L2 | PSNR, dB | SSIM | seconds | of dense |",
+             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+    for (name, asked, flags), x in zip(todo, rows):
+        mean, sd = x.mean(0), x.std(0, ddof=1) if len(x) > 1 else np.zeros(6)
+        apart = (f"{mean[3]:.3f} ± {sd[3]:.3f} | {mean[4]:.2f} ± {sd[4]:.2f} | {mean[5]:.3f} ± {sd[5]:.3f}"
+                 if name != "dense" else "0 | | 1")
+        lines.append(f"| {name} | {asked} | {100 * mean[0]:.1f} % | {100 * mean[1]:.1f} ± {100 * sd[1]:.1f} % | {apart} |"
+                     f" {mean[2]:.1f} | {np.mean(x[:, 2] / rows[0][:, 2]):.2f} |")
     text = "\n".join(lines) + "\n"
+    print(text)
     if a.out:
         with open(a.out, "w") as f:
             f.write(text)
-    else:
-        print(text)
-    print("files:", work, os.linesep, end="")
+    if a.json:
+        with open(a.json, "w") as f:
+            json.dump(dict(lines=a.lines, grid=grid, columns=["density", "recall", "seconds", "latents", "psnr", "ssim"],
+                           rows=[dict(name=n, asked=s, flags=f, values=x.tolist()) for (n, s, f), x in zip(todo, rows)]), f)
 
 
 if __name__ == "__main__":

@@ -632,7 +632,8 @@ kn_status kn_vae_decode_push(kn_vae_stream *s, const kn_tensor *latents, kn_vae_
     KN_TRY(check_push(s, KN_VAE_DECODE, latents));
     int64_t n = latents->dim[1], count = kn_vae_stream_frames(s, n), ready = s->held;
     move_latents(s, latents, true);
-    KN_TRY(decode_frames(s, n)); /* its upload has waited for the frames held */
+    if (ready) KN_TRY(kn_dev_sync(s->dev)); /* for the frames held; a small upload would not wait */
+    KN_TRY(decode_frames(s, n));
     float *frames = s->frames[s->turn];
     if (!s->params.late) return hand_out(s, frames, count, fn, user);
     s->turn ^= 1;

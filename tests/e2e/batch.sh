@@ -119,6 +119,19 @@ grep -q '6 jobs to do' dry.txt || fail "dry run: $(cat dry.txt)"
 printf 'prompt,seed\na ball,1\n' >bare.csv
 "$kinora" batch bare.csv -m "$model" --steps 2 --frames 5 --progress none >/dev/null 2>&1 || fail "a bare table"
 
+# Latents alone, where a job has no output: found again by content, also when the process was killed before it
+# could write its line; those of other settings are not touched.
+printf 'name,prompt,latents-out,seed\na,a ball,{name}.safetensors,-1\n' >latents.csv
+only=("$kinora" batch latents.csv -m "$model" --steps 2 --frames 5 --progress none)
+"${only[@]}" >only.txt 2>&1 || fail "latents alone: $(cat only.txt)"
+[ -s latents/a.safetensors ] && [ ! -e latents/a.mp4 ] || fail "latents alone: $(ls latents)"
+has '1 finished before' "${only[@]}" --resume || fail "latents: --resume does not skip"
+rm latents/results.jsonl
+"${only[@]}" --resume --steps 3 >again.txt 2>&1 && fail "another job's latents were accepted"
+grep -q 'not the result of this job' again.txt || fail "another job's latents: $(cat again.txt)"
+rm latents/results.jsonl
+has '1 done' "${only[@]}" --resume || fail "latents without their line are not made again"
+
 # Mistakes in the file are usage errors, with the line.
 printf 'defaults:\n  stepz: 3\njobs:\n  - prompt: x\n' >bad.yaml
 expect_error 2 "did you mean 'steps'" "$kinora" batch bad.yaml

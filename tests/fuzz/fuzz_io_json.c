@@ -1,19 +1,9 @@
 /* Any bytes as JSON: read or refused; what is read is written and reads back equal; as a config,
  * its tree is sound. */
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "io/config.h"
 #include "io/json.h"
 #include "io/memory.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void require(int holds)
-{
-    if (!holds) abort();
-}
+#include "tests/fuzz/fuzz.h"
 
 static void check_tree(const kn_node *n, const kn_node *parent, int depth)
 {
@@ -43,20 +33,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     kn_text t = {0};
     kn_status st = kn_json_parse("fuzz.json", (const char *)data, size, 100000, &value);
     if (st == KN_OK) {
-        require(kn_json_add_value(&t, value) == KN_OK);
-        require(kn_json_parse("again.json", t.data, t.size, 100000, &again) == KN_OK);
-        require(json_equal(value, again));
-        json_decref(again);
+        if (went_well(kn_json_add_value(&t, value)) &&
+            went_well(kn_json_parse("again.json", t.data, t.size, 100000, &again))) {
+            require(json_equal(value, again));
+            json_decref(again);
+        }
         json_decref(value);
         kn_free(t.data);
     } else {
-        require(st == KN_ERR_FORMAT && strncmp(kn_error_text(), "fuzz.json: ", 11) == 0);
+        require_refused(st, KN_ERR_FORMAT, "fuzz.json: ");
     }
     st = kn_config_parse("c.json", KN_CONFIG_JSON, (const char *)data, size, &config);
     if (st == KN_OK)
         check_tree(kn_config_root(config), NULL, 0);
     else
-        require(st == KN_ERR_FORMAT && strncmp(kn_error_text(), "c.json:", 7) == 0);
+        require_refused(st, KN_ERR_FORMAT, "c.json:");
     kn_config_close(&config);
     return 0;
 }

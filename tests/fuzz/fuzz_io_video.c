@@ -2,23 +2,13 @@
  * decoders are libavcodec's; what is ours is the way from their claims (sizes, formats, rotation,
  * colour) to a buffer of the caller, and the WebP parser. */
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "io/log.h"
 #include "io/memory.h"
 #include "io/video.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz.h"
 
 enum { MAX_PIXELS = 1 << 16, MAX_FRAMES = 8 }; /* more only cost time here */
-
-static void require(int holds)
-{
-    if (!holds) abort();
-}
 
 static void read_frames(kn_video_reader *r)
 {
@@ -44,13 +34,11 @@ static void read_frames(kn_video_reader *r)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    char path[] = "fuzz_video_XXXXXX", *value = NULL;
+    const char *path = fuzz_file("in.mp4", data, size);
+    char *value = NULL;
     const char *key, *text;
     kn_video_reader *r = NULL;
     kn_log_set_level(KN_LOG_ERR);
-    int fd = mkstemp(path);
-    require(fd >= 0 && write(fd, data, size) == (ssize_t)size);
-    close(fd);
     if (kn_video_reader_open(path, 1, &r) == KN_OK) {
         for (int i = 0; i < 100 && kn_video_reader_metadata(r, i, &key, &text); i++)
             require(key && text);
@@ -61,6 +49,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     kn_video_reader_close(&r);
     if (kn_video_metadata_read(path, "title", &value) != KN_OK) require(!value);
     kn_free(value);
-    unlink(path);
     return 0;
 }

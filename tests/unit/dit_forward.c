@@ -248,6 +248,51 @@ static void wrong_arguments_are_named(void **state)
     scene_close(&s);
 }
 
+/* Override of one block of two: the other keeps its own contexts, and its place in memory is left alone. */
+static void contexts_of_some_blocks(void **state)
+{
+    (void)state;
+    static const kn_dev_kind kinds[] = {KN_DEV_REF, KN_DEV_CPU};
+    for (int k = 0; k < 2; k++) {
+        for (int block = 0; block < 2; block++) {
+            scene s;
+            scene_open(&s, kinds[k], 1, NULL);
+            kn_dit_args args = scene_args(&s);
+            run(&s, args, plain);
+            args.contexts = kn_dit_contexts_shape(s.model, &s.rope);
+            size_t bytes = kn_tensor_bytes(&args.contexts), half = bytes / 2;
+            unsigned char *before, *after;
+            must(kn_alloc(bytes, (void **)&before));
+            must(kn_alloc(bytes, (void **)&after));
+            must(kn_dev_alloc(s.dev, bytes, &args.contexts.data));
+            must(kn_dev_upload(s.dev, memset(before, 0xff, bytes), &args.contexts)); /* NaN */
+            args.cross_blocks[0] = block, args.cross_blocks[1] = block + 1;
+            args.cross = KN_DIT_CROSS_STORE;
+            run(&s, args, other);
+            assert_memory_equal(plain, other, sizeof plain);
+            must(kn_dev_download(s.dev, &args.contexts, after));
+            assert_memory_equal(after + (1 - block) * half, before, half);
+            assert_memory_not_equal(after + block * half, before, half);
+            args.cross = KN_DIT_CROSS_USE;
+            run(&s, args, other);
+            assert_memory_equal(plain, other, sizeof plain);
+            must(kn_dev_upload(s.dev, memset(after, 0, bytes), &args.contexts));
+            run(&s, args, other);
+            assert_true(relative_max(other, plain, VALUES) > 1e-3);
+            static const int wrong[][2] = {{1, 1}, {0, 3}, {-1, 1}, {1, 0}};
+            for (int i = 0; i < 4; i++) {
+                memcpy(args.cross_blocks, wrong[i], sizeof wrong[i]);
+                assert_int_equal(kn_dit_forward(s.model, &args), KN_ERR_ARG);
+                assert_non_null(strstr(kn_error_text(), "expected some of 0 to 1"));
+            }
+            kn_dev_free(s.dev, args.contexts.data, bytes);
+            kn_free(before);
+            kn_free(after);
+            scene_close(&s);
+        }
+    }
+}
+
 /* Override: the contexts of a forward, used by the same forward, change nothing; those of another
  * change everything; a forward that stops at the last context stores the same ones. */
 static void stored_contexts_take_the_place_of_own(void **state)
@@ -340,6 +385,7 @@ int main(void)
                                        cmocka_unit_test(velocity_may_replace_latents),
                                        cmocka_unit_test(wrong_arguments_are_named),
                                        cmocka_unit_test(stored_contexts_take_the_place_of_own),
+                                       cmocka_unit_test(contexts_of_some_blocks),
                                        cmocka_unit_test(measured_sizes_hold)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

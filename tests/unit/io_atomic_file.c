@@ -55,6 +55,21 @@ static void mode_follows_the_umask(void **state)
     assert_int_equal(info.st_mode & 0777, 0640);
 }
 
+static void until_it_is_whole_it_is_private(void **state)
+{
+    (void)state;
+    struct stat info;
+    kn_atomic_file *f;
+    mode_t old = umask(0);
+    expect_ok(kn_atomic_open(temp_path("private"), &f));
+    assert_int_equal(stat(kn_atomic_temp_path(f), &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0600);
+    expect_ok(kn_atomic_commit(&f));
+    umask(old);
+    assert_int_equal(stat(temp_path("private"), &info), 0);
+    assert_int_equal(info.st_mode & 0777, 0666);
+}
+
 static void a_library_may_write_the_temporary_path(void **state)
 {
     (void)state;
@@ -203,6 +218,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(commit_replaces_discard_keeps),
         cmocka_unit_test(mode_follows_the_umask),
+        cmocka_unit_test(until_it_is_whole_it_is_private),
         cmocka_unit_test(a_library_may_write_the_temporary_path),
         cmocka_unit_test(links_are_followed_and_devices_refused),
         cmocka_unit_test(unusable_targets_are_named),

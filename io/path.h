@@ -1,0 +1,21 @@
+/* io/path.h - does a path that a file names stay where it may?
+ *
+ * Purpose   Presets, config files and batch files come from others. What they name to be written must lie
+ *           below one folder: by its text, and by the symbolic links that stand there.
+ * Errors    KN_ERR_ARG names path and folder; KN_ERR_IO.
+ */
+#ifndef KN_IO_PATH_H
+#define KN_IO_PATH_H
+
+#include <stdbool.h>
+
+#include "io/status.h"
+
+/* A relative path without ".." that is not empty: wherever it starts, it stays below. */
+bool kn_path_is_below(const char *path);
+/* `path` begins with `folder` and is below it from there. */
+bool kn_path_is_in(const char *folder, const char *path);
+/* The same after symbolic links: of path, the part that exists is resolved. folder must exist. */
+KN_CHECKED kn_status kn_path_check_links(const char *folder, const char *path);
+
+#endif
