@@ -99,18 +99,17 @@ static kn_status open_arena(denoise *x)
     if (x->sampler.negative) tensors[count++] = &x->sampler.velocity_negative;
     if (dual && dual->refresh > 1) *(tensors[count++] = &dual->latents) = latent;
 
-    size_t scratch, bytes;
-    KN_TRY(scratch_bytes(x, &scratch));
-    bytes = scratch;
+    size_t bytes;
+    KN_TRY(scratch_bytes(x, &bytes));
     for (int i = 0; i < count; i++) bytes += kn_tensor_bytes(tensors[i]) + SLACK;
     KN_TRY(kn_arena_open(x->dev, bytes, &x->arena));
     for (int i = 0; i < count; i++) {
         kn_tensor shape = *tensors[i];
         KN_TRY(kn_arena_tensor(x->arena, shape.dtype, shape.rank, shape.dim, tensors[i]));
     }
-    if (kn_dev_get_kind(x->dev) == KN_DEV_MEASURE) { /* no forward will take it: counted here */
-        kn_tensor forward;
-        KN_TRY(kn_arena_take(x->arena, &forward, KN_U8, (int64_t)scratch));
+    if (kn_dev_get_kind(x->dev) == KN_DEV_MEASURE) { /* the rest, of the forwards, lies beside all of these */
+        kn_tensor rest;
+        KN_TRY(kn_arena_take(x->arena, &rest, KN_U8, (int64_t)(bytes - kn_arena_get_mark(x->arena))));
     }
     if (!dual) return KN_OK;
     dual->two = dual->negative_too && x->sampler.negative && dual->refresh > 1; /* else made anew */
