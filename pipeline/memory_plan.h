@@ -2,7 +2,9 @@
  *
  * Purpose   Runs each phase's own code on the measure device, which allocates nothing and counts. A job
  *           that cannot fit is refused with the numbers before a weight is read.
- * Units     bytes of device memory (host memory on the CPU).
+ * Units     bytes of device memory. On the CPU that is the whole process: what it holds before the run
+ *           (program, libraries), each phase's tensors, lists of attention, and the video encoder
+ *           (kn_video_writer_memory).
  * Errors    KN_ERR_NOMEM from kn_memory_plan_check; the phases' own errors (a tensor that is missing or
  *           of another shape is found here, before any work).
  */
@@ -17,11 +19,19 @@ typedef struct kn_memory_plan {
     struct {
         const char *name, *advice;
         kn_network network; /* whose weights it holds */
-        size_t peak_bytes;
+        size_t peak_bytes; /* device memory, without base_bytes */
+        size_t host_bytes; /* beside it, where the device is the host: encoder, lists */
     } phase[KN_PHASES_MAX];
     int phases;
+    size_t base_bytes; /* where the device is the host: the process before any phase */
     size_t budget_bytes;
 } kn_memory_plan;
+
+/* Everything that phase i takes. */
+static inline size_t kn_memory_phase_bytes(const kn_memory_plan *p, int i)
+{
+    return p->base_bytes + p->phase[i].peak_bytes + p->phase[i].host_bytes;
+}
 
 KN_CHECKED kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out);
 /* The plan as notes to the listener. */

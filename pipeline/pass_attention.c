@@ -379,6 +379,32 @@ double kn_pass_attention_expected(const kn_pass_attention *a)
     return a->pass->attention == KN_ATTENTION_DRAFT || a->pass->mass <= 0 ? a->pass->density : a->pass->mass;
 }
 
+static size_t plan_bytes(const kn_attn_plan *p)
+{
+    size_t rows = (size_t)p->heads * (size_t)p->q_blocks, tokens = (size_t)p->tokens;
+    return (size_t)p->run_capacity * sizeof *p->runs + (rows + 1) * sizeof *p->row_ptr + tokens * 3 * sizeof *p->pos +
+           (p->perm_q ? 2 * tokens * (size_t)p->perm_heads * sizeof *p->perm_q : 0);
+}
+
+size_t kn_pass_attention_bytes(const kn_pass_attention *a)
+{
+    const kn_pass *p = a->pass;
+    if (!a->order) return 0; /* dense */
+    size_t tokens = (size_t)kn_grid_tokens(a->layout.grid), bytes = tokens * sizeof *a->order;
+    if (a->plan) bytes += plan_bytes(a->plan);
+    size_t heads = (size_t)a->dit->heads, layers = (size_t)a->dit->layers;
+    size_t blocks = (size_t)kn_grid_tiles(a->layout.grid, a->layout.tile), per_tile = (size_t)kn_grid_tokens(a->layout.tile);
+    blocks *= (per_tile + BLOCK - 1) / BLOCK;
+    size_t lists = (size_t)((double)(heads * blocks * blocks) * kn_pass_attention_expected(a)) * sizeof(kn_attn_run);
+    if (a->windows.ranges) return bytes + layers * lists;
+    bool own = looks_at_tensors(p->attention), full = p->dual && looks_at_tensors(p->full_attention);
+    if (!own && !full) return bytes;
+    size_t planners = 1;
+    if (p->reuse_lists > 1) planners = layers * (size_t)((own ? 2 : 0) + (full ? 2 : 0));
+    size_t map = blocks * blocks * sizeof(float) + 2 * blocks * (size_t)a->dit->head_dim * sizeof(double);
+    return bytes + planners * (lists + map + 2 * tokens * heads * sizeof(int32_t));
+}
+
 const char *kn_pass_attention_text(const kn_pass_attention *a, char buf[KN_ATTENTION_TEXT])
 {
     const kn_pass *p = a->pass;

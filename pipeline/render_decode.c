@@ -186,6 +186,7 @@ kn_status kn_job_decode_measure(kn_job *j, int pass, kn_session *measure)
     if (st == KN_OK) st = kn_job_vae_measure(x.vae, KN_VAE_DECODE, &p);
     void *memory;
     if (st == KN_OK && blend_bytes(j)) st = kn_dev_alloc(measure->dev, blend_bytes(j), &memory); /* host memory */
+    if (kn_dev_measured(measure->dev) != KN_DEV_CUDA) measure->host_bytes = kn_output_bytes(j);
     kn_session_done(measure, KN_NETWORK_VAE);
     return st;
 }

@@ -37,6 +37,7 @@ typedef struct kn_session {
 
     int loads[KN_NETWORKS]; /* times that weights were read */
     double load_sec;
+    size_t host_bytes; /* counted beside the device's while measuring: memory that others allocate */
 } kn_session;
 
 /* Open o's device. One that stands open for the same options stays; another one is closed with all
