@@ -128,6 +128,8 @@ static const kn_option table[] = {
          "Which passes of guidance the second branch runs for. auto, as published: both when --refresh is 1, else the prompt's only."),
     INT("refresh", 0, refresh, 1, 1000, "2", "steps", "High resolution", R | M,
         "Steps for which the second branch's result is kept. 1: it runs at every step."),
+    PICK("context-cache", 0, context_cache, "auto|device|host|int8", "auto", "High resolution", R,
+         "Where the second branch's result is kept, the largest thing of a stage: in device memory, in host memory and copied beside the work, or on the device in eight bits (not the same bytes). auto: on the device if the plan fits, else host."),
     INT("override-steps", 0, override_steps, 0, 1000, "0", "steps", "High resolution", R | M,
         "First steps of a stage that take the second branch's cross-attention; later ones use their own. 0: all steps."),
     STR("override-layers", 0, override_layers, "all", "High resolution", R | M,
@@ -179,6 +181,8 @@ static const kn_option table[] = {
     INT("threads", 't', threads, 0, 1024, "0", "threads", "Run", 0, "CPU threads; 0: all cores of this process."),
     DBL("memory", 0, memory_gib, 0, 65536, "0", "GiB", "Run", 0,
         "Memory budget of the device; 0: what is free now. Jobs that cannot fit are refused before they start."),
+    BOOL("offload", 0, offload, "false", "Run", 0,
+         "Keep the weights of transformer and text encoder in host memory, two blocks at a time on the GPU, copied beside the work. Same bytes."),
     INT("vae-tile", 0, vae_tile_px, 0, MAX_SIDE_PX, "0", "px", "Run", R,
         "Decode in square tiles of this side; 0: only when the memory budget asks for it."),
     BOOL("resume", 0, resume, "false", "Run", C, "Go on from the checkpoint that a stopped run of this job left."),
@@ -267,10 +271,39 @@ static int edit_distance(const char *a, const char *b)
     return row[n];
 }
 
+/* What other programs for the same models call an option (Wan's generate.py, diffusers, ComfyUI,
+ * stable-diffusion.cpp, LightX2V): edit distance does not find these. */
+static const char *const foreign_names[][2] = {
+    {"cfg", "guidance"}, {"cfg-scale", "guidance"}, {"guidance-scale", "guidance"}, {"guide-scale", "guidance"},
+    {"sample-guide-scale", "guidance"}, {"flow-shift", "shift"}, {"sample-shift", "shift"}, {"sampler", "solver"},
+    {"sample-solver", "solver"}, {"sampling-method", "solver"}, {"scheduler", "solver"}, {"num-frames", "frames"},
+    {"frame-num", "frames"}, {"video-frames", "frames"}, {"length", "frames"}, {"num-inference-steps", "steps"},
+    {"sample-steps", "steps"}, {"infer-steps", "steps"}, {"base-seed", "seed"}, {"save-file", "output"}, {"out", "output"},
+    {"ckpt-dir", "model"}, {"model-path", "model"}, {"denoise", "strength"}, {"denoising-strength", "strength"},
+    {"resolution", "size"}, {"quality", "crf"}, {"vram", "memory"}, {"max-vram", "memory"}, {"hires", "refine-size"},
+    {"upscale-size", "refine-size"}, {"neg", "negative-prompt"}, {"force", "overwrite"}, {"gpu", "device"},
+};
+
+/* The option whose key goes on where `key` ends, if there is one alone: "negative". */
+static const char *only_longer(const char *key)
+{
+    const char *found = NULL;
+    size_t n = strlen(key);
+    for (int i = 0; n >= 4 && i < TABLE_COUNT; i++) {
+        if (strncmp(key, table[i].key, n)) continue;
+        if (found) return NULL;
+        found = table[i].key;
+    }
+    return found;
+}
+
 const char *kn_option_nearest(const char *key)
 {
     const char *best = NULL;
     int best_distance = 1000;
+    for (size_t i = 0; i < sizeof foreign_names / sizeof *foreign_names; i++)
+        if (same_key(foreign_names[i][0], key)) return foreign_names[i][1];
+    if (only_longer(key)) return only_longer(key);
     for (int i = 0; i < TABLE_COUNT; i++) {
         int d = edit_distance(key, table[i].key);
         if (d < best_distance) best_distance = d, best = table[i].key;
