@@ -123,7 +123,7 @@ static kn_status make_name(reader *r, kn_batch_entry *e, const char *template)
     char *name;
     KN_TRY(template ? fill(template, e, &name) : default_name(r, e, &name));
     for (char *p = name; *p; p++)
-        if (*p == '/') *p = '-'; /* a name is no path */
+        if (*p == '/' || (unsigned char)*p < 0x20) *p = '-'; /* a name is no path, and stands in tables */
     char *tried = name;
     int first = r->slot[name_slot(r, name)]; /* the job that has the name, + 1 */
     kn_status st = KN_OK;
