@@ -259,7 +259,7 @@ static bool range_of(const char *text, int64_t *from, int64_t *to)
     const char *dots = strstr(text, "..");
     if (!dots || dots - text >= (long)sizeof low) return false;
     snprintf(low, sizeof low, "%.*s", (int)(dots - text), text);
-    return kn_text_to_int(low, from) && kn_text_to_int(dots + 2, to) && *from <= *to && *to - *from < KN_BATCH_MAX;
+    return kn_text_to_int(low, from) && kn_text_to_int(dots + 2, to) && *from <= *to;
 }
 
 static kn_status each_combination(reader *r, const kn_node *matrix, int at);
