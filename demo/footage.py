@@ -1,6 +1,6 @@
 """A clip that looks as if it were filmed, for trying `kinora refine` on something the model was not trained on.
 
-    python footage.py OUT.mp4 [--size 240x144] [--frames 33] [--fps 25] [--crf 26]
+    python footage.py OUT.mp4 [--size 240x144] [--frames 17] [--fps 25] [--crf 22]
 
 Drawn at twice the size and averaged down: an uneven wall in evening light, a shelf, a lettered sign, an orange that rolls
 along the shelf, its shadow, a lamp out of focus.  On top of it what a small camera adds: a shaking
@@ -38,7 +38,7 @@ def scenery(width, height, rng):
     draw.rectangle([.16 * width, .24 * height, .50 * width, .48 * height], fill=(36, 58, 92), outline=(220, 214, 200), width=4)
     draw.text((.19 * width, .265 * height), "OPEN", fill=(236, 230, 214), font=ImageFont.load_default(.08 * width))
     for line in range(2):
-        draw.text((.19 * width, (.37 + .042 * line) * height), ("weekdays 9 - 17", "ring twice")[line], fill=(200, 206, 214),
+        draw.text((.19 * width, (.39 + .042 * line) * height), ("weekdays 9 - 17", "ring twice")[line], fill=(200, 206, 214),
                   font=ImageFont.load_default(.026 * width))
     draw.rectangle([0, .80 * height, width, .86 * height], fill=(96, 62, 38))
     draw.line([0, .80 * height, width, .80 * height], fill=(150, 104, 66), width=3)
@@ -92,9 +92,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out")
     parser.add_argument("--size", default="240x144")
-    parser.add_argument("--frames", type=int, default=33)
+    parser.add_argument("--frames", type=int, default=17)
     parser.add_argument("--fps", type=int, default=25)
-    parser.add_argument("--crf", type=int, default=26)
+    parser.add_argument("--crf", type=int, default=22)
     a = parser.parse_args()
     size = tuple(map(int, a.size.split("x")))
     command = ["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", a.size, "-r", str(a.fps), "-i", "-",

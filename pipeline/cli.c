@@ -254,7 +254,7 @@ const kn_command kn_commands[] = {
     {"refine", "make an existing video larger and sharper: `refine VIDEO`, with or without a prompt"},
     {"batch", "make many videos from a batch file (YAML, JSON or CSV)"},
     {"plan", "print sizes, memory and work of a render, and whether it fits; renders nothing"},
-    {"compare", "tell two clips apart: PSNR, SSIM, difference picture (-o x.png) or video (-o x.mp4), --csv"},
+    {"compare", "tell two clips apart: PSNR, SSIM, difference picture (-o x.png) or video (-o x.mp4), --csv; or two safetensors files"},
     {"info", "describe a model folder, a video, a sidecar or a safetensors file; alone: this build"},
     {"bench", "render with the options of render, show where the time goes; keeps no file it was not asked for"},
     {"search-windows", "choose the windows of --attention tile3d by layer and head, on a calibration prompt: -o windows.json"},

@@ -306,6 +306,11 @@ int kn_cli_compare(int argc, char **argv)
 {
     comparison c = {0};
     kn_status st = parse(&c, argc, argv);
+    if (st == KN_OK && kn_compare_is_tensors(c.path[0]) && kn_compare_is_tensors(c.path[1])) {
+        st = c.output || c.csv ? kn_fail(KN_ERR_ARG, "compare: --output and --csv are of clips, not of tensors")
+                               : kn_compare_tensors(c.path[0], c.path[1]);
+        return kn_cli_report(st);
+    }
     if (st == KN_OK) st = open_all(&c);
     if (st == KN_OK) st = read_all(&c);
     if (st == KN_OK) print_result(&c);

@@ -12,6 +12,7 @@
 #ifndef KN_PIPELINE_COMPARE_H
 #define KN_PIPELINE_COMPARE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "io/status.h"
@@ -20,6 +21,10 @@
 double kn_compare_psnr(const float *a, const float *b, int width_px, int height_px);
 /* KN_ERR_ARG for frames of less than 11 pixels on a side. */
 KN_CHECKED kn_status kn_compare_ssim(const float *a, const float *b, int width_px, int height_px, double *ssim);
+
+/* Prints, for each tensor of two safetensors files, relative L2 (of the first one's norm) and the largest difference. */
+bool kn_compare_is_tensors(const char *path);
+KN_CHECKED kn_status kn_compare_tensors(const char *a_path, const char *b_path);
 
 /* kinora compare A B [--output FILE] [--csv FILE] [-y]; prints to standard output, returns the exit code. */
 int kn_cli_compare(int argc, char **argv);

@@ -267,10 +267,39 @@ static int edit_distance(const char *a, const char *b)
     return row[n];
 }
 
+/* What other programs for the same models call an option (Wan's generate.py, diffusers, ComfyUI,
+ * stable-diffusion.cpp, LightX2V): edit distance does not find these. */
+static const char *const foreign_names[][2] = {
+    {"cfg", "guidance"}, {"cfg-scale", "guidance"}, {"guidance-scale", "guidance"}, {"guide-scale", "guidance"},
+    {"sample-guide-scale", "guidance"}, {"flow-shift", "shift"}, {"sample-shift", "shift"}, {"sampler", "solver"},
+    {"sample-solver", "solver"}, {"sampling-method", "solver"}, {"scheduler", "solver"}, {"num-frames", "frames"},
+    {"frame-num", "frames"}, {"video-frames", "frames"}, {"length", "frames"}, {"num-inference-steps", "steps"},
+    {"sample-steps", "steps"}, {"infer-steps", "steps"}, {"base-seed", "seed"}, {"save-file", "output"}, {"out", "output"},
+    {"ckpt-dir", "model"}, {"model-path", "model"}, {"denoise", "strength"}, {"denoising-strength", "strength"},
+    {"resolution", "size"}, {"quality", "crf"}, {"vram", "memory"}, {"max-vram", "memory"}, {"hires", "refine-size"},
+    {"upscale-size", "refine-size"}, {"neg", "negative-prompt"}, {"force", "overwrite"}, {"gpu", "device"},
+};
+
+/* The option whose key goes on where `key` ends, if there is one alone: "negative". */
+static const char *only_longer(const char *key)
+{
+    const char *found = NULL;
+    size_t n = strlen(key);
+    for (int i = 0; n >= 4 && i < TABLE_COUNT; i++) {
+        if (strncmp(key, table[i].key, n)) continue;
+        if (found) return NULL;
+        found = table[i].key;
+    }
+    return found;
+}
+
 const char *kn_option_nearest(const char *key)
 {
     const char *best = NULL;
     int best_distance = 1000;
+    for (size_t i = 0; i < sizeof foreign_names / sizeof *foreign_names; i++)
+        if (same_key(foreign_names[i][0], key)) return foreign_names[i][1];
+    if (only_longer(key)) return only_longer(key);
     for (int i = 0; i < TABLE_COUNT; i++) {
         int d = edit_distance(key, table[i].key);
         if (d < best_distance) best_distance = d, best = table[i].key;

@@ -189,7 +189,8 @@ const kn_option *kn_option_table(int *count);
 /* Entry by key ("frames-dir"; '_' is taken for '-'), or by letter; NULL if there is none. */
 const kn_option *kn_option_find(const char *key);
 const kn_option *kn_option_find_letter(char letter);
-/* Known key nearest to `key` by edit distance, or NULL if none is near. */
+/* The key that was meant: by the name that other programs have for it, as the only one that begins so, or by edit
+ * distance; NULL if none is near. */
 const char *kn_option_nearest(const char *key);
 
 /* Fill with the built-in defaults. Free with kn_options_free (NULL-safe on members). */

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -93,7 +94,10 @@ int kn_job_first_pass(const kn_job *j)
 
 bool kn_job_wants_frames(const kn_job *j)
 {
-    return j->frame || j->o->output || j->o->frames_dir || j->o->contact_sheet;
+    const kn_options *o = j->o;
+    bool elsewhere = o->latents_out || o->embeds_out || j->search_path;
+    /* a plan need not say where its video would go */
+    return j->frame || o->output || o->frames_dir || o->contact_sheet || (o->dry_run && !elsewhere);
 }
 
 bool kn_job_wants_latents(const kn_job *j)
@@ -107,6 +111,10 @@ static kn_status check_outputs(const kn_job *j)
     if (!kn_job_wants_latents(j) && !o->embeds_out)
         return kn_fail(KN_ERR_ARG, "nowhere to write: give --output FILE (or --frames-dir, --latents-out)");
     if (o->output) {
+        size_t n = strlen(o->output);
+        if (n > 4 && !strcasecmp(o->output + n - 4, ".png"))
+            return kn_fail(KN_ERR_ARG, "--output %s: expected a video file; PNG frames go to --frames-dir FOLDER, frames side by side in one "
+                                       "picture to --contact-sheet FILE", o->output);
         KN_TRY(check_target(j, "--output", o->output));
         kn_video_writer_params p = kn_video_writer_defaults();
         kn_output_video_params(j, &p);
@@ -331,6 +339,7 @@ static kn_status tell_work(kn_job *j)
 {
     double operations, rate;
     char took[32];
+    if (!kn_job_wants_latents(j)) return KN_OK; /* the text alone is no work to speak of */
     KN_TRY(kn_work_of(j, &operations));
     bool peta = operations >= 1e15;
     double amount = operations / (peta ? 1e15 : 1e12);

@@ -63,75 +63,80 @@ def main_set():
         yield variant(f"{scale} direct dense", f"size={full}", base=False)
 
 
-def sweep_set():
+def sweep_set(scale="2x", share=2):
     """From a light refinement to pure noise: where does each method keep one object?"""
     yield variant(NATIVE, "", base=False)
-    for scale, share in (("2x", 1), ("4x", 4)):
-        for strength in ("1", "0.9", "0.8", "0.7", "0.95"):
-            at = f"refine-size={scale} strength={strength} "
-            yield variant(f"{scale} {strength} window", at, share=share)
-            yield variant(f"{scale} {strength} override", at + OVERRIDE, share=share)
-            yield variant(f"{scale} {strength} dense", at + "attention=dense", share=share)
+    for strength in ("0.9", "0.8", "0.7", "1"):
+        at = f"refine-size={scale} strength={strength} "
+        yield variant(f"{scale} {strength} window", at, share=share)
+        yield variant(f"{scale} {strength} override", at + OVERRIDE, share=share)
+        yield variant(f"{scale} {strength} dense", at + "attention=dense", share=share)
 
 
-def ways_set():
-    """Ways to override, where the window alone repeats the object (strength 1, 0.9) and where it does not (0.5)."""
+def upscale_set():
+    """How a stage's input is enlarged; how long the second branch's contexts are kept."""
     yield variant(NATIVE, "", base=False)
-    ways = {f"steps {n}": f"override-steps={n}" for n in (1, 2, 3, 5, 8)}
-    ways.update({f"layers {r}": f"override-layers={r}" for r in ("1-2", "1-4", "3-6", "5-8", "7-8")})
+    for scale, size in (("2x", "2x"), ("4x", "2x,4x")):
+        for how in ("lanczos", "latent"):
+            yield variant(f"{scale} window {how}", f"refine-size={size} upscale={how}", f"{scale} window", share=2)
+        for who in ("prompt", "both"):
+            for n in (2, 5):
+                yield variant(f"{scale} override {who} n={n}", f"refine-size={size} override=true override-for={who} refresh={n}",
+                              f"{scale} override", share=2)
+
+
+def ways_set(strength="0.9", share=2):
+    """Ways to override: where the window alone repeats the object (strength 0.9, 1) or does not (0.5)."""
+    yield variant(NATIVE, "", base=False)
+    ways = {f"steps {n}": f"override-steps={n}" for n in (1, 2, 4, 8)}
+    ways.update({f"layers {r}": f"override-layers={r}" for r in ("1-2", "1-4", "3-6", "5-8")})
     ways.update({f"temperature {t}": f"temperature={t}" for t in ("off", "1.2", "1.4")})
-    ways.update({"full draft 0.25": "full-attention=draft density=0.25", "full draft 0.1": "full-attention=draft density=0.1",
-                 "full permute 0.25": "full-attention=permute density=0.25"})
-    ways.update({f"n={n}": f"override-for=both refresh={n}" for n in (2, 5, 1000)})
+    ways.update({"full draft 0.25": "full-attention=draft density=0.25", "full permute 0.25": "full-attention=permute density=0.25"})
+    ways.update({f"n={n}": f"override-for=both refresh={n}" for n in (2, 5)})
     ways.update({"prompt only": "override-for=prompt"})
-    for strength in ("1", "0.9", "0.5"):
-        for name, flags in ways.items():
-            yield variant(f"2x {strength} override {name}", f"refine-size=2x strength={strength} " + OVERRIDE + flags, share=2)
+    for name, flags in ways.items():
+        yield variant(f"2x {strength} override {name}", f"refine-size=2x strength={strength} " + OVERRIDE + flags, share=share)
 
 
 def methods_set():
-    """Caching, enlarging, and the sparse methods in place of the window."""
+    """The sparse methods in place of the window."""
     yield variant(NATIVE, "", base=False)
-    for scale, size in (("2x", "2x"), ("4x", "2x,4x")):
-        at = f"refine-size={size} "
-        window = f"{scale} window"
-        for how in ("lanczos", "latent"):
-            yield variant(f"{window} {how}", at + f"upscale={how}", window, share=2)
-        for n in (2, 5):
-            yield variant(f"{scale} override n={n}", at + f"override=true refresh={n}", f"{scale} override", share=2)
-        yield variant(f"{scale} tile3d", at + "attention=tile3d", window, share=2)
-        yield variant(f"{scale} cross", at + "attention=cross", window, share=2)
+    for scale, size, share in (("4x", "2x,4x", 4), ("2x", "2x", 4)):
+        at, window = f"refine-size={size} ", f"{scale} window"
+        yield variant(f"{scale} tile3d", at + "attention=tile3d", window, share=share)
+        yield variant(f"{scale} cross", at + "attention=cross", window, share=share)
         for density in (.25, .1):
             at = f"refine-size={size} density={density} "
-            yield variant(f"{scale} draft {density:g}", at + "attention=draft", window, share=2)
-            yield variant(f"{scale} draft within {density:g}", at + "attention=draft within-density=true", window, share=2)
-            yield variant(f"{scale} permute {density:g}", at + "attention=permute", window, share=2)
+            yield variant(f"{scale} draft {density:g}", at + "attention=draft", window, share=share)
+            yield variant(f"{scale} draft within {density:g}", at + "attention=draft within-density=true", window, share=share)
+            yield variant(f"{scale} permute {density:g}", at + "attention=permute", window, share=share)
 
 
 def all_sets():
     names = set()
-    for one in (main_set, sweep_set, ways_set, methods_set):
-        for v in one():
+    for one in (main_set(), sweep_set(), upscale_set(), ways_set(), methods_set(), ways_set("0.5", 4), ways_set("1", 4),
+                sweep_set("4x", 4)):
+        for v in one:
             if v["name"] not in names:
                 names.add(v["name"])
                 yield v
 
 
-def caching_set():
-    """What keeping the second branch's contexts for n steps costs and saves; for a CPU, few prompts."""
+def caching_set(scale="2x", size="2x"):
+    """What keeping the second branch's contexts for n steps saves; for a CPU, few prompts."""
     yield variant(NATIVE, "", base=False)
-    for size in ("2x", "2x,4x"):
-        at, scale = f"refine-size={size} ", size.split(",")[-1]
-        yield variant(f"{scale} override both n=1", at + "override=true override-for=both refresh=1")
-        yield variant(f"{scale} override prompt n=1", at + "override=true override-for=prompt refresh=1", f"{scale} override both n=1")
-        for who in ("both", "prompt"):
-            for n in (2, 5):
-                yield variant(f"{scale} override {who} n={n}", at + f"override=true override-for={who} refresh={n}",
-                              f"{scale} override {who} n=1")
-        yield variant(f"{scale} window", at)
+    at = f"refine-size={size} override=true "
+    yield variant(f"{scale} override both n=1", at + "override-for=both refresh=1")
+    yield variant(f"{scale} window", f"refine-size={size}")
+    for who, first in (("prompt", 1), ("both", 2)):
+        for n in (1, 2, 5)[first - 1:]:
+            yield variant(f"{scale} override {who} n={n}", at + f"override-for={who} refresh={n}", f"{scale} override both n=1")
 
 
-SETS = {"main": main_set, "sweep": sweep_set, "ways": ways_set, "methods": methods_set, "all": all_sets, "caching": caching_set}
+SETS = {"main": main_set, "sweep": sweep_set, "upscale": upscale_set,
+        "ways": ways_set, "methods": methods_set, "all": all_sets,
+        "caching": caching_set,
+        "caching4": lambda: caching_set("4x", "2x,4x")}
 
 
 def measure(folder, native, ref, color):
@@ -167,15 +172,16 @@ class Run:
         with open(path, "w", newline="") as f:
             table = csv.writer(f)
             table.writerow(["name", "prompt", "seed", "latents-in", "latents-out", "frames-dir"] + keys)
-            for v in variants:
-                for n, (line, prompt) in enumerate(self.prompts):
-                    if n % v["share"]:
-                        continue
-                    name = self.clip(v, line)
-                    self.jobs[name] = (v, line, prompt)
-                    table.writerow([name, prompt, line,
-                                    f"{self.work}/{self.clip(NATIVE, line)}.safetensors" if v["base"] else "",
-                                    "{name}.safetensors", "{name}"] + [v["flags"].get(k, "") for k in keys])
+            rows = [(v, n) for v in variants for n in range(len(self.prompts)) if n % v["share"] == 0]
+            # Of every second prompt first half for all variants, then the other half: a deadline leaves whole rows.
+            rows.sort(key=lambda r: 0 if r[0]["share"] == 1 else 3 if r[0]["share"] > 2 else 1 + (r[1] % 4 > 0))
+            for v, n in rows:
+                line, prompt = self.prompts[n]
+                name = self.clip(v, line)
+                self.jobs[name] = (v, line, prompt)
+                table.writerow([name, prompt, line,
+                                f"{self.work}/{self.clip(NATIVE, line)}.safetensors" if v["base"] else "",
+                                "{name}.safetensors", "{name}"] + [v["flags"].get(k, "") for k in keys])
 
     def start(self, path, count):
         a = self.a
@@ -247,7 +253,7 @@ class Run:
         deadline = begin + self.a.seconds
         native = [v for v in self.variants if v["name"] == NATIVE]
         rest = [v for v in self.variants if v["name"] != NATIVE]
-        with ProcessPoolExecutor(self.a.measurers) as pool:
+        with ProcessPoolExecutor(self.a.measurers, initializer=os.nice, initargs=(10,)) as pool:
             for number, variants in enumerate((native, rest)):
                 path = f"{self.work}/{self.a.set}_{number}.csv"
                 self.jobs = {}

@@ -15,6 +15,8 @@ if ! apt-cache show libdnnl-dev >/dev/null 2>&1 && apt-cache show libonednn-dev 
 fi
 # ffmpeg is not used by Kinora itself; the end-to-end tests look at its videos with ffprobe.
 [ "${1:-}" = --tests ] && packages+=(ffmpeg)
+# Their completion is tried in them.
+[ "${1:-}" = --tests ] && packages+=(zsh fish)
 # CPack looks at what it packs with file(1).
 [ "${1:-}" = --package ] && packages+=(file)
 # The tests read JSON with python3, from wherever it comes.

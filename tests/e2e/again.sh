@@ -33,6 +33,30 @@ expect_error 2 "exists" "$kinora" compare a.mp4 c.mp4 -o side.mp4
 expect_error 2 "expected the same size" "$kinora" compare a.mp4 small.mp4
 expect_error 2 "expected" "$kinora" compare a.mp4
 
+# Tensors: the same, others, of other shapes.
+"$kinora" render "${quick[@]}" --latents-out l1.safetensors
+"$kinora" render "${quick[@]}" --guidance 2 --latents-out l2.safetensors
+"$kinora" render "${quick[@]}" --frames 5 --latents-out l3.safetensors
+"$kinora" compare l1.safetensors l1.safetensors | grep -qE '^latents \[16, 3, 12, 20\]: equal$' || fail "compare equal tensors"
+"$kinora" compare l1.safetensors l2.safetensors >cmp.txt
+python3 - "$(sed -E 's/.*relative L2 ([^,]*), largest difference ([^ ]*) at \[(.*)\]$/\1 \2 \3/' cmp.txt)" <<'PY' || fail "compare tensors: $(cat cmp.txt)"
+import array, json, struct, sys
+def read(path):
+    data = open(path, "rb").read()
+    n = struct.unpack("<Q", data[:8])[0]
+    begin, end = json.loads(data[8:8 + n])["latents"]["data_offsets"]
+    return array.array("f", data[8 + n + begin:8 + n + end])
+a, b = read("l1.safetensors"), read("l2.safetensors")
+l2, most, *at = sys.argv[1].replace(",", "").split()
+want = (sum((x - y) ** 2 for x, y in zip(a, b)) / sum(x * x for x in a)) ** 0.5
+c, t, y, x = map(int, at)
+i = ((c * 3 + t) * 12 + y) * 20 + x
+assert abs(float(l2) / want - 1) < 1e-3, (l2, want)
+assert abs(float(most) / abs(a[i] - b[i]) - 1) < 1e-3 and abs(a[i] - b[i]) == max(abs(p - q) for p, q in zip(a, b)), most
+PY
+"$kinora" compare l1.safetensors l3.safetensors | grep -qF 'latents: [16, 3, 12, 20] and [16, 2, 12, 20]' || fail "compare tensors of other shapes"
+expect_error 2 "of clips" "$kinora" compare l1.safetensors l2.safetensors --csv x.csv
+
 # Presets of one's own: saved, shown, extended, in place of a shipped one.
 "$kinora" render --preset draft --guidance 2 --fps 9 --prompt x --save-preset mine 2>/dev/null
 [ -e config/kinora/presets/mine.yaml ] || fail "--save-preset"
@@ -66,8 +90,37 @@ complete_bash() {
 complete_bash kinora render --solver '' | grep -q unipc || fail "completes values"
 complete_bash kinora render --preset mi | grep -qw mine || fail "completes presets"
 complete_bash kinora ba | grep -qw batch || fail "completes commands"
-if command -v zsh >/dev/null; then zsh -n completion.zsh || fail "zsh completion"; fi
-if command -v fish >/dev/null; then fish -n completion.fish || fail "fish completion"; fi
+complete_bash kinora refi | grep -qw refine || fail "completes commands"
+
+# zsh: a shell on a pseudo-terminal, in which the line is typed and Tab pressed.
+mkdir functions && cp completion.zsh functions/_kinora
+cat >tab.zsh <<'ZSH'
+zmodload zsh/zpty
+zpty shell zsh -f -i
+zpty -w shell "PROMPT=; fpath=($PWD/functions \$fpath); autoload -Uz compinit; compinit -u -D; stty columns 200 rows 200; echo READY\"\"NOW"
+zpty -r -m shell line '*READYNOW*'
+zpty -n -w shell "$1"$'\t'
+for i in {1..100}; do
+  sleep 0.1
+  while zpty -r -t shell line; do seen+=$line; done
+  [[ $seen == *$2* ]] && { zpty -d shell; exit 0 }
+done
+print -r -- "$seen"
+exit 1
+ZSH
+complete_zsh() { PATH="$(dirname "$kinora"):$PATH" zsh -f tab.zsh "$1" "$2" >zsh.txt 2>&1 || fail "zsh: '$1' gives no '$2': $(cat -v zsh.txt)"; }
+complete_fish() {
+  PATH="$(dirname "$kinora"):$PATH" fish --no-config -c "source completion.fish; complete -C '$1'" >fish.txt 2>&1
+  grep -q -- "^$2" fish.txt || fail "fish: '$1' gives no '$2': $(cat fish.txt)"
+}
+for shell in zsh fish; do
+  if ! command -v $shell >/dev/null; then echo "no $shell here: its completion is not tried"; continue; fi
+  complete_$shell 'kinora refi' refine
+  complete_$shell 'kinora render --guid' --guidance
+  complete_$shell 'kinora render --solver u' unipc
+  complete_$shell 'kinora render --preset mi' mine
+  complete_$shell 'kinora render --no-side' --no-sidecar
+done
 
 # A live preview: a whole PNG at any time, and the result is the same with it.
 "$kinora" render "${quick[@]}" --guidance 3.3 --preview now.png -o p.mp4 --refine-size 2x

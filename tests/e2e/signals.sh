@@ -39,7 +39,7 @@ start() { # arguments of kinora
 }
 
 # Steps of about a second or more, so that the second signal falls inside one.
-slow=(render --model "$model" --prompt "a red ball bouncing over grass" --seed 3 --size 480x288 --frames 9 --steps 4 --threads 1)
+slow=(render --model "$model" --prompt "a red ball bouncing over grass" --seed 3 --size 480x288 --frames 5 --steps 4 --threads 1)
 
 # Once.
 mkdir one

@@ -51,6 +51,9 @@ static void test_bad_values_name_option_range_and_value(void **state)
     expect_message(set(&o, "solver", "heun", KN_FROM_COMMAND_LINE), KN_ERR_ARG, "unipc|euler|dpm++");
     expect_message(set(&o, "overwrite", "maybe", KN_FROM_COMMAND_LINE), KN_ERR_ARG, "true or false");
     expect_message(set(&o, "guidence", "3", KN_FROM_COMMAND_LINE), KN_ERR_ARG, "did you mean 'guidance'");
+    expect_message(set(&o, "cfg", "3", KN_FROM_COMMAND_LINE), KN_ERR_ARG, "did you mean 'guidance'");
+    expect_message(set(&o, "num_frames", "3", KN_FROM_COMMAND_LINE), KN_ERR_ARG, "did you mean 'frames'");
+    expect_message(set(&o, "negative", "x", KN_FROM_COMMAND_LINE), KN_ERR_ARG, "did you mean 'negative-prompt'");
     expect_message(set(&o, "zzzzzzzz", "3", KN_FROM_COMMAND_LINE), KN_ERR_ARG, "unknown option 'zzzzzzzz'");
     expect_message(set(&o, "resume", "true", KN_FROM_PRESET), KN_ERR_ARG, "only be given on the command line");
     expect_message(set(&o, "output", "x", KN_FROM_MODEL), KN_ERR_ARG, "not a property of a model");
