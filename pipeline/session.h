@@ -22,6 +22,8 @@ typedef enum kn_network { KN_NETWORK_TEXT, KN_NETWORK_DIT, KN_NETWORK_VAE, KN_NE
 typedef struct kn_session {
     kn_dev *dev;
     int64_t device, threads; /* as asked for when dev was opened */
+    bool offload;
+    char no_gpu[256]; /* why --device auto came to the CPU; "" otherwise, and once it was told */
     bool keep;
 
     kn_tokenizer *tokenizer;
@@ -37,6 +39,7 @@ typedef struct kn_session {
 
     int loads[KN_NETWORKS]; /* times that weights were read */
     double load_sec;
+    size_t outside_bytes; /* of a measuring session on the host: memory that others allocate */
 } kn_session;
 
 /* Open o's device. One that stands open for the same options stays; another one is closed with all
