@@ -149,7 +149,7 @@ kn_status kn_made_with_print(const char *path, FILE *f)
         if (opt && opt->initial && !strcmp(opt->initial, text)) continue;
         fprintf(f, json_is_string(value) && strpbrk(text, " \"'") ? "  --%s \"%s\"\n" : "  --%s %s\n", key, text);
     }
-    fprintf(f, "again: kinora render --from %s --output NEW\n", path);
+    fprintf(f, "again: kinora render --from %s --model FOLDER --output NEW\n", path);
     json_decref(record);
     return KN_OK;
 }
