@@ -198,6 +198,12 @@ static void close_bench(bench *b)
     TRY(cudaFree(b->counter));
 }
 
+/* For sanitizers: fewer heads, sizes and repetitions, every kind of list. */
+static bool quick()
+{
+    return getenv("KN_CHECK_QUICK") != nullptr;
+}
+
 /* Error of sampled rows against the reference, poison, and a second run. */
 static int check(const char *name, bench *b, const kn_attn_plan *plan, kernel_fn kernel, int samples)
 {
@@ -251,7 +257,7 @@ static int check(const char *name, bench *b, const kn_attn_plan *plan, kernel_fn
     TRY(cudaMalloc(&d_count, 8));
     TRY(cudaMemset(d_count, 0, 8));
     count_nan<<<512, 256>>>(b->out, n, d_count);
-    for (int again = 0; again < 3; again++) {
+    for (int again = 0; again < (quick() ? 1 : 3); again++) {
         kn_attn_problem second = *p;
         second.out = b->again;
         TRY(cudaMemset(b->again, 0x7f, n * 2));
@@ -332,13 +338,12 @@ static int check_plan(const char *name, bench *b, kn_attn_plan *plan, kernel_fn 
 
 static int check_all(kernel_fn kernel)
 {
-    bool quick = getenv("KN_CHECK_QUICK") != nullptr; // for sanitizers
-    int bad = 0;
+    int bad = 0, heads = quick() ? 1 : 3;
     for (int dim = 64; dim <= 128; dim += 64) {
         static const int sizes[][2] = {{1, 1},     {128, 128},  {200, 70},  {1000, 1000},
                                        {77, 4096}, {3000, 512}, {9000, 900}};
         for (auto &s : sizes) {
-            if (quick) break;
+            if (quick()) break;
             char name[64];
             snprintf(name, sizeof name, "dense %dx%d d%d", s[0], s[1], dim);
             bench b = open_bench(s[0], s[1], 3, dim);
@@ -347,8 +352,8 @@ static int check_all(kernel_fn kernel)
         }
         const int g[3] = {7, 20, 26}, column[3] = {7, 3, 2}, run[3] = {7, 1, 1}, odd[3] = {3, 4, 5};
         int64_t n = 7 * 20 * 26;
-        bench b = open_bench(n, n, 3, dim), t = open_bench(n + 77, n + 77, 3, dim);
-        bench s = open_bench(n, n, 3, dim, 3.0f);
+        bench b = open_bench(n, n, heads, dim), t = open_bench(n + 77, n + 77, heads, dim);
+        bench s = open_bench(n, n, heads, dim, 3.0f);
         bad += check_plan("window, tiles", &b, window(g, column, nullptr, 9, 11, 1, 0, 128), kernel);
         bad += check_plan("window, runs", &b, window(g, run, column, 9, 11, 1, 0, 128), kernel);
         bad += check_plan("window, tiles 3x4x5", &b, window(g, odd, nullptr, 5, 7, 1, 0, 128), kernel);
@@ -358,8 +363,8 @@ static int check_all(kernel_fn kernel)
         bad += check_plan("window, text", &t, window(g, column, nullptr, 9, 11, 1, 77, 128), kernel);
         bad += check_plan("window, runs, text", &t, window(g, run, column, 9, 11, 1, 77, 128), kernel);
         bad += check_plan("window, large logits", &s, window(g, column, nullptr, 9, 11, 1, 0, 128), kernel);
-        bad += check_plan("random lists", &t, random_lists(n + 77, 3, 0.3, 5), kernel);
-        bad += check_plan("random lists, one each", &t, random_lists(n + 77, 3, 0.001, 6), kernel);
+        bad += check_plan("random lists", &t, random_lists(n + 77, heads, 0.3, 5), kernel);
+        bad += check_plan("random lists, one each", &t, random_lists(n + 77, heads, 0.001, 6), kernel);
         close_bench(&b), close_bench(&t), close_bench(&s);
     }
     return bad;

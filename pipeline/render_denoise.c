@@ -102,14 +102,20 @@ static kn_status open_arena(denoise *x)
     if (dual) *(tensors[count++] = &dual->contexts[KN_PROMPT]) = contexts;
     if (two) *(tensors[count++] = &dual->contexts[KN_NEGATIVE]) = contexts;
 
-    size_t bytes;
-    KN_TRY(scratch_bytes(x, &bytes));
+    size_t scratch, bytes;
+    KN_TRY(scratch_bytes(x, &scratch));
+    bytes = scratch;
     for (int i = 0; i < count; i++) bytes += kn_tensor_bytes(tensors[i]) + SLACK;
     KN_TRY(kn_arena_open(x->dev, bytes, &x->arena));
     for (int i = 0; i < count; i++) {
         kn_tensor shape = *tensors[i];
         KN_TRY(kn_arena_tensor(x->arena, shape.dtype, shape.rank, shape.dim, tensors[i]));
     }
+    /* A plan counts what is taken: the scratch of the forwards lies beside all of these. */
+    kn_arena_mark mark = kn_arena_get_mark(x->arena);
+    kn_tensor forward;
+    KN_TRY(kn_arena_take(x->arena, &forward, KN_U8, (int64_t)scratch));
+    kn_arena_reset(x->arena, mark);
     if (dual && !two) dual->contexts[KN_NEGATIVE] = dual->contexts[KN_PROMPT];
     return KN_OK;
 }
