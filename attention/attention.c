@@ -121,3 +121,8 @@ kn_status kn_attn_sparse(kn_dev *d, const kn_attn_args *args, const kn_attn_plan
     scaled.scale = plan->scale;
     return dispatch(d, &scaled, plan, scratch);
 }
+
+void kn_attn_forget(kn_dev *d)
+{
+    if (kn_dev_get_kind(d) == KN_DEV_CUDA) kn_attn_forget_cuda(d);
+}

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "attention/block_map.h"
+#include "attention/held.h"
 #include "attention/select_cuda.h"
 #include "io/memory.h"
 
@@ -172,18 +173,29 @@ static kn_status fetch_rows(void *planner)
     return KN_OK;
 }
 
+static kn_select_params select_params(const kn_draft *x)
+{
+    return (kn_select_params){.blocks = x->count,
+                              .start = x->tiles->q_start,
+                              .tokens = x->plan->tokens,
+                              .q_blocks = x->plan->q_blocks,
+                              .q_start = x->plan->q_start,
+                              .heads = x->params.heads,
+                              .dim = x->params.dim,
+                              .scale = x->params.scale};
+}
+
+size_t kn_draft_held_bytes(const kn_draft *draft)
+{
+    kn_select_params p = select_params(draft);
+    return kn_select_held_bytes(&p, p.start[p.blocks]);
+}
+
 static kn_status plan_on_cuda(kn_dev *d, kn_draft *x, const kn_tensor *q, const kn_tensor *k)
 {
     const kn_draft_params *p = &x->params;
     if (!x->select) {
-        kn_select_params open = {.blocks = x->count,
-                                 .start = x->tiles->q_start,
-                                 .tokens = x->plan->tokens,
-                                 .q_blocks = x->plan->q_blocks,
-                                 .q_start = x->plan->q_start,
-                                 .heads = p->heads,
-                                 .dim = p->dim,
-                                 .scale = p->scale};
+        kn_select_params open = select_params(x);
         KN_TRY(kn_select_open(d, &open, &x->select));
     }
     kn_select_draft rule = {.drop = dropped(x),

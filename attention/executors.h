@@ -43,5 +43,6 @@ kn_attn_executor_fn kn_attn_run_cpu;
 kn_attn_executor_fn kn_attn_measure_cpu;
 /* bf16 on a GPU: run_cuda.c chooses the kernel. */
 kn_attn_executor_fn kn_attn_run_cuda;
+void kn_attn_forget_cuda(kn_dev *d);
 
 #endif

@@ -411,3 +411,33 @@ void kn_attn_host_lists_free(kn_attn_host_lists *o)
     kn_free(o->q_class);
     memset(o, 0, sizeof *o);
 }
+
+size_t kn_attn_host_lists_lay_out(const kn_attn_host_lists *h,
+                                  kn_attn_list_part parts[KN_ATTN_LIST_PARTS])
+{
+    enum { ALIGN = 256 };
+    const kn_attn_lists *v = &h->view;
+    size_t slots = (size_t)h->sets * (size_t)v->rules * (size_t)v->tokens, at = 0;
+    size_t perm = (size_t)v->perm_heads * (size_t)v->tokens * 4;
+    size_t positions = ((size_t)h->sets * (size_t)v->k_pitch + KN_ATTN_POS_SPAN) * 4;
+#define AT(field) offsetof(kn_attn_lists, field)
+    const kn_attn_list_part all[KN_ATTN_LIST_PARTS] = {
+        {h->q_start, ((size_t)v->q_blocks + 1) * 4, 0, AT(q_start)},
+        {h->row, (size_t)h->rows * sizeof *h->row, 0, AT(row)},
+        {h->entry, (size_t)h->entries * sizeof *h->entry, 0, AT(entry)},
+        {h->order, (size_t)h->order_count * 4, 0, AT(order)},
+        {v->perm_q, perm, 0, AT(perm_q)},
+        {v->perm_k, perm, 0, AT(perm_k)},
+        {h->k_pos, positions, 0, AT(k_pos)},
+        {h->q_box, slots * 8, 0, AT(q_box)},
+        {h->k_class, slots * 4, 0, AT(k_class)},
+        {h->q_class, slots * 4, 0, AT(q_class)},
+    };
+#undef AT
+    for (int i = 0; i < KN_ATTN_LIST_PARTS; i++) {
+        parts[i] = all[i];
+        parts[i].offset = at;
+        if (all[i].host) at += (all[i].bytes + ALIGN - 1) / ALIGN * ALIGN;
+    }
+    return at;
+}

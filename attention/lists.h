@@ -35,6 +35,17 @@ KN_CHECKED kn_status kn_attn_host_lists_build(const kn_attn_plan *plan, int head
                                               kn_attn_host_lists *out);
 void kn_attn_host_lists_free(kn_attn_host_lists *lists);
 
+/* Its arrays, and where each goes in one piece of device memory; host NULL: absent. */
+typedef struct kn_attn_list_part {
+    const void *host;
+    size_t bytes, offset;
+    size_t pointer; /* offset of the pointer to it in kn_attn_lists */
+} kn_attn_list_part;
+enum { KN_ATTN_LIST_PARTS = 10 };
+/* Returns the bytes of the whole. */
+size_t kn_attn_host_lists_lay_out(const kn_attn_host_lists *lists,
+                                  kn_attn_list_part parts[KN_ATTN_LIST_PARTS]);
+
 #ifdef __cplusplus
 }
 #endif

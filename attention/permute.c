@@ -7,6 +7,7 @@
 
 #include "attention/block_map.h"
 #include "attention/executors.h"
+#include "attention/held.h"
 #include "attention/select_cuda.h"
 #include "io/memory.h"
 
@@ -321,20 +322,37 @@ done:
     return st;
 }
 
+static kn_select_params select_params(const kn_permute *x)
+{
+    return (kn_select_params){.blocks = x->blocks,
+                              .start = x->plan->q_start,
+                              .tokens = x->plan->tokens,
+                              .q_blocks = x->plan->q_blocks,
+                              .q_start = x->plan->q_start,
+                              .heads = x->params.heads,
+                              .dim = x->params.dim,
+                              .scale = x->params.scale,
+                              .perm = x->axes ? x->plan->perm_q : NULL,
+                              .samples = x->axes ? 0 : x->params.samples,
+                              .segment = x->params.segment};
+}
+
+size_t kn_permute_held_bytes(const kn_permute *permute)
+{
+    kn_select_params p = select_params(permute);
+    return kn_select_held_bytes(&p, permute->video);
+}
+
+size_t kn_permute_ordered_bytes(const kn_permute *permute)
+{
+    const kn_permute_params *p = &permute->params;
+    return (size_t)permute->plan->tokens * (size_t)p->heads * (size_t)p->dim * 4;
+}
+
 static kn_status plan_on_cuda(kn_dev *d, kn_permute *x, const kn_tensor *q, const kn_tensor *k)
 {
     if (!x->select) {
-        kn_select_params open = {.blocks = x->blocks,
-                                 .start = x->plan->q_start,
-                                 .tokens = x->plan->tokens,
-                                 .q_blocks = x->plan->q_blocks,
-                                 .q_start = x->plan->q_start,
-                                 .heads = x->params.heads,
-                                 .dim = x->params.dim,
-                                 .scale = x->params.scale,
-                                 .perm = x->axes ? x->plan->perm_q : NULL,
-                                 .samples = x->axes ? 0 : x->params.samples,
-                                 .segment = x->params.segment};
+        kn_select_params open = select_params(x);
         KN_TRY(kn_select_open(d, &open, &x->select));
     }
     kn_attn_plan_restart(x->plan);

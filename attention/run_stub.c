@@ -7,3 +7,8 @@ kn_status kn_attn_run_cuda(kn_dev *d, const kn_attn_args *args, const kn_attn_pl
     (void)d, (void)args, (void)plan, (void)scratch;
     return kn_fail(KN_ERR_UNSUPPORTED, "attention: this build has no CUDA backend");
 }
+
+void kn_attn_forget_cuda(kn_dev *d)
+{
+    (void)d;
+}

@@ -15,9 +15,6 @@ extern "C" {
 
 using namespace kn_select_kernels;
 
-/* Heads whose maps are held at once: as many as fit in this. */
-static const size_t MAP_BYTES = (size_t)256 << 20;
-
 struct buffer {
     void *data;
     size_t bytes;
@@ -209,7 +206,7 @@ extern "C" kn_status kn_select_open(kn_dev *d, const kn_select_params *p, kn_sel
                            p->q_start[b + 1] - p->q_start[b], (int)KN_ATTN_BLOCK);
     KN_TRY(kn_alloc_zero(sizeof *s, (void **)&s));
     size_t map = (size_t)p->blocks * (size_t)p->blocks * sizeof(float);
-    size_t group = MAP_BYTES / map;
+    size_t group = KN_SELECT_MAP_BYTES / map;
     s->dev = d;
     s->p = *p;
     s->video = p->start[p->blocks];

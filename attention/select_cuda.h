@@ -39,6 +39,11 @@ typedef struct kn_select_params {
     int64_t segment;     /* map blocks sorted together; 0 = all */
 } kn_select_params;
 
+/* Maps of as many heads at once as fit in this. */
+enum { KN_SELECT_MAP_BYTES = 256 << 20 };
+/* Device memory of a chooser, estimated; video: tokens on the grid. In every build, held.c. */
+size_t kn_select_held_bytes(const kn_select_params *params, int64_t video);
+
 KN_CHECKED kn_status kn_select_open(kn_dev *d, const kn_select_params *params, kn_select **out);
 void kn_select_close(kn_select **s);
 

@@ -3,12 +3,13 @@
 
 #include <string.h>
 
+#include "attention/executors.h"
 #include "attention/lists.h"
 #include "attention/sparse_kernels.h"
 #include "compute/cuda.h"
 #include "io/memory.h"
 
-enum { PLANS = 8, ALIGN = 256 };
+enum { PLANS = 8 };
 
 /* Lists that were sent. The plan's address tells which to replace when its stamp has moved on. */
 typedef struct sent_plan {
@@ -56,47 +57,18 @@ static kn_status open_state(kn_dev *d, struct kn_attn_cuda **out)
     return KN_OK;
 }
 
-/* ---- sending plans ----------------------------------------------------------------------------*/
-
-/* Arrays of host lists and where they go. */
-typedef struct part {
-    const void *host;
-    size_t bytes, offset;
-    const void **device;
-} part;
-
-enum { PARTS = 10 };
-
-static size_t lay_out(const kn_attn_host_lists *h, kn_attn_lists *v, part parts[PARTS])
+void kn_attn_forget_cuda(kn_dev *d)
 {
-    size_t slots = (size_t)h->sets * (size_t)v->rules * (size_t)v->tokens;
-    size_t perm = (size_t)v->perm_heads * (size_t)v->tokens * 4, at = 0;
-    part all[PARTS] = {
-        {h->q_start, ((size_t)v->q_blocks + 1) * 4, 0, (const void **)&v->q_start},
-        {h->row, (size_t)h->rows * sizeof *h->row, 0, (const void **)&v->row},
-        {h->entry, (size_t)h->entries * sizeof *h->entry, 0, (const void **)&v->entry},
-        {h->order, (size_t)h->order_count * 4, 0, (const void **)&v->order},
-        {v->perm_q, perm, 0, (const void **)&v->perm_q},
-        {v->perm_k, perm, 0, (const void **)&v->perm_k},
-        {h->k_pos, ((size_t)h->sets * (size_t)v->k_pitch + KN_ATTN_POS_SPAN) * 4, 0,
-         (const void **)&v->k_pos},
-        {h->q_box, slots * 8, 0, (const void **)&v->q_box},
-        {h->k_class, slots * 4, 0, (const void **)&v->k_class},
-        {h->q_class, slots * 4, 0, (const void **)&v->q_class},
-    };
-    for (int i = 0; i < PARTS; i++) {
-        parts[i] = all[i];
-        parts[i].offset = at;
-        if (all[i].host) at += (all[i].bytes + ALIGN - 1) / ALIGN * ALIGN;
-    }
-    return at;
+    if (kn_cuda_of(d)->attention) close_state(d);
 }
+
+/* ---- sending plans ----------------------------------------------------------------------------*/
 
 static kn_status send(kn_dev *d, const kn_attn_host_lists *h, sent_plan *s)
 {
-    part parts[PARTS];
+    kn_attn_list_part parts[KN_ATTN_LIST_PARTS];
     s->lists = h->view;
-    size_t bytes = lay_out(h, &s->lists, parts);
+    size_t bytes = kn_attn_host_lists_lay_out(h, parts);
     if (bytes > s->bytes) {
         void *p;
         kn_dev_free(d, s->memory, s->bytes);
@@ -104,11 +76,10 @@ static kn_status send(kn_dev *d, const kn_attn_host_lists *h, sent_plan *s)
         KN_TRY(kn_dev_alloc(d, bytes, &p));
         s->memory = p, s->bytes = bytes;
     }
-    for (int i = 0; i < PARTS; i++) {
-        *parts[i].device = NULL;
-        if (!parts[i].host) continue;
-        char *at = (char *)s->memory + parts[i].offset;
-        *parts[i].device = at;
+    for (int i = 0; i < KN_ATTN_LIST_PARTS; i++) {
+        char *at = parts[i].host ? (char *)s->memory + parts[i].offset : NULL;
+        memcpy((char *)&s->lists + parts[i].pointer, &at, sizeof at); /* a pointer of any type */
+        if (!at) continue;
         /* From pageable memory: staged before the call returns. */
         KN_CUDA_TRY(cudaMemcpyAsync(at, parts[i].host, parts[i].bytes, cudaMemcpyHostToDevice,
                                     kn_cuda_of(d)->stream));

@@ -1,8 +1,10 @@
 /* bench/dit_refine.c - time of one guided step of a refine stage on a CUDA device.
  *
- * usage: bench_dit_refine MODEL [F H W [WINDOW_H WINDOW_W [RUNS]]]
+ * usage: bench_dit_refine MODEL [F H W [WINDOW_H WINDOW_W [RUNS [HOW]]]]
  *   MODEL  a transformer's folder (weights may be random: tools/bench_torch_refine.py --make writes
  *          one); F H W latent frames, height, width (21 136 240: 1080p, 81 frames); window in tokens
+ *   HOW: where contexts and weights are: device, host, int8; with offload+ before it the weights of
+ *   all blocks but two are in host memory
  * The step is FreeSwim's with a refresh every 5th step: the prompt's evaluation sees the window and
  * takes its cross-attention from a branch with dense self-attention, which runs at every 5th step and
  * ends with its last context; the negative prompt's evaluation sees the window alone.
@@ -30,7 +32,8 @@ typedef struct bench {
     kn_dit_context *context;
     kn_attn_plan *plan;
     kn_dit_rope rope, base_rope;
-    kn_tensor embeds, latents, velocity, base_latents, contexts;
+    kn_tensor embeds, latents, velocity, base_latents;
+    kn_dit_contexts *contexts;
     kn_arena *scratch;
     kn_dit_args args[EVALUATIONS];
 } bench;
@@ -78,9 +81,14 @@ done:
     return st;
 }
 
-static kn_status open_all(bench *b, const char *path, const int64_t lat[3], const int window[2])
+static kn_status open_all(bench *b, const char *path, const int64_t lat[3], const int window[2],
+                          const char *how)
 {
-    KN_TRY(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_CUDA}, &b->dev));
+    kn_dit_place place = strstr(how, "int8")   ? KN_DIT_EIGHT_BITS
+                         : strstr(how, "host") ? KN_DIT_ON_HOST
+                                               : KN_DIT_ON_DEVICE;
+    bool offload = strstr(how, "offload") != NULL;
+    KN_TRY(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_CUDA, .offload = offload}, &b->dev));
     KN_TRY(kn_dit_open(b->dev, path, &b->model));
     const kn_dit_config *c = kn_dit_get_config(b->model);
     int64_t base[3] = {lat[0], 60, 104};
@@ -94,8 +102,7 @@ static kn_status open_all(bench *b, const char *path, const int64_t lat[3], cons
     KN_TRY(random_tensor(b->dev, 4, (int64_t[]){c->out_channels, lat[0], lat[1], lat[2]},
                          &b->velocity));
     KN_TRY(kn_dit_context_open(b->model, &b->embeds, NULL, &b->context));
-    b->contexts = kn_dit_contexts_shape(b->model, &b->rope);
-    KN_TRY(kn_dev_alloc(b->dev, kn_tensor_bytes(&b->contexts), &b->contexts.data));
+    KN_TRY(kn_dit_contexts_open(b->model, &b->rope, place, 1, &b->contexts));
     kn_dit_args args = {.context = b->context,
                         .rope = &b->rope,
                         .latents = b->latents,
@@ -135,7 +142,7 @@ static void close_all(bench *b)
     drop(b, &b->latents);
     drop(b, &b->velocity);
     drop(b, &b->base_latents);
-    drop(b, &b->contexts);
+    kn_dit_contexts_close(&b->contexts);
     kn_dit_close(&b->model);
     kn_dev_close(&b->dev);
 }
@@ -162,17 +169,19 @@ int main(int argc, char **argv)
     for (int i = 0; i < 3 && argc > 4; i++) lat[i] = atoll(argv[2 + i]);
     for (int i = 0; i < 2 && argc > 6; i++) window[i] = atoi(argv[5 + i]);
     if (argc < 2 || runs < 1 || runs > MAX_RUNS) {
-        fprintf(stderr, "usage: bench_dit_refine MODEL [F H W [WINDOW_H WINDOW_W [RUNS(1..%d)]]]\n",
+        fprintf(stderr, "usage: bench_dit_refine MODEL [F H W [WINDOW_H WINDOW_W [RUNS(1..%d) [HOW]]]]\n",
                 MAX_RUNS);
         return 2;
     }
     bench b = {0};
-    kn_status st = open_all(&b, argv[1], lat, window);
+    kn_status st = open_all(&b, argv[1], lat, window, argc > 8 ? argv[8] : "device");
     if (st == KN_OK) st = measure(&b, runs, ms);
     if (st == KN_OK) {
         double median[EVALUATIONS];
-        printf("{\"device\": \"%s\", \"tokens\": %lld, \"peak_gib\": %.2f", kn_dev_describe(b.dev),
-               (long long)b.rope.tokens, (double)kn_dev_bytes_peak(b.dev) / (1 << 30));
+        printf("{\"device\": \"%s\", \"how\": \"%s\", \"tokens\": %lld, \"peak_gib\": %.2f, "
+               "\"host_gib\": %.2f", kn_dev_describe(b.dev), argc > 8 ? argv[8] : "device",
+               (long long)b.rope.tokens, (double)kn_dev_bytes_peak(b.dev) / (1 << 30),
+               (double)kn_dev_host_bytes_peak(b.dev) / (1 << 30));
         for (int i = 0; i < EVALUATIONS; i++) {
             qsort(ms[i], (size_t)runs, sizeof *ms[i], by_value);
             median[i] = ms[i][runs / 2];

@@ -13,6 +13,8 @@
 #include "compute/ops.h"
 #include "compute/workers.h"
 
+enum { KN_TICKETS = 16 };
+
 typedef struct kn_backend {
     kn_status (*alloc)(kn_dev *d, size_t bytes, void **out);
     void (*release)(kn_dev *d, void *p);
@@ -26,10 +28,17 @@ typedef struct kn_backend {
     void (*host_release)(kn_dev *d, void *p);
     kn_status (*download_begin)(kn_dev *d, const void *src, void *host, size_t bytes);
     size_t (*memory_free)(kn_dev *d);
+    /* Of ferries (offload.c): a copy between device and page-locked memory that starts when all work
+     * queued so far is done and runs beside what is queued after it; `ticket` (0 .. KN_TICKETS - 1)
+     * names it. wait: work queued from now on comes after the ticket's copy. Absent: at once. */
+    kn_status (*copy_begin)(kn_dev *d, void *dst, const void *src, size_t bytes, bool to_host,
+                            int ticket);
+    kn_status (*copy_wait)(kn_dev *d, int ticket);
     /* On entry w->kind is set, w->t has the logical shape and the stored dtype, no data. Sets what
      * the backend needs and w->bytes; on failure nothing is held. host is contiguous. */
     kn_status (*weight_open)(kn_dev *d, const kn_tensor *host, kn_weight *w);
     void (*weight_close)(kn_dev *d, kn_weight *w);
+    void (*trim)(kn_dev *d); /* may be absent */
     void (*close)(kn_dev *d); /* frees d->impl */
 } kn_backend;
 
@@ -38,12 +47,16 @@ struct kn_dev {
     kn_dev_kind measured; /* equals kind unless kind is KN_DEV_MEASURE */
     int threads;
     int isa; /* 1 base, 2 AVX2, 3 AVX-512 */
+    bool offload;
     kn_ops ops;
     kn_workers *workers; /* of kn_parallel_for */
     const kn_backend *backend;
     void *impl;             /* backend's own state */
     size_t now, peak;       /* bytes held, most ever held */
+    size_t host_now, host_peak; /* page-locked host bytes behind ferries */
+    unsigned tickets;       /* bit: taken by a ferry */
     uintptr_t next_address; /* measure: next unbacked address */
+    bool staging;           /* measure: the buffers of the first weight are counted */
     char describe[160];
 };
 
@@ -60,6 +73,10 @@ kn_status kn_cuda_open(kn_dev *d, const kn_dev_params *params);
  * them, and what backends run where joining saves nothing. */
 kn_norm_rope_fn kn_norm_then_rope;
 kn_gate_norm_fn kn_gate_then_norm;
+
+/* Of ref and cpu, host_quantize.c. */
+kn_quantize_fn kn_host_quantize;
+kn_dequantize_fn kn_host_dequantize;
 
 /* Device bytes that weight_open would hold on a kind; what the measure device counts. */
 size_t kn_host_weight_bytes(const kn_weight *w);
@@ -79,6 +96,18 @@ void kn_host_weight_close(kn_dev *d, kn_weight *w);
 /* Account device bytes that were not taken by kn_dev_alloc (packed weights), and give them back. */
 void kn_dev_count(kn_dev *d, size_t bytes);
 void kn_dev_uncount(kn_dev *d, size_t bytes);
+/* The same of host memory that stands in for the device's. */
+void kn_dev_count_host(kn_dev *d, size_t bytes);
+void kn_dev_uncount_host(kn_dev *d, size_t bytes);
+
+/* What an open cuda device holds of its own; counted by it and by a measure device of its kind. */
+enum {
+    KN_CUDA_WORKSPACE_BYTES = 64 << 20, /* of cuBLASLt and cuDNN, used in stream order */
+    KN_CUDA_BIAS_BYTES = 128 << 10,     /* behind it: a bias in bf16 */
+    KN_CUDA_SCALARS_BYTES = 4 << 10,
+    KN_CUDA_STAGE_BYTES = 32 << 20, /* each of two, from the first weight on */
+    KN_CUDA_OWN_BYTES = KN_CUDA_WORKSPACE_BYTES + KN_CUDA_BIAS_BYTES + KN_CUDA_SCALARS_BYTES
+};
 
 /* ---- rows -------------------------------------------------------------------------------------
  * A tensor with a dense last axis, seen as `count` rows of `width` elements. Outer axes that lie

@@ -238,4 +238,6 @@ void kn_cpu_rows_fill(kn_ops *ops)
     ops->mul = mul;
     ops->axpby = axpby;
     ops->stats = stats;
+    ops->quantize = kn_host_quantize;
+    ops->dequantize = kn_host_dequantize;
 }

@@ -43,17 +43,13 @@ typedef struct kn_cuda {
     void *staged[2]; /* the same on the device */
     cudaEvent_t staged_done[2];
     int stage;
+    cudaStream_t copies; /* of ferries (offload.h); opened by the first */
+    cudaEvent_t queued, ticket[KN_TICKETS];
     void *letters; /* pinned; small uploads wait here for the stream, cuda_device.c */
     cudaEvent_t letter_sent[KN_CUDA_LETTERS];
     int letter;
     void *scalars; /* 4 KiB of device memory for small results (stats) */
 } kn_cuda;
-
-enum {
-    KN_CUDA_STAGE_BYTES = 32 << 20,
-    KN_CUDA_WORKSPACE_BYTES = 64 << 20,
-    KN_CUDA_BIAS_BYTES = 128 << 10
-};
 
 static inline kn_cuda *kn_cuda_of(const kn_dev *d)
 {
@@ -112,6 +108,9 @@ kn_status kn_cuda_products(kn_dev *d, const kn_cuda_product *p);
 void kn_blaslt_close(kn_blaslt **b);
 kn_conv_fn kn_cuda_conv; /* cuda_conv.c */
 void kn_cudnn_close(kn_cudnn **c);
+
+kn_quantize_fn kn_cuda_quantize; /* cuda_quantize.cu */
+kn_dequantize_fn kn_cuda_dequantize;
 
 /* cuda_convert.cu: count elements from a stored dtype to bf16 or f32, on the device, on the
  * stream. */

@@ -7,7 +7,7 @@
 
 #include "io/memory.h"
 
-enum { MIN_SM = 80, LISTS = 16, SCALARS_BYTES = 4096 };
+enum { MIN_SM = 80, LISTS = 16 };
 
 kn_status kn_cuda_fail(cudaError_t e, const char *what, const char *file, int line)
 {
@@ -106,7 +106,9 @@ static kn_status cuda_host_alloc(kn_dev *d, size_t bytes, void **out)
 
 static void cuda_host_release(kn_dev *d, void *p)
 {
-    cudaStreamSynchronize(kn_cuda_of(d)->stream); /* a transfer may still be under way */
+    kn_cuda *c = kn_cuda_of(d);
+    cudaStreamSynchronize(c->stream); /* a transfer may still be under way */
+    if (c->copies) cudaStreamSynchronize(c->copies);
     cudaFreeHost(p);
 }
 
@@ -115,6 +117,46 @@ static kn_status cuda_download_begin(kn_dev *d, const void *src, void *host, siz
     if (bytes)
         KN_CUDA_TRY(cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost,
                                     kn_cuda_of(d)->stream));
+    return KN_OK;
+}
+
+/* ---- ferries: copies beside the work -----------------------------------------------------------*/
+static kn_status open_copies(kn_cuda *c)
+{
+    if (c->copies) return KN_OK;
+    KN_CUDA_TRY(cudaEventCreateWithFlags(&c->queued, cudaEventDisableTiming));
+    for (int i = 0; i < KN_TICKETS; i++)
+        KN_CUDA_TRY(cudaEventCreateWithFlags(&c->ticket[i], cudaEventDisableTiming));
+    KN_CUDA_TRY(cudaStreamCreateWithFlags(&c->copies, cudaStreamNonBlocking));
+    return KN_OK;
+}
+
+static void close_copies(kn_cuda *c)
+{
+    if (c->copies) cudaStreamDestroy(c->copies);
+    if (c->queued) cudaEventDestroy(c->queued);
+    for (int i = 0; i < KN_TICKETS; i++)
+        if (c->ticket[i]) cudaEventDestroy(c->ticket[i]);
+}
+
+static kn_status cuda_copy_begin(kn_dev *d, void *dst, const void *src, size_t bytes, bool to_host,
+                                 int ticket)
+{
+    kn_cuda *c = kn_cuda_of(d);
+    KN_TRY(open_copies(c));
+    KN_CUDA_TRY(cudaEventRecord(c->queued, c->stream));
+    KN_CUDA_TRY(cudaStreamWaitEvent(c->copies, c->queued, 0));
+    KN_CUDA_TRY(cudaMemcpyAsync(dst, src, bytes,
+                                to_host ? cudaMemcpyDeviceToHost : cudaMemcpyHostToDevice,
+                                c->copies));
+    KN_CUDA_TRY(cudaEventRecord(c->ticket[ticket], c->copies));
+    return KN_OK;
+}
+
+static kn_status cuda_copy_wait(kn_dev *d, int ticket)
+{
+    kn_cuda *c = kn_cuda_of(d);
+    if (c->copies) KN_CUDA_TRY(cudaStreamWaitEvent(c->stream, c->ticket[ticket], 0));
     return KN_OK;
 }
 
@@ -196,15 +238,33 @@ void kn_cuda_lists_close(kn_dev *d)
 
 /* ---- weights: file pages to pinned memory to the device, converted there ----------------------- */
 /* Two buffers in turn: one is filled by the host while the other travels. */
-static kn_status open_stage(kn_cuda *c)
+static kn_status open_stage(kn_dev *d)
 {
-    if (c->pinned[0]) return KN_OK;
+    kn_cuda *c = kn_cuda_of(d);
+    if (c->staged_done[1]) return KN_OK;
     for (int i = 0; i < 2; i++) {
         KN_CUDA_TRY(cudaMallocHost(&c->pinned[i], KN_CUDA_STAGE_BYTES));
         KN_CUDA_TRY(cudaMalloc(&c->staged[i], KN_CUDA_STAGE_BYTES));
+        kn_dev_count(d, KN_CUDA_STAGE_BYTES);
         KN_CUDA_TRY(cudaEventCreateWithFlags(&c->staged_done[i], cudaEventDisableTiming));
     }
     return KN_OK;
+}
+
+static void close_stage(kn_dev *d)
+{
+    kn_cuda *c = kn_cuda_of(d);
+    if (c->stream) cudaStreamSynchronize(c->stream);
+    for (int i = 0; i < 2; i++) {
+        if (c->staged_done[i]) cudaEventDestroy(c->staged_done[i]);
+        if (c->pinned[i]) cudaFreeHost(c->pinned[i]);
+        if (c->staged[i]) {
+            cudaFree(c->staged[i]);
+            kn_dev_uncount(d, KN_CUDA_STAGE_BYTES);
+        }
+        c->staged_done[i] = NULL;
+        c->pinned[i] = c->staged[i] = NULL;
+    }
 }
 
 /* The next piece of a weight, on its way to the device; *staged is where it will be. */
@@ -273,7 +333,7 @@ static kn_status cuda_weight_open(kn_dev *d, const kn_tensor *host, kn_weight *w
 {
     kn_status st = KN_OK;
     size_t bytes = kn_cuda_weight_bytes(w);
-    KN_TRY(open_stage(kn_cuda_of(d)));
+    KN_TRY(open_stage(d));
     KN_TRY(cuda_alloc(d, bytes, &w->t.data));
     if (w->kind == KN_WEIGHT_CONV)
         st = send_conv(d, host, w->t.data);
@@ -304,13 +364,10 @@ static void cuda_close(kn_dev *d)
     if (c->attention_close) c->attention_close(d);
     kn_blaslt_close(&c->blaslt);
     kn_cudnn_close(&c->cudnn);
-    for (int i = 0; i < 2; i++) {
-        if (c->staged_done[i]) cudaEventDestroy(c->staged_done[i]);
-        if (c->pinned[i]) cudaFreeHost(c->pinned[i]);
-        if (c->staged[i]) cudaFree(c->staged[i]);
-    }
+    close_stage(d);
     for (int i = 0; i < KN_CUDA_LETTERS; i++)
         if (c->letter_sent[i]) cudaEventDestroy(c->letter_sent[i]);
+    close_copies(c);
     if (c->letters) cudaFreeHost(c->letters);
     if (c->workspace) cudaFree(c->workspace);
     if (c->scalars) cudaFree(c->scalars);
@@ -328,10 +385,13 @@ static const kn_backend cuda_backend = {
     .sync = cuda_sync,
     .host_alloc = cuda_host_alloc,
     .host_release = cuda_host_release,
+    .copy_begin = cuda_copy_begin,
+    .copy_wait = cuda_copy_wait,
     .download_begin = cuda_download_begin,
     .memory_free = cuda_memory_free,
     .weight_open = cuda_weight_open,
     .weight_close = cuda_weight_close,
+    .trim = close_stage,
     .close = cuda_close,
 };
 
@@ -383,7 +443,8 @@ kn_status kn_cuda_open(kn_dev *d, const kn_dev_params *params)
     KN_CUDA_TRY(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));
     /* behind the workspace: a convolution's bias in bf16, cuda_conv.c */
     KN_CUDA_TRY(cudaMalloc(&c->workspace, c->workspace_bytes + KN_CUDA_BIAS_BYTES));
-    KN_CUDA_TRY(cudaMalloc(&c->scalars, SCALARS_BYTES));
+    KN_CUDA_TRY(cudaMalloc(&c->scalars, KN_CUDA_SCALARS_BYTES));
+    kn_dev_count(d, KN_CUDA_OWN_BYTES);
     KN_CUDA_TRY(cudaMallocHost(&c->letters, KN_CUDA_LETTERS * KN_CUDA_LETTER_BYTES));
     for (int i = 0; i < KN_CUDA_LETTERS; i++)
         KN_CUDA_TRY(cudaEventCreateWithFlags(&c->letter_sent[i], cudaEventDisableTiming));
@@ -391,6 +452,8 @@ kn_status kn_cuda_open(kn_dev *d, const kn_dev_params *params)
     kn_cuda_fill_layout(&d->ops);
     d->ops.linear = kn_cuda_linear;
     d->ops.conv = kn_cuda_conv;
+    d->ops.quantize = kn_cuda_quantize;
+    d->ops.dequantize = kn_cuda_dequantize;
     snprintf(d->describe, sizeof d->describe, "cuda %d, %.80s, %zu GiB, compute capability %d.%d",
              c->ordinal, prop.name, prop.totalGlobalMem >> 30, prop.major, prop.minor);
     return KN_OK;

@@ -43,6 +43,7 @@ static kn_status open_kind(kn_dev *d, const kn_dev_params *params)
         d->backend = &measure_backend;
         d->next_address = (uintptr_t)1 << 40;
         if (d->measured == KN_DEV_CPU) KN_TRY(kn_cpu_open_sizes(d, params));
+        if (d->measured == KN_DEV_CUDA) kn_dev_count(d, KN_CUDA_OWN_BYTES);
         snprintf(d->describe, sizeof d->describe, "measure, sizes of %s",
                  kn_dev_kind_name(d->measured));
         return KN_OK;
@@ -71,6 +72,7 @@ kn_status kn_dev_open(const kn_dev_params *params, kn_dev **out)
     kn_dev *d = memory;
     d->kind = d->measured = params->kind;
     d->isa = 1;
+    d->offload = params->offload;
     d->threads = params->threads ? params->threads : usable_cores();
     /* cuda and measure compute nothing on the host */
     bool host = d->kind == KN_DEV_REF || d->kind == KN_DEV_CPU;
@@ -110,6 +112,10 @@ int kn_dev_threads(const kn_dev *d)
 {
     return d->threads;
 }
+bool kn_dev_offloads(const kn_dev *d)
+{
+    return d->offload;
+}
 int kn_dev_isa(const kn_dev *d)
 {
     return d->isa;
@@ -145,6 +151,30 @@ void kn_dev_free(kn_dev *d, void *p, size_t bytes)
     kn_dev_uncount(d, bytes);
 }
 
+void kn_dev_trim(kn_dev *d)
+{
+    if (d->backend->trim) d->backend->trim(d);
+}
+
+void kn_dev_count_host(kn_dev *d, size_t bytes)
+{
+    d->host_now += bytes;
+    if (d->host_now > d->host_peak) d->host_peak = d->host_now;
+}
+
+void kn_dev_uncount_host(kn_dev *d, size_t bytes)
+{
+    d->host_now -= bytes;
+}
+
+void kn_dev_measure_host(kn_dev *d, size_t bytes)
+{
+    if (d->measured == KN_DEV_CUDA)
+        kn_dev_count_host(d, bytes);
+    else
+        kn_dev_count(d, bytes);
+}
+
 size_t kn_dev_bytes_now(const kn_dev *d)
 {
     return d->now;
@@ -153,9 +183,18 @@ size_t kn_dev_bytes_peak(const kn_dev *d)
 {
     return d->peak;
 }
+size_t kn_dev_host_bytes_now(const kn_dev *d)
+{
+    return d->host_now;
+}
+size_t kn_dev_host_bytes_peak(const kn_dev *d)
+{
+    return d->host_peak;
+}
 void kn_dev_reset_peak(kn_dev *d)
 {
     d->peak = d->now;
+    d->host_peak = d->host_now;
 }
 
 static kn_status check_transfer(const char *what, const kn_tensor *t)
@@ -259,11 +298,21 @@ static kn_status measure_weight_open(kn_dev *d, const kn_tensor *host, kn_weight
     (void)host;
     switch (d->measured) {
     case KN_DEV_CPU: KN_TRY(kn_cpu_weight_bytes(d, w, &w->bytes)); break;
-    case KN_DEV_CUDA: w->bytes = kn_cuda_weight_bytes(w); break;
+    case KN_DEV_CUDA:
+        w->bytes = kn_cuda_weight_bytes(w);
+        if (!d->staging) kn_dev_count(d, 2 * (size_t)KN_CUDA_STAGE_BYTES);
+        d->staging = true;
+        break;
     default: w->bytes = kn_host_weight_bytes(w); break;
     }
     if (w->kind == KN_WEIGHT_VECTOR) w->t.dtype = KN_F32;
     return measure_alloc(d, w->bytes, &w->t.data);
+}
+
+static void measure_trim(kn_dev *d)
+{
+    if (d->staging) kn_dev_uncount(d, 2 * (size_t)KN_CUDA_STAGE_BYTES);
+    d->staging = false;
 }
 
 static void measure_close(kn_dev *d)
@@ -285,6 +334,7 @@ static const kn_backend measure_backend = {
     .sync = measure_sync,
     .weight_open = measure_weight_open,
     .weight_close = measure_weight_close,
+    .trim = measure_trim,
     .close = measure_close,
 };
 

@@ -26,6 +26,8 @@ typedef struct kn_dev_params {
     int isa_mask;         /* cpu: highest instruction set to use: 0 best, 1 base, 2 AVX2, 3 AVX-512;
                           for tests (environment KN_CPU_MASK is read by the program, not here) */
     kn_dev_kind measured; /* measure: whose sizes (dtypes, packing) to report */
+    bool offload;         /* networks opened on it keep their blocks' weights in host memory and bring
+                             two blocks at a time (offload.h); not on cpu */
 } kn_dev_params;
 
 /* Open a device. Close with kn_dev_close (NULL-safe, sets *d to NULL). */
@@ -42,6 +44,7 @@ const char *kn_dev_kind_name(kn_dev_kind kind);
 /* One line for people: "cpu, 2 threads, AVX-512, oneDNN 2.6.3". Lives as long as the device. */
 const char *kn_dev_describe(const kn_dev *d);
 int kn_dev_threads(const kn_dev *d);
+bool kn_dev_offloads(const kn_dev *d);
 /* Instruction set that a cpu device uses: 1 base, 2 AVX2, 3 AVX-512; 1 on the other kinds. Layers
  * with overlays of their own (attention/) choose by it. */
 int kn_dev_isa(const kn_dev *d);
@@ -53,6 +56,15 @@ void kn_dev_free(kn_dev *d, void *p, size_t bytes);
 size_t kn_dev_bytes_now(const kn_dev *d);
 size_t kn_dev_bytes_peak(const kn_dev *d);
 void kn_dev_reset_peak(kn_dev *d);
+
+/* Host memory that stands in for the device's (offload.h): held now, most ever held. */
+size_t kn_dev_host_bytes_now(const kn_dev *d);
+size_t kn_dev_host_bytes_peak(const kn_dev *d);
+/* measure: count host memory that a phase takes beside the device's; on ref and cpu they are one. */
+void kn_dev_measure_host(kn_dev *d, size_t bytes);
+
+/* Gives back what opening weights took beside them (cuda: staging buffers): when a network is open. */
+void kn_dev_trim(kn_dev *d);
 
 /* Contiguous copies host <-> device, same dtype and count. On return the host's memory is the
  * caller's again: a download is complete; an upload comes before all work queued after it. */

@@ -266,8 +266,10 @@ kn_status kn_weight_open(kn_dev *d, kn_weight_kind kind, const kn_tensor *host, 
 void kn_weight_close(kn_dev *d, kn_weight *w)
 {
     if (w->t.rank == 0) return;
-    d->backend->weight_close(d, w);
-    kn_dev_uncount(d, w->bytes);
+    if (!w->away) {
+        d->backend->weight_close(d, w);
+        kn_dev_uncount(d, w->bytes);
+    }
     *w = (kn_weight){0};
 }
 
@@ -572,4 +574,34 @@ kn_status kn_stats(kn_dev *d, const kn_tensor *x, kn_tensor_stats *out)
     *out = (kn_tensor_stats){0};
     KN_TRY(check_rows(d, "stats", "x", x));
     return nothing(d, x) ? KN_OK : d->ops.stats(d, x, out);
+}
+
+/* ---- eight bits ------------------------------------------------------------------------------ */
+
+static kn_status check_codes(const kn_dev *d, const char *op, const kn_tensor *x,
+                             const kn_tensor *codes, const kn_tensor *scale)
+{
+    KN_TRY(check_rows(d, op, "rows", x));
+    KN_TRY(check_any(d, op, "codes", codes));
+    if (x->rank != 2 || !kn_tensor_contiguous(x))
+        return bad(op, "rows", x, "a contiguous matrix expected");
+    if (codes->dtype != KN_I8 || !kn_tensor_contiguous(codes))
+        return bad(op, "codes", codes, "contiguous i8 expected");
+    KN_TRY(check_same(op, "codes", codes, "rows", x));
+    if (!present(scale)) return kn_fail(KN_ERR_ARG, "%s: scale is missing", op);
+    if (scale->dtype != KN_F32) return bad(op, "scale", scale, "must be f32");
+    return check_vector(d, op, "scale", scale, x->dim[0]);
+}
+
+kn_status kn_quantize(kn_dev *d, const kn_tensor *x, const kn_tensor *codes, const kn_tensor *scale)
+{
+    KN_TRY(check_codes(d, "quantize", x, codes, scale));
+    return nothing(d, x) ? KN_OK : d->ops.quantize(d, x, codes, scale);
+}
+
+kn_status kn_dequantize(kn_dev *d, const kn_tensor *codes, const kn_tensor *scale,
+                        const kn_tensor *out)
+{
+    KN_TRY(check_codes(d, "dequantize", out, codes, scale));
+    return nothing(d, out) ? KN_OK : d->ops.dequantize(d, codes, scale, out);
 }

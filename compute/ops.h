@@ -40,6 +40,7 @@ typedef struct kn_weight {
     kn_weight_kind kind;
     void *impl;   /* backend's packed form */
     size_t bytes; /* device bytes held */
+    bool away;    /* lives in host memory, offload.h; data is where it will be when it is used */
 } kn_weight;
 
 /* host: contiguous view of f32, bf16 or f16 in host memory (may be a memory-mapped file); not kept.
@@ -102,6 +103,9 @@ typedef struct kn_tensor_stats {
  * patchify   out[L, C*pt*ph*pw] from x[C,F,H,W] f32; token l is grid position order[l] (i32, host
  *            pointer, NULL = raster f,h,w); inner order c, pt, ph, pw as in the checkpoint's conv.
  * unpatchify out[C,F,H,W] f32 from x[L, pt*ph*pw*C] (channel fastest, as the head writes it).
+ * quantize   codes i8 [n,D] and scale f32 [n] of rows x [n,D]: scale = max|x| / 127, code = x / scale
+ *            rounded to nearest even; a row of zeros has scale 0. All contiguous.
+ * dequantize out[n,D] = codes[n,D] * scale[n].
  * gather     out[i,:] = x[index[i],:] rows; index i32 host pointer.
  * stats      finite check and moments of x.
  */
@@ -138,6 +142,10 @@ typedef kn_status kn_patchify_fn(kn_dev *, const kn_tensor *x, const int patch[3
                                  const int32_t *order, const kn_tensor *out);
 typedef kn_status kn_unpatchify_fn(kn_dev *, const kn_tensor *x, const int patch[3],
                                    const int32_t *order, const kn_tensor *out);
+typedef kn_status kn_quantize_fn(kn_dev *, const kn_tensor *x, const kn_tensor *codes,
+                                 const kn_tensor *scale);
+typedef kn_status kn_dequantize_fn(kn_dev *, const kn_tensor *codes, const kn_tensor *scale,
+                                   const kn_tensor *out);
 typedef kn_status kn_gather_fn(kn_dev *, const kn_tensor *x, const int32_t *index,
                                const kn_tensor *out);
 typedef kn_status kn_stats_fn(kn_dev *, const kn_tensor *x, kn_tensor_stats *out);
@@ -145,7 +153,8 @@ typedef kn_status kn_stats_fn(kn_dev *, const kn_tensor *x, kn_tensor_stats *out
 #define KN_OPS(X)                                                                                  \
     X(linear)                                                                                      \
     X(conv) X(embed) X(rmsnorm) X(layernorm) X(gate_add) X(rope) X(norm_rope) X(gate_norm) X(act)  \
-        X(mul) X(axpby) X(copy) X(upsample2) X(patchify) X(unpatchify) X(gather) X(stats)
+        X(mul) X(axpby) X(copy) X(upsample2) X(patchify) X(unpatchify) X(gather) X(stats) \
+        X(quantize) X(dequantize)
 
 typedef struct kn_ops {
 #define X(op) kn_##op##_fn *op;

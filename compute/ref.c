@@ -587,5 +587,7 @@ void kn_ref_fill(kn_ops *ops)
         .unpatchify = unpatchify,
         .gather = gather,
         .stats = stats,
+        .quantize = kn_host_quantize,
+        .dequantize = kn_host_dequantize,
     };
 }

@@ -12,6 +12,7 @@ static const struct {
 } dtypes[KN_DTYPE_COUNT] = {
     [KN_F32] = {"f32", 4}, [KN_BF16] = {"bf16", 2}, [KN_F16] = {"f16", 2}, [KN_F64] = {"f64", 8},
     [KN_I32] = {"i32", 4}, [KN_I64] = {"i64", 8},   [KN_U8] = {"u8", 1},
+    [KN_I8] = {"i8", 1},
 };
 
 size_t kn_dtype_size(kn_dtype t)

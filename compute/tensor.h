@@ -31,6 +31,7 @@ typedef enum kn_dtype {
     KN_I32,
     KN_I64,
     KN_U8,
+    KN_I8,
     KN_DTYPE_COUNT
 } kn_dtype;
 

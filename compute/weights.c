@@ -21,6 +21,7 @@ kn_status kn_binder_open(kn_dev *d, kn_safetensors *file, kn_binder *out)
 
 void kn_binder_close(kn_binder *b)
 {
+    if (b->dev) kn_dev_trim(b->dev);
     kn_free(b->used);
     *b = (kn_binder){0};
 }

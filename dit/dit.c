@@ -104,6 +104,13 @@ kn_status kn_dit_rope_open(const kn_dit *m, int64_t frames_lat, int64_t height_l
     return kn_dit_rope_open_grid(m->dev, c->head_dim, c->rope_max_positions, grid, order, out);
 }
 
+/* Work from now on may use the block's weights. A forward that is only measured uses none. */
+static kn_status use_block(const kn_dit *m, const kn_dev *d, int block)
+{
+    if (!m->weights.offload || kn_dev_get_kind(d) == KN_DEV_MEASURE) return KN_OK;
+    return kn_offload_use(m->weights.offload, block);
+}
+
 /* ---- pieces that prompt and forward share -----------------------------------------------------*/
 static kn_status linear(kn_dev *d, const kn_dit_linear *l, const kn_tensor *x, kn_activation act,
                         const kn_tensor *out)
@@ -151,6 +158,7 @@ static kn_status project_text(const kn_dit *m, const kn_tensor *embeds, kn_arena
 static kn_status fill_context(const kn_dit *m, const kn_tensor *text, kn_dit_context *c)
 {
     for (int i = 0; i < m->config.layers; i++) {
+        KN_TRY(use_block(m, m->dev, i));
         const kn_dit_attention *cross = &m->weights.blocks[i].cross;
         kn_tensor kv = entry(&c->kv, i), k = entry(&kv, 0), v = entry(&kv, 1);
         KN_TRY(linear(m->dev, &cross->k, text, KN_ACT_NONE, &k));
@@ -204,7 +212,8 @@ void kn_dit_context_close(kn_dit_context **c)
 }
 
 /* ---- forward ----------------------------------------------------------------------------------*/
-/* One evaluation. x is the residual stream; h, q, k, v are the buffers that all blocks share. */
+/* One evaluation. x is the residual stream; h, q, k, v are the buffers that all blocks share; the last
+ * three in a row. */
 typedef struct pass {
     const kn_dit *m;
     const kn_dit_args *args;
@@ -276,13 +285,26 @@ static kn_status embed_time(pass *p)
     return tapped(&p->args->tap, "timestep_proj", &p->timestep_proj);
 }
 
+/* Bytes from q's first to v's last, which the feed-forward may use. */
+static size_t spare_bytes(const pass *p)
+{
+    return (size_t)((char *)p->v.data - (char *)p->q.data) + kn_tensor_bytes(&p->v);
+}
+
+/* What is needed between attentions lies in q, k and v, which the next block writes anew, if it fits. */
+static kn_status take_spare(const pass *p, int64_t rows, int64_t width, kn_tensor *out)
+{
+    *out = kn_tensor_of(p->q.data, p->m->activation, rows, width);
+    if (kn_tensor_bytes(out) <= spare_bytes(p)) return KN_OK;
+    return kn_arena_take(p->mem, out, p->m->activation, rows, width);
+}
+
 static kn_status embed_patches(pass *p)
 {
     const kn_dit_config *c = &p->m->config;
     kn_tensor patches;
     kn_arena_mark mark = kn_arena_get_mark(p->mem);
-    KN_TRY(kn_arena_take(p->mem, &patches, p->m->activation, p->L,
-                         kn_dit_patch_elements(c, c->in_channels)));
+    KN_TRY(take_spare(p, p->L, kn_dit_patch_elements(c, c->in_channels), &patches));
     KN_TRY(kn_patchify(p->dev, &p->args->latents, c->patch, p->args->rope->order, &patches));
     KN_TRY(linear(p->dev, &p->m->weights.patch, &patches, KN_ACT_NONE, &p->x));
     kn_arena_reset(p->mem, mark);
@@ -419,13 +441,31 @@ static bool ends_here(const pass *p)
     return p->args->contexts_only && p->block == cross_end(p) - 1;
 }
 
+/* Stored contexts are not touched when measuring. */
+static bool reaches_contexts(const pass *p, kn_dit_cross cross)
+{
+    return cross_of(p) == cross && kn_dev_get_kind(p->dev) != KN_DEV_MEASURE;
+}
+
+static kn_status store_context(pass *p, const kn_dit_block *b, kn_tensor *context)
+{
+    kn_dit_contexts *c = p->args->contexts;
+    KN_TRY(kn_dit_contexts_target(c, p->args->context_set, p->block, &p->h, context));
+    KN_TRY(cross_context(p, b, context));
+    return kn_dit_contexts_stored(c, p->args->context_set, p->block, context);
+}
+
 /* x += out(context), the block's own or a stored one; then h for the feed-forward */
 static kn_status cross_attention(pass *p, const kn_dit_block *b)
 {
     kn_tensor context = p->h;
-    kn_dit_cross cross = cross_of(p);
-    if (cross != KN_DIT_CROSS_OWN) context = entry(&p->args->contexts, p->block);
-    if (cross != KN_DIT_CROSS_USE) KN_TRY(cross_context(p, b, &context));
+    if (reaches_contexts(p, KN_DIT_CROSS_USE))
+        KN_TRY(kn_dit_contexts_read(p->args->contexts, p->args->context_set, p->block, &p->h,
+                                    &context));
+    else if (reaches_contexts(p, KN_DIT_CROSS_STORE))
+        KN_TRY(store_context(p, b, &context));
+    else if (cross_of(p) != KN_DIT_CROSS_USE)
+        KN_TRY(cross_context(p, b, &context));
     if (ends_here(p)) return KN_OK;
     KN_TRY(linear(p->dev, &b->cross.out, &context, KN_ACT_NONE, &p->q));
     KN_TRY(tap_block(p, "attn2", &p->q));
@@ -433,14 +473,25 @@ static kn_status cross_attention(pass *p, const kn_dit_block *b)
     return add_and_norm(p, &p->q, KN_ABSENT, &norm);
 }
 
-/* Even pieces, so that no product is left with a few rows. */
+/* Even pieces of at most `most` rows, so that no product is left with a few. */
+static int64_t even_rows(int64_t total, int64_t most)
+{
+    enum { UNIT = 128 };
+    int64_t pieces = (total + most - 1) / most;
+    int64_t rows = ((total + pieces - 1) / pieces + UNIT - 1) / UNIT * UNIT;
+    if (rows > most) rows = most;
+    return rows < total ? rows : total;
+}
+
 static int64_t ffn_rows(const pass *p)
 {
-    enum { MOST = 32768, UNIT = 128 };
+    enum { MOST = 32768 };
     if (p->args->ffn_rows > 0) return p->args->ffn_rows < p->L ? p->args->ffn_rows : p->L;
-    int64_t pieces = (p->L + MOST - 1) / MOST;
-    int64_t rows = ((p->L + pieces - 1) / pieces + UNIT - 1) / UNIT * UNIT;
-    return rows < p->L ? rows : p->L;
+    size_t row_bytes = (size_t)p->m->config.ffn_dim * kn_dtype_size(p->m->activation);
+    int64_t fit = (int64_t)(spare_bytes(p) / row_bytes);
+    if (p->args->ffn_rows == KN_DIT_FFN_IN_PLACE && fit >= 1 && fit < MOST)
+        return even_rows(p->L, fit);
+    return even_rows(p->L, MOST);
 }
 
 /* x += gate * down(gelu(up(h))), for `rows` tokens at a time; then h for the next block or the head */
@@ -451,7 +502,7 @@ static kn_status feed_forward(pass *p, const kn_dit_block *b)
     int64_t rows = ffn_rows(p);
     kn_tensor wide;
     kn_arena_mark mark = kn_arena_get_mark(p->mem);
-    KN_TRY(kn_arena_take(p->mem, &wide, p->m->activation, rows, p->m->config.ffn_dim));
+    KN_TRY(take_spare(p, rows, p->m->config.ffn_dim, &wide));
     for (int64_t begin = 0; begin < p->L; begin += rows) {
         int64_t count = p->L - begin < rows ? p->L - begin : rows;
         kn_tensor x = kn_tensor_slice(&p->x, 0, begin, count);
@@ -474,8 +525,7 @@ static kn_status head(pass *p)
     kn_tensor patches;
     kn_arena_mark mark = kn_arena_get_mark(p->mem);
     KN_TRY(tapped(&p->args->tap, "norm_out", &p->h));
-    KN_TRY(kn_arena_take(p->mem, &patches, p->m->activation, p->L,
-                         kn_dit_patch_elements(c, c->out_channels)));
+    KN_TRY(take_spare(p, p->L, kn_dit_patch_elements(c, c->out_channels), &patches));
     KN_TRY(linear(p->dev, &w->head, &p->h, KN_ACT_NONE, &patches));
     KN_TRY(kn_unpatchify(p->dev, &patches, c->patch, p->args->rope->order, &p->args->velocity));
     kn_arena_reset(p->mem, mark);
@@ -497,6 +547,10 @@ static kn_status run(pass *p)
                         &p->h));
     for (p->block = 0; p->block < p->m->config.layers; p->block++) {
         const kn_dit_block *b = &p->m->weights.blocks[p->block];
+        KN_TRY(use_block(p->m, p->dev, p->block));
+        if (reaches_contexts(p, KN_DIT_CROSS_USE))
+            KN_TRY(kn_dit_contexts_ahead(p->args->contexts, p->args->context_set, p->block,
+                                         p->args->cross_blocks[0], cross_end(p)));
         KN_TRY(self_attention(p, b));
         KN_TRY(cross_attention(p, b));
         if (ends_here(p)) return KN_OK;
@@ -519,16 +573,25 @@ static kn_status check_shape(const kn_dit *m, const kn_dit_rope *rope, const cha
                    what, kn_tensor_text(t, text), want[0], want[1], want[2], want[3]);
 }
 
-kn_tensor kn_dit_contexts_shape(const kn_dit *m, const kn_dit_rope *rope)
+static kn_dit_contexts_shape contexts_shape(const kn_dit *m, const kn_dit_rope *rope, int sets)
 {
-    return kn_tensor_of(NULL, m->activation, m->config.layers, rope->tokens,
-                        kn_dit_width(&m->config));
+    return (kn_dit_contexts_shape){.layers = m->config.layers,
+                                   .sets = sets,
+                                   .tokens = rope->tokens,
+                                   .heads = m->config.heads,
+                                   .head_dim = m->config.head_dim,
+                                   .activation = m->activation};
+}
+
+kn_status kn_dit_contexts_open(const kn_dit *m, const kn_dit_rope *rope, kn_dit_place place,
+                               int sets, kn_dit_contexts **out)
+{
+    kn_dit_contexts_shape shape = contexts_shape(m, rope, sets);
+    return kn_dit_contexts_make(m->dev, &shape, place, out);
 }
 
 static kn_status check_contexts(const kn_dit *m, const kn_dit_args *args)
 {
-    const kn_tensor *t = &args->contexts;
-    kn_tensor want = kn_dit_contexts_shape(m, args->rope);
     if (args->contexts_only && args->cross != KN_DIT_CROSS_STORE)
         return kn_fail(KN_ERR_ARG, "transformer: contexts alone are wanted, but not stored");
     if (args->cross == KN_DIT_CROSS_OWN) return KN_OK;
@@ -537,13 +600,21 @@ static kn_status check_contexts(const kn_dit *m, const kn_dit_args *args)
     if (!all && !(blocks[0] >= 0 && blocks[0] < blocks[1] && blocks[1] <= m->config.layers))
         return kn_fail(KN_ERR_ARG, "transformer: cross-attention override of blocks %d to %d: expected some of 0 to %d",
                        blocks[0], blocks[1] - 1, m->config.layers - 1);
-    if (t->rank == 3 && t->dtype == want.dtype && kn_tensor_contiguous(t) &&
-        memcmp(t->dim, want.dim, 3 * sizeof *t->dim) == 0)
+    if (!args->contexts && kn_dev_get_kind(m->dev) == KN_DEV_MEASURE) return KN_OK;
+    if (!args->contexts)
+        return kn_fail(KN_ERR_ARG, "transformer: cross-attention contexts are missing");
+    const kn_dit_contexts_shape *found = kn_dit_contexts_get_shape(args->contexts);
+    kn_dit_contexts_shape want = contexts_shape(m, args->rope, found->sets);
+    if (found->layers == want.layers && found->tokens == want.tokens &&
+        found->heads == want.heads && found->head_dim == want.head_dim &&
+        found->activation == want.activation && args->context_set >= 0 &&
+        args->context_set < found->sets)
         return KN_OK;
-    char found[KN_SHAPE_TEXT], expected[KN_SHAPE_TEXT];
     return kn_fail(KN_ERR_ARG,
-                   "transformer: cross-attention contexts are %s: expected a contiguous %s",
-                   kn_tensor_text(t, found), kn_tensor_text(&want, expected));
+                   "transformer: cross-attention contexts are set %d of %d, %d layers of %" PRId64
+                   " tokens: expected %d layers of %" PRId64,
+                   args->context_set, found->sets, found->layers, found->tokens, want.layers,
+                   want.tokens);
 }
 
 kn_status kn_dit_forward(const kn_dit *m, const kn_dit_args *args)

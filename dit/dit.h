@@ -8,8 +8,10 @@
  * Cost      per block 8 L d^2 (self-attention projections) + 4 L^2 d + 4 L d^2 (cross-attention) +
  *           4 L T d + 4 L d ffn operations.
  * Memory    weights; per prompt 2 T d per layer; per call the scratch of kn_dit_scratch_bytes:
- *           5 L d activations, and L ffn or, with ffn_rows, ffn_rows * ffn more. Stored
- *           cross-attention contexts: layers L d activations.
+ *           5 L d activations, and the feed-forward's hidden rows where they are more than 3 L d:
+ *           they lie in the place of q, k and v. Stored
+ *           cross-attention contexts: see contexts.h. On a device that offloads: two blocks of
+ *           weights on it, all of them in host memory.
  * Errors    KN_ERR_ARG, KN_ERR_MODEL, KN_ERR_UNSUPPORTED, KN_ERR_IO, KN_ERR_NOMEM, KN_ERR_DEVICE.
  * Threads   The device's thread. Results do not depend on the device's thread count.
  * Source    Wan, arXiv 2503.20314; diffusers transformer_wan.py; Wan2.1 wan/modules/model.py.
@@ -19,6 +21,7 @@
 
 #include "attention/attention.h"
 #include "dit/config.h"
+#include "dit/contexts.h"
 #include "dit/rope.h"
 
 typedef struct kn_dit kn_dit;
@@ -78,6 +81,8 @@ typedef kn_status kn_dit_plan_fn(void *user, int block, const kn_tensor *q, cons
  * what came out of each head, before the output projection. Valid during the call. */
 typedef kn_status kn_dit_attn_fn(void *user, int block, const kn_attn_args *attn);
 
+enum { KN_DIT_FFN_IN_PLACE = -1 };
+
 typedef struct kn_dit_args {
     const kn_dit_context *context;
     const kn_dit_rope *rope;  /* token grid; its sides times the patch are F, H, W */
@@ -92,9 +97,11 @@ typedef struct kn_dit_args {
     void *attn_user;
     double softmax_scale;     /* of self-attention; 0 = 1/sqrt(D). A plan's own scale wins */
     int64_t ffn_rows;         /* tokens that the feed-forward takes at a time; 0 = all, in even
-                                 pieces of at most 32768, which cost no speed */
+                                 pieces of at most 32768, which cost no speed;
+                                 KN_DIT_FFN_IN_PLACE = as many as need no memory of their own */
     kn_dit_cross cross;
-    kn_tensor contexts;       /* as kn_dit_contexts_shape; not for OWN */
+    kn_dit_contexts *contexts; /* of kn_dit_contexts_open; not for OWN. NULL: the same when measuring */
+    int context_set;
     int cross_blocks[2];      /* first block, and one past the last, that store or use; the others are
                                  OWN. Both 0: all */
     bool contexts_only;       /* STORE: stop at the last context. velocity is not written and may be
@@ -106,8 +113,9 @@ typedef struct kn_dit_args {
 
 KN_CHECKED kn_status kn_dit_forward(const kn_dit *m, const kn_dit_args *args);
 
-/* Shape and dtype, without memory, of the contexts of a token grid: [layers, L, d]. */
-kn_tensor kn_dit_contexts_shape(const kn_dit *m, const kn_dit_rope *rope);
+/* Contexts of a token grid, for `sets` prompts; close with kn_dit_contexts_close. */
+KN_CHECKED kn_status kn_dit_contexts_open(const kn_dit *m, const kn_dit_rope *rope,
+                                          kn_dit_place place, int sets, kn_dit_contexts **out);
 
 /* Bytes of scratch that kn_dit_forward takes with these args: runs it on the measure device. No
  * data is read: args->scratch and all data pointers may be NULL. */

@@ -171,6 +171,18 @@ static kn_weight *slot_weight(kn_dit_weights *w, const kn_dit_slot *slot)
     return (kn_weight *)(void *)(base + slot->offset);
 }
 
+/* Of a block, what leaves the device; its modulation is read at the start of every forward. */
+static kn_status send_block_away(kn_dit_weights *w, const kn_dit_config *c, int block)
+{
+    kn_weight *list[BLOCK_COUNT];
+    int count = 0;
+    for (int i = 0; i < block_count(c); i++)
+        if (block_table[i].offset != BLK(modulation))
+            list[count++] =
+                (kn_weight *)(void *)((char *)&w->blocks[block] + block_table[i].offset);
+    return kn_offload_add(w->offload, list, count);
+}
+
 kn_status kn_dit_weights_open(kn_dev *d, kn_safetensors *file, const kn_dit_config *c,
                               kn_dit_weights *out)
 {
@@ -184,13 +196,19 @@ kn_status kn_dit_weights_open(kn_dev *d, kn_safetensors *file, const kn_dit_conf
     KN_TRY_GOTO(kn_alloc_array((size_t)c->layers, sizeof(kn_dit_block), &p));
     out->blocks = p;
     out->layers = c->layers;
+    if (kn_dev_offloads(d)) KN_TRY_GOTO(kn_offload_open(d, c->layers, &out->offload));
     KN_TRY_GOTO(kn_binder_open(d, file, &binder));
     for (int i = 0; i < kn_dit_slot_count(c); i++) {
         kn_dit_slot slot = kn_dit_slot_at(c, naming, i);
         KN_TRY_GOTO(kn_bind(&binder, slot_weight(out, &slot), slot.kind, slot.rank, slot.dims,
                             "%s%s", prefix, slot.name));
+        bool ends = i + 1 == kn_dit_slot_count(c) ||
+                    (i >= TOP_COUNT && (i + 1 - TOP_COUNT) % block_count(c) == 0);
+        if (out->offload && slot.block >= 0 && ends)
+            KN_TRY_GOTO(send_block_away(out, c, slot.block));
     }
     KN_TRY_GOTO(kn_binder_finish(&binder));
+    if (out->offload) KN_TRY_GOTO(kn_offload_seal(out->offload));
 done:
     kn_binder_close(&binder);
     if (st != KN_OK) kn_dit_weights_close(d, out);
@@ -207,6 +225,7 @@ void kn_dit_weights_close(kn_dev *d, kn_dit_weights *w)
 {
     close_table(d, top_table, TOP_COUNT, w);
     for (int i = 0; i < w->layers; i++) close_table(d, block_table, BLOCK_COUNT, &w->blocks[i]);
+    kn_offload_close(&w->offload);
     kn_free(w->blocks);
     memset(w, 0, sizeof *w);
 }

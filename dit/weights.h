@@ -12,6 +12,7 @@
 #ifndef KN_DIT_WEIGHTS_H
 #define KN_DIT_WEIGHTS_H
 
+#include "compute/offload.h"
 #include "compute/weights.h"
 #include "dit/config.h"
 
@@ -39,6 +40,7 @@ typedef struct kn_dit_weights {
     kn_weight head_modulation;               /* [1, 2, d]: shift, scale */
     kn_dit_block *blocks;
     int layers;
+    kn_offload *offload; /* of the blocks but their modulation; NULL: all on the device */
 } kn_dit_weights;
 
 typedef enum kn_dit_naming { KN_DIT_DIFFUSERS, KN_DIT_ORIGINAL } kn_dit_naming;

@@ -46,18 +46,30 @@ static void print_table(const kn_render_cost *cost, double total)
         rest -= sec[i];
     }
     printf("%-10s %10.3f %6.1f%%\n%-10s %10.3f\n", "other", rest, 100 * rest / total, "total", total);
-    printf("device memory: %.3f GiB planned, %.3f GiB taken\n", (double)cost->planned_bytes / GIB,
-           (double)cost->peak_bytes / GIB);
+    printf("%-10s %10s %10s   %s\n", "phase", "planned", "taken", "GiB of device memory (and of host memory beside it)");
+    for (int i = 0; i < cost->phases; i++) {
+        const kn_phase_memory *m = &cost->phase[i];
+        printf("%-10s %10.3f %10.3f", m->name, (double)m->planned_bytes / GIB, (double)m->peak_bytes / GIB);
+        if (m->peak_host_bytes) printf("   (%.3f)", (double)m->peak_host_bytes / GIB);
+        putchar('\n');
+    }
 }
 
 static void print_json(const kn_options *o, const kn_render_cost *cost, double total)
 {
     json_t *parts = json_object();
     for (int i = 0; i < KN_PARTS; i++) json_object_set_new(parts, kn_part_name((kn_part)i), json_real(cost->part_sec[i]));
-    json_t *all = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:o}", "event", "bench", "version", KN_VERSION, "width_px",
+    json_t *phases = json_array();
+    for (int i = 0; i < cost->phases; i++) {
+        const kn_phase_memory *m = &cost->phase[i];
+        json_array_append_new(phases, json_pack("{s:s, s:I, s:I, s:I}", "phase", m->name, "planned_bytes",
+                                                (json_int_t)m->planned_bytes, "peak_bytes", (json_int_t)m->peak_bytes,
+                                                "peak_host_bytes", (json_int_t)m->peak_host_bytes));
+    }
+    json_t *all = json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:o, s:o}", "event", "bench", "version", KN_VERSION, "width_px",
                             (json_int_t)o->width_px, "height_px", (json_int_t)o->height_px, "frames", (json_int_t)o->frames,
                             "planned_bytes", (json_int_t)cost->planned_bytes, "peak_bytes", (json_int_t)cost->peak_bytes,
-                            "total_sec", total, "seconds", parts);
+                            "total_sec", total, "seconds", parts, "memory", phases);
     if (all) json_dumpf(all, stdout, JSON_COMPACT), fputc('\n', stdout);
     json_decref(all);
 }

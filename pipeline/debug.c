@@ -19,6 +19,7 @@
 #include "pipeline/attention_map.h"
 #include "pipeline/debug_sheet.h"
 #include "pipeline/progress.h"
+#include "pipeline/render.h"
 
 enum { SAMPLES = 16 /* queries whose attention is compared with dense */, HEADS_MAX = 256 };
 
@@ -28,6 +29,7 @@ struct kn_debug {
     double start_sec;
     json_t *events; /* of trace.json */
     json_t *passes; /* of run.json */
+    json_t *memory; /* likewise, by phase */
     json_t *pass, *step; /* entries being filled, owned by passes */
     kn_debug_pass about;
     kn_debug_sheet sheet;
@@ -86,7 +88,8 @@ kn_status kn_debug_open(const char *folder, kn_debug **out)
     KN_TRY_GOTO(kn_strdup(folder, &d->folder));
     d->events = json_array();
     d->passes = json_array();
-    if (!d->events || !d->passes) KN_TRY_GOTO(kn_fail(KN_ERR_NOMEM, "--debug-dir: no memory"));
+    d->memory = json_object();
+    if (!d->events || !d->passes || !d->memory) KN_TRY_GOTO(kn_fail(KN_ERR_NOMEM, "--debug-dir: no memory"));
     d->start_sec = kn_now_sec();
     *out = d;
     d = NULL;
@@ -102,6 +105,7 @@ void kn_debug_close(kn_debug **debug)
     if (!d) return;
     json_decref(d->events);
     json_decref(d->passes);
+    json_decref(d->memory);
     kn_debug_sheet_free(&d->sheet);
     kn_free(d->folder);
     kn_free(d->pass_folder);
@@ -121,6 +125,18 @@ static void add_span(kn_debug *d, const char *category, const char *name, double
 void kn_debug_span(kn_debug *d, const char *category, const char *name, double start_sec)
 {
     if (d) add_span(d, category, name, start_sec, kn_now_sec());
+}
+
+/* A counter of the timeline, at its end, and an entry of run.json. */
+void kn_debug_memory(kn_debug *d, const kn_phase_memory *m)
+{
+    if (!d) return;
+    json_t *numbers = json_pack("{s:I, s:I, s:I, s:I}", "planned_bytes", (json_int_t)m->planned_bytes, "peak_bytes",
+                                (json_int_t)m->peak_bytes, "planned_host_bytes", (json_int_t)m->planned_host_bytes,
+                                "peak_host_bytes", (json_int_t)m->peak_host_bytes);
+    json_array_append_new(d->events, json_pack("{s:s, s:s, s:s, s:f, s:i, s:i, s:O*}", "ph", "C", "cat", "memory", "name", m->name,
+                                               "ts", 1e6 * (kn_now_sec() - d->start_sec), "pid", 1, "tid", 1, "args", numbers));
+    json_object_set_new(d->memory, m->name, numbers);
 }
 
 /* ---- passes and steps -------------------------------------------------------------------------*/
@@ -418,7 +434,7 @@ kn_status kn_debug_finish(kn_debug *d, const char *title)
     char *path = NULL;
     add_span(d, "run", "run", d->start_sec, kn_now_sec());
     KN_TRY(write_json(d, "trace.json", json_pack("{s:O, s:s}", "traceEvents", d->events, "displayTimeUnit", "ms")));
-    KN_TRY(write_json(d, "run.json", json_pack("{s:s, s:O}", "title", title, "passes", d->passes)));
+    KN_TRY(write_json(d, "run.json", json_pack("{s:s, s:O, s:O}", "title", title, "memory", d->memory, "passes", d->passes)));
     KN_TRY(kn_asprintf(&path, "%s/contact_sheet.png", d->folder));
     kn_status st = kn_debug_sheet_write(&d->sheet, title, path);
     kn_free(path);

@@ -33,6 +33,10 @@ KN_CHECKED kn_status kn_debug_finish(kn_debug *debug, const char *title);
 /* Something that began at start_sec (kn_now_sec) and ends now. debug may be NULL. */
 void kn_debug_span(kn_debug *debug, const char *category, const char *name, double start_sec);
 
+/* Memory of a phase that is over, to run.json and trace.json. debug may be NULL. */
+struct kn_phase_memory;
+void kn_debug_memory(kn_debug *debug, const struct kn_phase_memory *memory);
+
 typedef struct kn_debug_pass {
     const char *name;      /* "denoise", "refine 1": blanks become _ in names of folders */
     const char *attention; /* for people */

@@ -52,6 +52,8 @@ typedef struct kn_pass {
     int refresh;
     int dual_steps;     /* first ones that take the second branch's cross-attention; 0: all */
     int dual_layers[2]; /* first, and one past the last, that take it */
+    kn_dit_place context_cache; /* of the second branch; --context-cache, or chosen by the memory plan */
+    bool ffn_in_place; /* chosen by the memory plan: the feed-forward takes no memory of its own */
 } kn_pass;
 
 /* o: resolved. passes[0] is the base pass; with clip_px (width, height of a video that is refined) it

@@ -59,21 +59,70 @@ static kn_status add_phase(kn_job *j, kn_memory_plan *p, const char *name, kn_ne
                            measure_fn *fn, int pass, const char *advice)
 {
     kn_session measure = {0};
-    kn_dev_params params = {.kind = KN_DEV_MEASURE, .measured = kn_dev_measured(j->session->dev)};
+    kn_dev_params params = {.kind = KN_DEV_MEASURE, .measured = kn_dev_measured(j->session->dev),
+                            .offload = kn_dev_offloads(j->session->dev)};
     KN_TRY(kn_dev_open(&params, &measure.dev));
     kn_status st = fn(j, pass, &measure);
     p->phase[p->phases].name = name;
     p->phase[p->phases].network = network;
     p->phase[p->phases].advice = advice;
+    p->phase[p->phases].contexts = NULL;
+    p->phase[p->phases].host_bytes = kn_dev_host_bytes_peak(measure.dev);
     p->phase[p->phases++].peak_bytes = kn_dev_bytes_peak(measure.dev);
     kn_session_close(&measure);
     return st;
 }
 
+static bool host_fits(const kn_job *j, size_t bytes)
+{
+    size_t there = kn_host_memory_available();
+    bool elsewhere = kn_dev_get_kind(j->session->dev) == KN_DEV_MEASURE; /* a plan for another machine */
+    return elsewhere || there == 0 || bytes <= there;
+}
+
+/* A pass with the second branch's contexts in one place; *fits: within both memories. */
+static kn_status try_pass(kn_job *j, kn_memory_plan *p, int i, kn_dit_place place, bool in_place, bool *fits)
+{
+    kn_pass *pass = &j->pass[i];
+    static const char plain[] = "try --offload, fewer frames or a smaller frame size";
+    static const char dual[] = "try --context-cache int8, --offload, --no-override, fewer frames or a smaller frame size";
+    pass->context_cache = place;
+    pass->ffn_in_place = in_place;
+    KN_TRY(add_phase(j, p, pass->name, KN_NETWORK_DIT, kn_job_denoise_measure, i, pass->dual ? dual : plain));
+    static const char *const names[] = {"on the device", "in host memory", "in eight bits"};
+    if (pass->dual) p->phase[p->phases - 1].contexts = names[place];
+    size_t peak = p->phase[p->phases - 1].peak_bytes, host = p->phase[p->phases - 1].host_bytes;
+    *fits = (!p->budget_bytes || peak <= p->budget_bytes) && host_fits(j, host);
+    return KN_OK;
+}
+
+/* Contexts where they are asked for; else on the device if the pass fits there, else with the host: what is free
+ * must not change the result. Who offloads wants the device's memory free. On ref and cpu both are one. */
+static kn_status add_pass(kn_job *j, kn_memory_plan *p, int i)
+{
+    static const kn_dit_place places[] = {KN_DIT_ON_DEVICE, KN_DIT_ON_HOST, KN_DIT_EIGHT_BITS};
+    kn_context_cache_choice choice = (kn_context_cache_choice)j->o->context_cache;
+    bool gpu = kn_dev_measured(j->session->dev) == KN_DEV_CUDA, dual = j->pass[i].dual, fits = false;
+    int first = gpu && kn_dev_offloads(j->session->dev) ? 1 : 0, last = gpu ? 1 : 0;
+    if (choice != KN_CACHE_AUTO) first = last = choice == KN_CACHE_INT8 ? 2 : choice == KN_CACHE_HOST && gpu ? 1 : 0;
+    if (!dual) first = last = 0;
+    for (int k = first; k <= last && !fits; k++) {
+        if (k > first) p->phases--;
+        KN_TRY(try_pass(j, p, i, places[k], false, &fits));
+    }
+    if (fits) return KN_OK;
+    for (int k = first; k <= last && !fits; k++) {
+        p->phases--;
+        KN_TRY(try_pass(j, p, i, places[k], true, &fits));
+    }
+    return KN_OK;
+}
+
 kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
 {
-    static const char smaller[] = "try fewer frames or a smaller frame size", tile[] = "try a smaller --vae-tile or frame size";
-    static const char elsewhere[] = "encode the prompt on the CPU (--device cpu --embeds-out FILE), then give --embeds-in FILE";
+    static const char tile[] = "try a smaller --vae-tile or frame size";
+    static const char elsewhere[] =
+        "try --offload, or encode the prompt on the CPU (--device cpu --embeds-out FILE) and give --embeds-in FILE";
     const kn_options *o = j->o;
     bool frames = kn_job_wants_frames(j), denoise = kn_job_wants_latents(j);
     memset(out, 0, sizeof *out);
@@ -82,31 +131,84 @@ kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
     if (!o->embeds_in && !j->embeds[KN_PROMPT] && (kn_job_first_pass(j) < j->passes || o->embeds_out))
         KN_TRY(add_phase(j, out, "text", KN_NETWORK_TEXT, kn_job_text_measure, 0, elsewhere));
     for (int i = kn_job_first_pass(j); denoise && i < j->passes; i++) {
-        const kn_pass *pass = &j->pass[i];
         if (i > 0 && (o->upscale != KN_UPSCALE_LATENT || (o->input && i == 1)))
-            KN_TRY(add_phase(j, out, pass->upscale, KN_NETWORK_VAE, kn_job_upscale_measure, i, tile));
-        KN_TRY(add_phase(j, out, pass->name, KN_NETWORK_DIT, kn_job_denoise_measure, i,
-                         pass->dual ? "try --no-override, fewer frames or a smaller frame size" : smaller));
+            KN_TRY(add_phase(j, out, j->pass[i].upscale, KN_NETWORK_VAE, kn_job_upscale_measure, i, tile));
+        KN_TRY(add_pass(j, out, i));
     }
     return frames ? add_phase(j, out, "decode", KN_NETWORK_VAE, kn_job_decode_measure, 0, tile) : KN_OK;
 }
 
+void kn_memory_plan_keep(kn_job *j, const kn_memory_plan *p)
+{
+    j->phases = p->phases;
+    for (int i = 0; i < p->phases; i++) {
+        kn_phase_memory *m = &j->phase[i];
+        size_t *peak = &j->peak_bytes[p->phase[i].network];
+        *m = (kn_phase_memory){.planned_bytes = p->phase[i].peak_bytes, .planned_host_bytes = p->phase[i].host_bytes};
+        snprintf(m->name, sizeof m->name, "%s", p->phase[i].name);
+        if (m->planned_bytes > *peak) *peak = m->planned_bytes;
+    }
+}
+
+void kn_job_phase_begin(kn_job *j)
+{
+    kn_dev_reset_peak(j->session->dev);
+}
+
+/* A phase runs once for each segment of a clip. */
+void kn_job_phase_end(kn_job *j, const char *name)
+{
+    size_t peak = kn_dev_bytes_peak(j->session->dev), host = kn_dev_host_bytes_peak(j->session->dev);
+    for (int i = 0; i < j->phases; i++) {
+        kn_phase_memory *m = &j->phase[i];
+        if (strcmp(m->name, name) != 0) continue;
+        if (peak > m->peak_bytes) m->peak_bytes = peak;
+        if (host > m->peak_host_bytes) m->peak_host_bytes = host;
+    }
+}
+
 void kn_memory_plan_tell(kn_job *j, const kn_memory_plan *p)
 {
-    for (int i = 0; i < p->phases; i++)
-        kn_job_note(j, "%-9s %8.3f GiB", p->phase[i].name, (double)p->phase[i].peak_bytes / GIB);
+    for (int i = 0; i < p->phases; i++) {
+        double host = (double)p->phase[i].host_bytes / GIB;
+        char beside[48] = "";
+        const char *contexts = p->phase[i].contexts;
+        if (host > 0) snprintf(beside, sizeof beside, ", and %.3f GiB of host memory", host);
+        kn_job_note(j, "%-9s %8.3f GiB%s%s%s", p->phase[i].name, (double)p->phase[i].peak_bytes / GIB, beside,
+                    contexts ? "; contexts " : "", contexts ? contexts : "");
+    }
     if (p->budget_bytes)
         kn_job_note(j, "budget    %8.3f GiB", (double)p->budget_bytes / GIB);
     else
         kn_job_note(j, "no GPU is open here: planned for one of any size; --memory GIB sets the limit");
 }
 
+void kn_memory_plan_tell_contexts(kn_job *j, const kn_memory_plan *p)
+{
+    for (int i = 0; i < j->passes; i++)
+        if (j->pass[i].dual && j->pass[i].context_cache != KN_DIT_ON_DEVICE)
+            for (int k = 0; k < p->phases; k++)
+                if (p->phase[k].contexts && !strcmp(p->phase[k].name, j->pass[i].name))
+                    kn_job_note(j, "%s: contexts of the full branch %s", p->phase[k].name, p->phase[k].contexts);
+}
+
+static kn_status check_host(const kn_memory_plan *p, int phase)
+{
+    size_t needs = p->phase[phase].host_bytes, free_bytes = kn_host_memory_available();
+    if (needs <= free_bytes || free_bytes == 0) return KN_OK;
+    return kn_fail(KN_ERR_NOMEM, "%s needs %.2f GiB of host memory, %.2f GiB are free; %s", p->phase[phase].name,
+                   (double)needs / GIB, (double)free_bytes / GIB, p->phase[phase].advice);
+}
+
 kn_status kn_memory_plan_check(kn_job *j, const kn_memory_plan *p)
 {
-    for (int i = 0; i < p->phases; i++)
+    bool planned_only = kn_dev_get_kind(j->session->dev) == KN_DEV_MEASURE; /* for another machine */
+    for (int i = 0; i < p->phases; i++) {
+        if (!planned_only) KN_TRY(check_host(p, i));
         if (p->budget_bytes && p->phase[i].peak_bytes > p->budget_bytes)
             return kn_fail(KN_ERR_NOMEM, "%s needs %.2f GiB, the budget is %.2f GiB%s; %s", p->phase[i].name,
                            (double)p->phase[i].peak_bytes / GIB, (double)p->budget_bytes / GIB,
                            j->o->memory_gib > 0 ? " (--memory)" : " (memory that is free now)", p->phase[i].advice);
+    }
     return KN_OK;
 }

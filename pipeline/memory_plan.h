@@ -11,21 +11,25 @@
 
 #include "pipeline/render_job.h"
 
-enum { KN_PHASES_MAX = 2 + 2 * KN_PASSES_MAX };
-
 typedef struct kn_memory_plan {
     struct {
         const char *name, *advice;
         kn_network network; /* whose weights it holds */
         size_t peak_bytes;
+        size_t host_bytes; /* beside it, on a GPU: weights with --offload, contexts with --context-cache host, frames */
+        const char *contexts; /* where those of the second branch are; NULL: there are none */
     } phase[KN_PHASES_MAX];
     int phases;
     size_t budget_bytes;
 } kn_memory_plan;
 
 KN_CHECKED kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out);
+/* What each phase will take, to j: for the session to make room by, and to be compared with what it takes. */
+void kn_memory_plan_keep(kn_job *j, const kn_memory_plan *p);
 /* The plan as notes to the listener. */
 void kn_memory_plan_tell(kn_job *j, const kn_memory_plan *p);
+/* Of a run: contexts that are not on the device. */
+void kn_memory_plan_tell_contexts(kn_job *j, const kn_memory_plan *p);
 /* KN_ERR_NOMEM when a phase's peak is over the budget. */
 KN_CHECKED kn_status kn_memory_plan_check(kn_job *j, const kn_memory_plan *p);
 

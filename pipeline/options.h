@@ -50,6 +50,12 @@ typedef enum kn_attention_choice {
 } kn_attention_choice;
 typedef enum kn_fit_choice { KN_FIT_CROP, KN_FIT_PAD, KN_FIT_STRETCH } kn_fit_choice;
 typedef enum kn_tail_choice { KN_TAIL_TRIM, KN_TAIL_KEEP } kn_tail_choice;
+typedef enum kn_context_cache_choice {
+    KN_CACHE_AUTO,
+    KN_CACHE_DEVICE,
+    KN_CACHE_HOST,
+    KN_CACHE_INT8
+} kn_context_cache_choice;
 typedef enum kn_override_choice { KN_OVERRIDE_AUTO, KN_OVERRIDE_PROMPT, KN_OVERRIDE_BOTH } kn_override_choice;
 
 enum { KN_OPTION_MAX = 128 };
@@ -97,6 +103,7 @@ typedef struct kn_options {
     bool cross_override;
     int64_t override_for; /* kn_override_choice */
     int64_t refresh;
+    int64_t context_cache; /* kn_context_cache_choice */
     int64_t override_steps; /* 0: all */
     char *override_layers;
     /* output */
@@ -121,6 +128,7 @@ typedef struct kn_options {
     int64_t device; /* kn_device_choice */
     int64_t threads;
     double memory_gib;
+    bool offload;
     int64_t vae_tile_px;
     bool resume;
     bool keep_checkpoint;

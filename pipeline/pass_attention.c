@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "attention/held.h"
 #include "attention/tile3d.h"
 #include "attention/window.h"
 #include "io/memory.h"
@@ -210,6 +211,7 @@ void kn_pass_attention_free(kn_pass_attention *a)
         kn_free(a->planner[i].axes);
     }
     kn_free(a->planner);
+    if (a->dev) kn_attn_forget(a->dev);
     kn_attn_plan_free(&a->plan);
     free_layer_plans(a);
     kn_free(a->layer_plan);
@@ -274,6 +276,71 @@ static kn_status choose_axes(const kn_pass_attention *a, kn_layer_planner *p, co
     kn_permute_close(&p->permute);
     KN_TRY(kn_permute_choose_axes(a->dev, &x, q, k, p->axes));
     return open_permute(a, true, p);
+}
+
+/* ---- device memory ----------------------------------------------------------------------------*/
+
+static kn_status planner_bytes(const kn_pass_attention *a, kn_attention_choice m, size_t *each, size_t *ordered)
+{
+    kn_layer_planner p = {0};
+    void *axes = NULL;
+    kn_status st = KN_OK;
+    if (m == KN_ATTENTION_DRAFT) {
+        KN_TRY(open_draft(a, &p));
+        *each = kn_draft_held_bytes(p.draft);
+        kn_draft_close(&p.draft);
+        return KN_OK;
+    }
+    KN_TRY(kn_alloc_array((size_t)a->dit->heads, 1, &axes)); /* any orders: they take the same */
+    p.axes = axes;
+    st = open_permute(a, m == KN_ATTENTION_PARO, &p);
+    if (st == KN_OK) {
+        *each = kn_permute_held_bytes(p.permute);
+        *ordered = kn_permute_ordered_bytes(p.permute);
+    }
+    kn_permute_close(&p.permute);
+    kn_free(axes);
+    return st;
+}
+
+static bool runs(const kn_pass *p, int branch)
+{
+    bool negative = branch == KN_BRANCH_NEGATIVE || branch == KN_BRANCH_FULL_NEGATIVE;
+    if (negative && p->guidance == 1) return false;
+    return branch < KN_BRANCH_FULL || (p->dual && (!negative || p->dual_negative));
+}
+
+/* Planners that live at once: one per layer of each branch where lists are kept, else one of each kind. */
+static kn_status count_planners(kn_pass_attention *a, size_t *bytes)
+{
+    const kn_pass *pass = a->pass;
+    bool keep = pass->reuse_lists > 1, counted[2] = {false, false};
+    size_t layers = (size_t)(a->dit->layers > pass->dense_layers ? a->dit->layers - pass->dense_layers : 0), ordered = 0;
+    for (int b = 0; b < KN_BRANCHES; b++) {
+        kn_attention_choice m = method_of(a, b);
+        bool draft = m == KN_ATTENTION_DRAFT;
+        size_t each = 0;
+        if (!runs(pass, b) || !looks_at_tensors(m) || (!keep && counted[draft])) continue;
+        KN_TRY(planner_bytes(a, m, &each, &ordered));
+        *bytes += keep ? layers * each : each;
+        counted[draft] = true;
+    }
+    *bytes += ordered;
+    return KN_OK;
+}
+
+kn_status kn_pass_attention_measure(kn_pass_attention *a)
+{
+    if (kn_dev_get_kind(a->dev) != KN_DEV_MEASURE || kn_dev_measured(a->dev) != KN_DEV_CUDA) return KN_OK;
+    size_t bytes = a->order ? (size_t)kn_grid_tokens(a->layout.grid) * sizeof *a->order : 0;
+    if (a->plan) {
+        size_t lists;
+        KN_TRY(kn_attn_plan_held_bytes(a->plan, a->dit->heads, (int)a->dit->head_dim, &lists));
+        bytes += lists;
+    }
+    KN_TRY(count_planners(a, &bytes));
+    void *memory;
+    return bytes ? kn_dev_alloc(a->dev, bytes, &memory) : KN_OK;
 }
 
 static kn_status choose_blocks(const kn_pass_attention *a, kn_attention_choice m, kn_layer_planner *p,

@@ -3,7 +3,8 @@
  * Purpose   window, tile3d and cross have one plan for all layers and steps; draft, permute and paro choose
  *           blocks from each layer's queries and keys, and can keep a layer's lists for some steps. First
  *           steps and layers may stay dense. Tokens are kept in one order for the whole pass.
- * Memory    Lists and the planners' work space are host memory (a few bytes per block pair and head).
+ * Memory    Lists and the planners' work space are host memory (a few bytes per block pair and head); on a
+ *           GPU they are device memory, counted by kn_pass_attention_measure.
  * Errors    KN_ERR_ARG, KN_ERR_NOMEM; of a planner: KN_ERR_UNSUPPORTED.
  * Threads   One forward at a time.
  */
@@ -51,6 +52,9 @@ typedef struct kn_pass_attention {
 /* dev: where the pass will run; its kind decides which form of a window is faster. */
 KN_CHECKED kn_status kn_pass_attention_build(const kn_pass *pass, const kn_dit_config *dit, kn_dev *dev,
                                              kn_pass_attention *out);
+/* On a measure device of a GPU: counts what plans and planners will take there (attention/held.h). */
+KN_CHECKED kn_status kn_pass_attention_measure(kn_pass_attention *a);
+/* Also gives back what the device keeps of its plans. */
 void kn_pass_attention_free(kn_pass_attention *a);
 /* Does a branch need plan_fn at all? No: args.plan = NULL is the whole truth. */
 bool kn_pass_attention_dense(const kn_pass_attention *a, int branch);

@@ -291,10 +291,25 @@ static kn_status tell_refine(kn_job *j, const kn_pass *p)
     return KN_OK;
 }
 
+/* What was asked for and means nothing on the device that there is. */
+static void tell_device(kn_job *j)
+{
+    const kn_options *o = j->o;
+    bool host = kn_dev_measured(j->session->dev) != KN_DEV_CUDA, dual = false;
+    if (*j->session->no_gpu) kn_job_note(j, "rendering on the CPU: %s", j->session->no_gpu);
+    *j->session->no_gpu = 0; /* a batch is told once */
+    for (int i = 0; i < j->passes; i++) dual |= j->pass[i].dual;
+    if (o->offload && !kn_dev_offloads(j->session->dev))
+        kn_job_note(j, "--offload: changes nothing on the CPU, whose weights are in host memory");
+    if (o->context_cache == KN_CACHE_HOST && host && dual)
+        kn_job_note(j, "--context-cache host: the same as device on the CPU");
+}
+
 static kn_status tell_what_follows(kn_job *j)
 {
     const kn_options *o = j->o;
     const kn_geometry *g = &j->geo;
+    tell_device(j);
     if (o->input)
         tell_clip(j);
     else
@@ -307,15 +322,6 @@ static kn_status tell_what_follows(kn_job *j)
     if (o->resume && !j->resumed) kn_job_note(j, "no checkpoint at %s: starting from the beginning", j->checkpoint ? j->checkpoint : "(none)");
     if (j->resumed) kn_job_note(j, "going on from %s", j->checkpoint);
     return KN_OK;
-}
-
-/* The largest phase of each network, for the session to make room by. */
-static void keep_peaks(kn_job *j, const kn_memory_plan *plan)
-{
-    for (int i = 0; i < plan->phases; i++) {
-        size_t *peak = &j->peak_bytes[plan->phase[i].network];
-        if (plan->phase[i].peak_bytes > *peak) *peak = plan->phase[i].peak_bytes;
-    }
 }
 
 /* --attention-map: the last pass. */
@@ -368,8 +374,11 @@ kn_status kn_job_begin(kn_job *j)
     KN_TRY(kn_job_identity_build(j->o, (const char *const *)j->folder.files, j->folder.files_count, j->clip.sha256, &j->id));
     KN_TRY(tell_what_follows(j));
     KN_TRY(kn_memory_plan_build(j, &plan));
-    if (j->o->dry_run) kn_memory_plan_tell(j, &plan);
-    keep_peaks(j, &plan);
+    if (j->o->dry_run)
+        kn_memory_plan_tell(j, &plan);
+    else
+        kn_memory_plan_tell_contexts(j, &plan);
+    kn_memory_plan_keep(j, &plan);
     if (j->o->attention_map) KN_TRY(draw_attention(j));
     KN_TRY(kn_memory_plan_check(j, &plan));
     return j->o->dry_run ? tell_work(j) : KN_OK;
@@ -393,6 +402,7 @@ static void split_seconds(kn_job *j, double load_sec[4])
 static kn_status finish_debug(const kn_job *j)
 {
     char title[160];
+    for (int i = 0; i < j->phases; i++) kn_debug_memory(j->debug, &j->phase[i]);
     snprintf(title, sizeof title, "%" PRId64 "x%" PRId64 ", %" PRId64 " frames, seed %" PRId64 ", %s", j->geo.out_width_px,
              j->geo.out_height_px, j->o->frames, j->o->seed, kn_dev_describe(j->session->dev));
     return kn_debug_finish(j->debug, title);
@@ -405,7 +415,11 @@ kn_status kn_job_run(kn_job *j)
     bool frames = kn_job_wants_frames(j), texts = kn_job_first_pass(j) < j->passes || o->embeds_out;
     if (o->debug_dir) KN_TRY(kn_debug_open(o->debug_dir, &j->debug));
     double start = kn_now_sec();
-    if (texts && !j->embeds[KN_PROMPT]) KN_TRY(kn_job_text(j));
+    if (texts && !j->embeds[KN_PROMPT]) {
+        kn_job_phase_begin(j);
+        KN_TRY(kn_job_text(j));
+        kn_job_phase_end(j, "text");
+    }
     kn_debug_span(j->debug, "phase", "text", start);
     load_sec[1] = j->session->load_sec;
     if (kn_job_wants_latents(j)) KN_TRY(j->segments.count > 1 ? kn_job_segments(j) : kn_job_denoise(j));
@@ -451,9 +465,12 @@ done:
         st = kn_fail(st, "%s; the same command with --resume goes on from there", kn_error_text());
     if (cost && st == KN_OK) {
         memcpy(cost->part_sec, j.part_sec, sizeof j.part_sec);
-        cost->peak_bytes = kn_dev_bytes_peak(session->dev);
-        for (int i = 0; i < KN_NETWORKS; i++)
-            if (j.peak_bytes[i] > cost->planned_bytes) cost->planned_bytes = j.peak_bytes[i];
+        memcpy(cost->phase, j.phase, sizeof j.phase);
+        cost->phases = j.phases;
+        for (int i = 0; i < j.phases; i++) {
+            if (j.phase[i].planned_bytes > cost->planned_bytes) cost->planned_bytes = j.phase[i].planned_bytes;
+            if (j.phase[i].peak_bytes > cost->peak_bytes) cost->peak_bytes = j.phase[i].peak_bytes;
+        }
     }
     kn_job_close(&j);
     return st;

@@ -9,6 +9,7 @@
 #ifndef KN_PIPELINE_RENDER_H
 #define KN_PIPELINE_RENDER_H
 
+#include "pipeline/highres.h"
 #include "pipeline/progress.h"
 #include "pipeline/session.h"
 
@@ -26,9 +27,20 @@ typedef enum kn_part {
 } kn_part;
 const char *kn_part_name(kn_part part);
 
+/* Memory of one phase: as planned before it, and the most that was held while it ran. */
+typedef struct kn_phase_memory {
+    char name[24];
+    size_t planned_bytes, peak_bytes;           /* of the device */
+    size_t planned_host_bytes, peak_host_bytes; /* that stands in for the device's: weights, contexts */
+} kn_phase_memory;
+
+enum { KN_PHASES_MAX = 2 + 2 * KN_PASSES_MAX };
+
 typedef struct kn_render_cost {
     double part_sec[KN_PARTS];
     size_t planned_bytes, peak_bytes; /* device memory of the largest phase: as planned, as taken */
+    kn_phase_memory phase[KN_PHASES_MAX];
+    int phases;
 } kn_render_cost;
 
 /* o: the user's options (command line, preset and config applied). The model folder's defaults are added

@@ -157,10 +157,12 @@ kn_status kn_job_decode(kn_job *j)
     decode x = {.job = j};
     kn_status st = KN_OK;
     kn_vae_stream_params p;
+    kn_job_phase_begin(j);
     KN_TRY_GOTO(open_vae(&x, j->session, &p));
     KN_TRY_GOTO(kn_output_open(j, &x.output));
     KN_TRY_GOTO(push_all(&x, &p));
     j->sec[2] = kn_now_sec() - start;
+    kn_job_phase_end(j, "decode");
     KN_TRY_GOTO(kn_output_finish(&x.output));
 done:
     kn_output_close(&x.output);
@@ -174,6 +176,7 @@ kn_status kn_job_vae_measure(const kn_vae *vae, kn_vae_side side, const kn_vae_s
     kn_vae_stream_plan plan;
     void *memory;
     KN_TRY(kn_vae_stream_plan_build(vae, side, p, &plan));
+    if (kn_dev_measured(kn_vae_dev(vae)) == KN_DEV_CUDA) kn_dev_measure_host(kn_vae_dev(vae), plan.host_bytes);
     return kn_dev_alloc(kn_vae_dev(vae), plan.device_bytes, &memory);
 }
 
@@ -184,8 +187,7 @@ kn_status kn_job_decode_measure(kn_job *j, int pass, kn_session *measure)
     kn_vae_stream_params p;
     kn_status st = open_vae(&x, measure, &p);
     if (st == KN_OK) st = kn_job_vae_measure(x.vae, KN_VAE_DECODE, &p);
-    void *memory;
-    if (st == KN_OK && blend_bytes(j)) st = kn_dev_alloc(measure->dev, blend_bytes(j), &memory); /* host memory */
+    kn_dev_measure_host(measure->dev, blend_bytes(j));
     kn_session_done(measure, KN_NETWORK_VAE);
     return st;
 }

@@ -87,37 +87,33 @@ static kn_status scratch_bytes(denoise *x, size_t *bytes)
     return KN_OK;
 }
 
-/* All device tensors of the pass in one arena. */
+/* All device tensors of the pass in one arena, and the contexts. */
 static kn_status open_arena(denoise *x)
 {
     enum { SLACK = 256 }; /* each piece is rounded up */
-    kn_tensor latent = latents_shape(x->pass), contexts = kn_dit_contexts_shape(x->dit, &x->rope);
-    kn_tensor *tensors[6] = {&x->sampler.latents, &x->sampler.velocity};
+    kn_tensor latent = latents_shape(x->pass);
+    kn_tensor *tensors[4] = {&x->sampler.latents, &x->sampler.velocity};
     int count = 2;
     kn_dual_path *dual = x->sampler.dual ? &x->dual : NULL;
-    bool two = dual && dual->negative_too && x->sampler.negative && dual->refresh > 1;
     x->sampler.latents = x->sampler.velocity = x->sampler.velocity_negative = latent;
     if (x->sampler.negative) tensors[count++] = &x->sampler.velocity_negative;
     if (dual && dual->refresh > 1) *(tensors[count++] = &dual->latents) = latent;
-    if (dual) *(tensors[count++] = &dual->contexts[KN_PROMPT]) = contexts;
-    if (two) *(tensors[count++] = &dual->contexts[KN_NEGATIVE]) = contexts;
 
-    size_t scratch, bytes;
-    KN_TRY(scratch_bytes(x, &scratch));
-    bytes = scratch;
+    size_t bytes;
+    KN_TRY(scratch_bytes(x, &bytes));
     for (int i = 0; i < count; i++) bytes += kn_tensor_bytes(tensors[i]) + SLACK;
     KN_TRY(kn_arena_open(x->dev, bytes, &x->arena));
     for (int i = 0; i < count; i++) {
         kn_tensor shape = *tensors[i];
         KN_TRY(kn_arena_tensor(x->arena, shape.dtype, shape.rank, shape.dim, tensors[i]));
     }
-    /* A plan counts what is taken: the scratch of the forwards lies beside all of these. */
-    kn_arena_mark mark = kn_arena_get_mark(x->arena);
-    kn_tensor forward;
-    KN_TRY(kn_arena_take(x->arena, &forward, KN_U8, (int64_t)scratch));
-    kn_arena_reset(x->arena, mark);
-    if (dual && !two) dual->contexts[KN_NEGATIVE] = dual->contexts[KN_PROMPT];
-    return KN_OK;
+    if (kn_dev_get_kind(x->dev) == KN_DEV_MEASURE) { /* the rest, of the forwards, lies beside all of these */
+        kn_tensor rest;
+        KN_TRY(kn_arena_take(x->arena, &rest, KN_U8, (int64_t)(bytes - kn_arena_get_mark(x->arena))));
+    }
+    if (!dual) return KN_OK;
+    dual->two = dual->negative_too && x->sampler.negative && dual->refresh > 1; /* else made anew */
+    return kn_dit_contexts_open(x->dit, &x->rope, x->pass->context_cache, 1 + dual->two, &x->dual.contexts);
 }
 
 /* Everything that the steps need, on x->dev; the same on the measure device, which reads and computes
@@ -129,6 +125,7 @@ static kn_status open_all(denoise *x)
     const kn_geometry *g = &p->geo;
     KN_TRY(kn_pass_schedule(j->o, p, &x->schedule));
     KN_TRY(kn_pass_attention_build(p, &j->dit, x->dev, &x->attention));
+    KN_TRY(kn_pass_attention_measure(&x->attention));
     kn_session_spare(x->session, KN_NETWORK_DIT, j->peak_bytes[KN_NETWORK_DIT], j->budget_bytes);
     KN_TRY(kn_session_dit(x->session, &j->folder, &x->dit));
     KN_TRY(kn_dit_rope_open(x->dit, g->frames_lat, g->height_lat, g->width_lat, x->attention.order, &x->rope));
@@ -149,6 +146,7 @@ static kn_status open_all(denoise *x)
                               .attention = &x->attention,
                               .softmax_scale = p->temperature / sqrt(j->dit.head_dim),
                               .dual = p->dual ? &x->dual : NULL,
+                              .ffn_in_place = p->ffn_in_place,
                               .schedule = &x->schedule,
                               .hook = save_step,
                               .hook_user = x,
@@ -169,6 +167,7 @@ static kn_status open_all(denoise *x)
 static void close_all(denoise *x)
 {
     kn_solver_close(&x->solver);
+    kn_dit_contexts_close(&x->dual.contexts);
     for (int i = 0; i < KN_PROMPTS; i++) kn_dit_context_close(&x->context[i]);
     kn_dit_rope_close(&x->rope);
     kn_pass_attention_free(&x->attention);
@@ -274,12 +273,16 @@ static kn_status run_pass(kn_job *j, int number)
     double start = kn_now_sec();
     bool midway = j->midway && number == j->first;
     if (number > 0 && !midway) {
+        kn_job_phase_begin(j);
         KN_TRY(kn_job_upscale(j, number));
+        kn_job_phase_end(j, j->pass[number].upscale);
         kn_debug_span(j->debug, "step", "upscale", start);
     }
+    kn_job_phase_begin(j);
     denoise x = {.job = j, .pass = &j->pass[number], .session = j->session, .dev = j->session->dev};
     double passed = kn_now_sec(), load_sec = j->session->load_sec;
     kn_status st = run(&x);
+    kn_job_phase_end(j, x.pass->name);
     close_all(&x);
     if (kn_job_wants_previews(j)) kn_session_done(j->session, KN_NETWORK_VAE);
     j->part_sec[number ? KN_PART_REFINE : KN_PART_BASE] +=

@@ -52,6 +52,8 @@ typedef struct kn_job {
     float *latents;   /* host [C,F,H,W], normalised as the transformer sees them: result of a pass, or what
                          the next one starts from */
     size_t peak_bytes[KN_NETWORKS]; /* planned, of the phases that use the network */
+    kn_phase_memory phase[KN_PHASES_MAX];
+    int phases;
     struct kn_stage_search *search; /* [KN_PASSES_MAX], of `kinora search-windows`; NULL: a render */
     const char *search_path;        /* where its result will go */
     kn_debug *debug;  /* --debug-dir; NULL: off */
@@ -107,6 +109,10 @@ void kn_job_preview_webp(const char *path, int width_px, int height_px, kn_video
 void kn_job_live_preview(kn_job *j, const kn_pass *p, const kn_tensor *latents, const kn_tensor *velocity, double sigma);
 /* j->latents to video, PNG frames and contact sheet; writes the sidecar. */
 KN_CHECKED kn_status kn_job_decode(kn_job *j);
+
+/* Around a phase that has memory planned under that name: what it takes, to j->phase. */
+void kn_job_phase_begin(kn_job *j);
+void kn_job_phase_end(kn_job *j, const char *name);
 
 /* The same allocations as the phase makes, in a session on a measure device: its peak is the phase's. */
 KN_CHECKED kn_status kn_job_text_measure(kn_job *j, int pass, kn_session *measure);

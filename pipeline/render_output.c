@@ -145,6 +145,23 @@ static json_t *pass_json(const kn_job *j, int i)
                      "override_steps", p->dual_steps, "override_layers", p->dual_layers[0] + 1, p->dual_layers[1], "seconds", j->pass_sec[i]);
 }
 
+static json_t *memory_json(const kn_job *j)
+{
+    json_t *all = json_array();
+    bool whole = all != NULL;
+    for (int i = 0; whole && i < j->phases; i++) {
+        const kn_phase_memory *m = &j->phase[i];
+        json_t *phase = json_pack("{s:s, s:I, s:I, s:I, s:I}", "phase", m->name, "planned_bytes",
+                                  (json_int_t)m->planned_bytes, "peak_bytes", (json_int_t)m->peak_bytes,
+                                  "planned_host_bytes", (json_int_t)m->planned_host_bytes, "peak_host_bytes",
+                                  (json_int_t)m->peak_host_bytes);
+        whole = json_array_append_new(all, phase) == 0;
+    }
+    if (whole) return all;
+    json_decref(all);
+    return NULL;
+}
+
 /* Everything about the run, for people and scripts; unlike the settings inside the video it may hold
  * times and paths. */
 static kn_status write_sidecar(const kn_output *x)
@@ -159,7 +176,8 @@ static kn_status write_sidecar(const kn_output *x)
                             (json_int_t)j->geo.height_px, "latent_frames", (json_int_t)j->geo.frames_lat, "tokens",
                             (json_int_t)j->geo.tokens, "passes", "seconds", "text", j->sec[0], "denoise", j->sec[1],
                             "decode", j->sec[2]);
-    bool whole = o && run && put(o, "options", kn_options_json(j->o, 0)) && put(o, "source", source_json(j));
+    bool whole = o && run && put(o, "options", kn_options_json(j->o, 0)) && put(o, "source", source_json(j)) &&
+                 put(run, "memory", memory_json(j));
     for (int i = j->o->input ? 1 : 0; whole && i < j->passes; i++)
         whole = json_array_append_new(json_object_get(run, "passes"), pass_json(j, i)) == 0;
     whole = whole && json_object_update(o, run) == 0;

@@ -49,13 +49,19 @@ static kn_status open_resize(upscale *x, int channels, int64_t unit)
     return kn_resize_build(&p, &x->resize);
 }
 
+/* Of host memory: the frames between the two streams, and those of the clip's reader. */
+static size_t host_bytes(const upscale *x)
+{
+    return frames_bytes(x) + (from_clip(x) ? kn_clip_reader_bytes(&x->job->clip, x->to) : 0);
+}
+
 /* Both streams at once; what memory there is goes by the size of their frames. */
 static kn_status open_vae(upscale *x, kn_vae_stream_params *decode, kn_vae_stream_params *encode)
 {
     kn_job *j = x->job;
     KN_TRY(kn_job_vae_open(j, x->session, true, &x->vae));
-    size_t used = kn_dev_bytes_now(x->session->dev) + frames_bytes(x);
-    if (from_clip(x)) used += kn_clip_reader_bytes(&j->clip, x->to);
+    bool gpu = kn_dev_measured(x->session->dev) == KN_DEV_CUDA; /* whose memory is its own */
+    size_t used = kn_dev_bytes_now(x->session->dev) + (gpu ? 0 : host_bytes(x));
     double spare = j->budget_bytes > used ? (double)(j->budget_bytes - used) : 0;
     double small = from_clip(x) ? 0 : (double)(x->from->width_px * x->from->height_px), large = (double)(x->to->width_px * x->to->height_px);
     size_t share = (size_t)(spare * small / (small + large));
@@ -175,13 +181,10 @@ kn_status kn_job_upscale_measure(kn_job *j, int pass, kn_session *measure)
 {
     upscale x = {.job = j, .session = measure, .from = &j->pass[pass - 1].geo, .to = &j->pass[pass].geo};
     kn_vae_stream_params decode, encode;
-    void *memory;
     kn_status st = open_vae(&x, &decode, &encode);
     if (st == KN_OK && !from_clip(&x)) st = kn_job_vae_measure(x.vae, KN_VAE_DECODE, &decode);
     if (st == KN_OK) st = kn_job_vae_measure(x.vae, KN_VAE_ENCODE, &encode);
-    if (st == KN_OK) st = kn_dev_alloc(measure->dev, frames_bytes(&x), &memory); /* host memory; the same on ref and cpu */
-    if (st == KN_OK && from_clip(&x))
-        st = kn_dev_alloc(measure->dev, kn_clip_reader_bytes(&j->clip, x.to), &memory);
+    kn_dev_measure_host(measure->dev, host_bytes(&x));
     close_all(&x);
     return st;
 }

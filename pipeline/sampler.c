@@ -22,11 +22,13 @@ static kn_dit_args args_of(const kn_sampler *s, int which)
                         .plan_user = s->attention,
                         .attn_fn = s->attn_fn,
                         .attn_user = s->attn_user,
-                        .softmax_scale = s->softmax_scale};
+                        .softmax_scale = s->softmax_scale,
+                        .ffn_rows = s->ffn_in_place ? KN_DIT_FFN_IN_PLACE : 0};
     if (!kn_pass_attention_dense(s->attention, which)) args.plan_fn = kn_pass_attention_plan;
     if (overridden(s, which)) {
         args.cross = KN_DIT_CROSS_USE;
-        args.contexts = s->dual->contexts[which];
+        args.contexts = s->dual->contexts;
+        args.context_set = s->dual->two ? which : 0;
         for (int e = 0; e < 2; e++) args.cross_blocks[e] = s->dual->blocks[e];
     }
     return args;

@@ -28,8 +28,8 @@ typedef struct kn_dual_path {
     int steps;               /* the first ones only; 0: all */
     int blocks[2];           /* first, and one past the last, whose contexts are replaced */
     bool negative_too;       /* also for the negative prompt; else that one keeps its own contexts */
-    kn_tensor contexts[2];   /* of the prompt, of the negative prompt (kn_dit_contexts_shape); may be the
-                                same memory when refresh is 1 */
+    kn_dit_contexts *contexts; /* one set, or with `two` one for each prompt */
+    bool two;
     kn_tensor latents;       /* what the branch last ran on, from which a resumed run makes the contexts
                                 anew; absent when refresh is 1 */
 } kn_dual_path;
@@ -44,6 +44,7 @@ typedef struct kn_sampler {
     kn_pass_attention *attention; /* of self-attention */
     double softmax_scale;     /* of self-attention, in both branches; 0: 1/sqrt(D) */
     const kn_dual_path *dual; /* NULL: one branch */
+    bool ffn_in_place;        /* KN_DIT_FFN_IN_PLACE */
     const kn_schedule *schedule;
     kn_solver *solver; /* at the step to start with */
     kn_arena *scratch;

@@ -15,30 +15,35 @@ const char *kn_network_name(kn_network which)
 
 static kn_status open_device(kn_session *s, const kn_options *o)
 {
-    kn_dev_params p = {.threads = (int)o->threads};
+    kn_dev_params p = {.threads = (int)o->threads, .offload = o->offload};
     if (o->device == KN_DEVICE_AUTO || o->device == KN_DEVICE_CUDA) {
         p.kind = KN_DEV_CUDA;
         kn_status st = kn_dev_open(&p, &s->dev);
         if (st == KN_OK) return st;
         if (o->device == KN_DEVICE_CUDA && (!o->dry_run || st != KN_ERR_UNSUPPORTED)) return st;
+        kn_error_copy(s->no_gpu, sizeof s->no_gpu);
         kn_error_clear();
-        if (o->device == KN_DEVICE_CUDA) { /* plans for a GPU are made on any machine */
+        if (o->device == KN_DEVICE_CUDA) {
+            s->no_gpu[0] = 0; /* plans for a GPU are made on any machine */
             p.kind = KN_DEV_MEASURE;
             p.measured = KN_DEV_CUDA;
             return kn_dev_open(&p, &s->dev);
         }
     }
     p.kind = o->device == KN_DEVICE_REF ? KN_DEV_REF : KN_DEV_CPU;
+    if (p.kind == KN_DEV_CPU) p.offload = false; /* its memory is the host's */
     return kn_dev_open(&p, &s->dev);
 }
 
 kn_status kn_session_device(kn_session *s, const kn_options *o)
 {
-    if (s->dev && s->device == o->device && s->threads == o->threads) return KN_OK;
+    bool same = s->device == o->device && s->threads == o->threads && s->offload == o->offload;
+    if (s->dev && same) return KN_OK;
     kn_session_close(s);
     KN_TRY(open_device(s, o));
     s->device = o->device;
     s->threads = o->threads;
+    s->offload = o->offload;
     return KN_OK;
 }
 

@@ -22,6 +22,8 @@ typedef enum kn_network { KN_NETWORK_TEXT, KN_NETWORK_DIT, KN_NETWORK_VAE, KN_NE
 typedef struct kn_session {
     kn_dev *dev;
     int64_t device, threads; /* as asked for when dev was opened */
+    bool offload;
+    char no_gpu[256]; /* why --device auto came to the CPU; "" otherwise, and once it was told */
     bool keep;
 
     kn_tokenizer *tokenizer;

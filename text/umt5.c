@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "attention/attention.h"
+#include "compute/offload.h"
 #include "compute/weights.h"
 #include "io/config.h"
 #include "io/memory.h"
@@ -24,6 +25,7 @@ struct kn_umt5 {
     kn_umt5_config config;
     kn_weight table; /* [vocab, d] */
     block *blocks;
+    kn_offload *offload; /* of the blocks; NULL: all on the device */
     kn_weight norm_final; /* [d] */
 };
 
@@ -130,6 +132,23 @@ static kn_status bind_block(kn_binder *b, const kn_umt5_config *c, int i, block 
     return bind_linear(b, &w->wo, d, ff, i, "1.DenseReluDense.wo");
 }
 
+enum { BLOCK_WEIGHTS = 10 };
+
+static void list_block(block *w, kn_weight *list[BLOCK_WEIGHTS])
+{
+    kn_weight *all[BLOCK_WEIGHTS] = {&w->norm_attn, &w->norm_ff, &w->q,    &w->k,    &w->v,
+                                     &w->o,         &w->bias,    &w->wi_0, &w->wi_1, &w->wo};
+    memcpy(list, all, sizeof all);
+}
+
+static kn_status send_block_away(kn_umt5 *m, int i)
+{
+    kn_weight *list[BLOCK_WEIGHTS];
+    if (!m->offload) return KN_OK;
+    list_block(&m->blocks[i], list);
+    return kn_offload_add(m->offload, list, BLOCK_WEIGHTS);
+}
+
 /* The embedding goes by two names, of which files hold one or, untied, both (with equal
  * content). */
 static kn_status bind_table(kn_binder *b, const kn_umt5_config *c, kn_weight *table)
@@ -150,7 +169,12 @@ static kn_status bind_all(kn_safetensors *file, kn_umt5 *m)
     kn_binder b = {0};
     KN_TRY_GOTO(kn_binder_open(m->dev, file, &b));
     KN_TRY_GOTO(bind_table(&b, c, &m->table));
-    for (int i = 0; i < c->num_layers; i++) KN_TRY_GOTO(bind_block(&b, c, i, &m->blocks[i]));
+    if (kn_dev_offloads(m->dev)) KN_TRY_GOTO(kn_offload_open(m->dev, c->num_layers, &m->offload));
+    for (int i = 0; i < c->num_layers; i++) {
+        KN_TRY_GOTO(bind_block(&b, c, i, &m->blocks[i]));
+        KN_TRY_GOTO(send_block_away(m, i));
+    }
+    if (m->offload) KN_TRY_GOTO(kn_offload_seal(m->offload));
     KN_TRY_GOTO(
         kn_bind(&b, &m->norm_final, KN_WEIGHT_VECTOR, 1, &d, "encoder.final_layer_norm.weight"));
     KN_TRY_GOTO(kn_binder_finish(&b));
@@ -188,11 +212,11 @@ void kn_umt5_close(kn_umt5 **mp)
     kn_umt5 *m = mp ? *mp : NULL;
     if (!m) return;
     for (int i = 0; m->blocks && i < m->config.num_layers; i++) {
-        block *w = &m->blocks[i];
-        kn_weight *all[] = {&w->norm_attn, &w->norm_ff, &w->q,    &w->k,    &w->v,
-                            &w->o,         &w->bias,    &w->wi_0, &w->wi_1, &w->wo};
-        for (size_t k = 0; k < sizeof all / sizeof *all; k++) kn_weight_close(m->dev, all[k]);
+        kn_weight *all[BLOCK_WEIGHTS];
+        list_block(&m->blocks[i], all);
+        for (int k = 0; k < BLOCK_WEIGHTS; k++) kn_weight_close(m->dev, all[k]);
     }
+    kn_offload_close(&m->offload);
     kn_weight_close(m->dev, &m->table);
     kn_weight_close(m->dev, &m->norm_final);
     kn_free(m->blocks);
@@ -311,6 +335,8 @@ static kn_status run_blocks(const kn_umt5 *m, forward *f)
     KN_TRY(kn_embed(f->dev, &m->table, f->args->ids, f->T, &f->x));
     KN_TRY(tap(f, "embedding", &f->x));
     for (int i = 0; i < m->config.num_layers; i++) {
+        if (m->offload && kn_dev_get_kind(f->dev) != KN_DEV_MEASURE)
+            KN_TRY(kn_offload_use(m->offload, i));
         KN_TRY(attention(f, &m->blocks[i]));
         KN_TRY(tap_block(f, i, "attn"));
         KN_TRY(feed_forward(f, &m->blocks[i]));

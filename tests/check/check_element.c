@@ -94,8 +94,54 @@ static void rope_case(check *c, int L, int N, int D, check_fill fill, int extra)
     }
 }
 
+/* There and back. */
+static kn_status run_quantize(kn_dev *d, const check_args *a)
+{
+    int64_t rows = a->t[0].dim[0], width = a->t[0].dim[1];
+    kn_tensor codes = kn_tensor_of(NULL, KN_I8, rows, width), scale = kn_tensor_of(NULL, KN_F32, rows);
+    kn_status st = kn_dev_alloc(d, kn_tensor_bytes(&codes), &codes.data);
+    if (st == KN_OK) st = kn_dev_alloc(d, kn_tensor_bytes(&scale), &scale.data);
+    if (st == KN_OK) st = kn_quantize(d, &a->t[0], &codes, &scale);
+    if (st == KN_OK) st = kn_dequantize(d, &codes, &scale, &a->t[1]);
+    kn_dev_free(d, scale.data, kn_tensor_bytes(&scale));
+    kn_dev_free(d, codes.data, kn_tensor_bytes(&codes));
+    return st;
+}
+
+/* A step of a row: where a value lies between two codes, either is right. */
+static void quantize_magnitude(const check_args *ref, double *m)
+{
+    const double *x = ref->t[0].data;
+    int64_t rows = ref->t[0].dim[0], width = ref->t[0].dim[1];
+    for (int64_t r = 0; r < rows; r++) {
+        double most = 0;
+        for (int64_t i = 0; i < width; i++) most = fmax(most, fabs(x[r * width + i]));
+        for (int64_t i = 0; i < width; i++) m[r * width + i] = most / 127;
+    }
+}
+
+static void quantize_case(check *c, int rows, int width, check_fill fill)
+{
+    kn_dtype t;
+    for (int i = 0; check_activation(c, i, &t); i++) {
+        if (!check_begin(c, "quantize_%dx%d_%s_%s", rows, width, kn_dtype_name(t),
+                         check_fill_name(fill)))
+            continue;
+        check_in(c, fill, t, 2, (int64_t[]){rows, width});
+        check_out(c, t, 2, (int64_t[]){rows, width});
+        /* a step, and 127 steps' rounding in t; half of that on average is far from common */
+        double tol = 1 + 127 * 2 * check_eps(t);
+        check_run(c, run_quantize, NULL, NULL,
+                  &(check_bound){.tol = tol, .nmse = 1e-4, .magnitude = quantize_magnitude});
+    }
+}
+
 void check_element(check *c)
 {
+    for (int f = 0; f < CHECK_FILLS; f++) {
+        quantize_case(c, 301, 128, (check_fill)f);
+        quantize_case(c, 5, 1025, (check_fill)f);
+    }
     for (int i = 0; i < SHAPES; i++) {
         int r = shapes[i][0], w = shapes[i][1];
         element(c, r, w, CHECK_NORMAL, (element_case){.op = AXPBY, .a = 0.3f, .b = -1.7f}, 0, -1);

@@ -28,7 +28,10 @@ assert refine["step"][0]["sigma"] > refine["step"][1]["sigma"]
 events = json.load(open("inside/trace.json"))["traceEvents"]
 names = {e["name"] for e in events}
 assert {"text", "denoise", "refine 1", "decode", "step 3", "block 7", "self-attention", "choose blocks"} <= names, names
-assert all(e["dur"] >= 0 and e["ts"] >= 0 for e in events)
+assert all(e["ts"] >= 0 and (e["dur"] >= 0 if e["ph"] == "X" else e["args"]["peak_bytes"] > 0) for e in events)
+assert [e["name"] for e in events if e["ph"] == "C"] == list(run["memory"])
+for phase, m in run["memory"].items():  # planned before it, held in it: the plan may be a little more
+    assert 0.9 * m["planned_bytes"] <= m["peak_bytes"] <= m["planned_bytes"], (phase, m)
 PY
 "$kinora" render "${run[@]}" -o again.mp4 --debug-dir inside # an earlier run's folder is taken again
 mkdir other && touch other/thesis.txt

@@ -491,6 +491,8 @@ OP(upsample2, (kn_dev * d, T x, T out), (d, x, out))
 OP(patchify, (kn_dev * d, T x, const int patch[3], const int32_t *order, T out), (d, x, patch, order, out))
 OP(unpatchify, (kn_dev * d, T x, const int patch[3], const int32_t *order, T out), (d, x, patch, order, out))
 OP(gather, (kn_dev * d, T x, const int32_t *index, T out), (d, x, index, out))
+OP(quantize, (kn_dev * d, T x, T codes, T scale), (d, x, codes, scale))
+OP(dequantize, (kn_dev * d, T codes, T scale, T out), (d, codes, scale, out))
 OP(stats, (kn_dev * d, T x, kn_tensor_stats *out), (d, x, out))
 
 static kn_status try_alloc(kn_dev *d, size_t bytes, void **out)

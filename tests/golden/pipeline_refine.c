@@ -68,16 +68,17 @@ static void open_tensors(stage *s)
     const kn_geometry *g = &s->pass[1].geo;
     kn_tensor latent = kn_tensor_of(NULL, KN_F32, g->channels_lat, g->frames_lat, g->height_lat, g->width_lat);
     a->latents = a->velocity = a->velocity_negative = s->dual.latents = latent;
-    s->dual.contexts[0] = s->dual.contexts[1] = kn_dit_contexts_shape(s->dit, &s->rope);
-    kn_tensor *tensors[] = {&a->latents, &a->velocity, &a->velocity_negative, &s->dual.latents, &s->dual.contexts[0], &s->dual.contexts[1]};
+    s->dual.two = true;
+    kn_tensor *tensors[] = {&a->latents, &a->velocity, &a->velocity_negative, &s->dual.latents};
     kn_dit_args args = kn_sampler_args(a), full = kn_sampler_full_args(a);
     size_t bytes, other;
     must(kn_dit_scratch_bytes(s->dit, &args, &bytes));
     must(kn_dit_scratch_bytes(s->dit, &full, &other));
     bytes = bytes > other ? bytes : other;
-    for (int i = 0; i < 6; i++) bytes += kn_tensor_bytes(tensors[i]) + 256;
+    for (int i = 0; i < 4; i++) bytes += kn_tensor_bytes(tensors[i]) + 256;
     must(kn_arena_open(s->dev, bytes, &s->arena));
-    for (int i = 0; i < 6; i++) {
+    must(kn_dit_contexts_open(s->dit, &s->rope, KN_DIT_ON_DEVICE, 2, &s->dual.contexts));
+    for (int i = 0; i < 4; i++) {
         kn_tensor shape = *tensors[i];
         must(kn_arena_tensor(s->arena, shape.dtype, shape.rank, shape.dim, tensors[i]));
     }
@@ -117,6 +118,7 @@ static void open_stage(stage *s, const kn_safetensors *golden, const char *folde
 static void close_stage(stage *s)
 {
     kn_solver_close(&s->solver);
+    kn_dit_contexts_close(&s->dual.contexts);
     kn_arena_close(&s->arena);
     for (int i = 0; i < 2; i++) kn_dit_context_close(&s->context[i]);
     kn_dit_rope_close(&s->rope);

@@ -163,7 +163,7 @@ static void all_layouts_open(void **state)
         assert_int_equal(got->out_channels, 4);
         assert_int_equal(got->text_dim, 12);
         assert_int_equal(got->freq_dim, 16);
-        assert_int_equal(got->ffn_dim, 40);
+        assert_int_equal(got->ffn_dim, 136);
         assert_int_equal(got->cross_attn_norm, norm);
         kn_dit_close(&m);
     }
