@@ -1,10 +1,14 @@
 #include "io/memory.h"
 
+#if defined(__GLIBC__) || defined(__linux__)
+#include <malloc.h>
+#endif
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { ALIGN = 64 };
 
@@ -86,3 +90,20 @@ void kn_free(void *p) { free(p); }
 void kn_memory_fail_at(long k) { atomic_store(&fail_countdown, k); }
 
 long kn_memory_count(void) { return atomic_load(&alloc_count); }
+
+void kn_memory_trim(void)
+{
+#if defined(__GLIBC__)
+    malloc_trim(0);
+#endif
+}
+
+size_t kn_memory_resident(void)
+{
+    unsigned long long all, pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r"); /* pages: size, resident, ... */
+    if (!f) return 0;
+    if (fscanf(f, "%llu %llu", &all, &pages) != 2) pages = 0;
+    fclose(f);
+    return (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
+}

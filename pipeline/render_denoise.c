@@ -297,6 +297,7 @@ kn_status kn_job_denoise_measure(kn_job *j, int pass, kn_session *measure)
 {
     denoise x = {.job = j, .pass = &j->pass[pass], .session = measure, .dev = measure->dev};
     kn_status st = open_all(&x);
+    if (kn_dev_measured(measure->dev) != KN_DEV_CUDA) measure->outside_bytes = kn_pass_attention_bytes(&x.attention);
     close_all(&x);
     return st;
 }
