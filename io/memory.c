@@ -5,6 +5,7 @@
 #endif
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +35,8 @@ kn_status kn_alloc(size_t bytes, void **out)
     atomic_fetch_add(&alloc_count, 1);
     /* Not aligned_alloc, which wants a multiple of the alignment: blocks are as long as asked for, so
      * that AddressSanitizer sees the first byte past them. 0 bytes still give a pointer. */
-    if (injected_failure() || posix_memalign(out, ALIGN, bytes ? bytes : 1) != 0) {
+    /* More than PTRDIFF_MAX is nobody's to give; sanitizers end the program over it. */
+    if (injected_failure() || bytes > PTRDIFF_MAX || posix_memalign(out, ALIGN, bytes ? bytes : 1) != 0) {
         *out = NULL;
         return kn_fail(KN_ERR_NOMEM, "out of memory: %zu bytes of host memory asked for", bytes);
     }

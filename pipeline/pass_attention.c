@@ -342,7 +342,7 @@ kn_status kn_pass_attention_measure(kn_pass_attention *a)
     size_t bytes = a->order ? (size_t)kn_grid_tokens(a->layout.grid) * sizeof *a->order : 0;
     if (a->plan) {
         size_t lists;
-        KN_TRY(kn_attn_plan_held_bytes(a->plan, a->dit->heads, (int)a->dit->head_dim, &lists));
+        KN_TRY(kn_attn_plan_held_bytes(a->plan, a->dit->heads, (int)a->dit->head_dim, a->pass->int8, &lists));
         bytes += lists;
     }
     KN_TRY(count_planners(a, &bytes));
