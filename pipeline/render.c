@@ -15,6 +15,7 @@
 #include "io/folder.h"
 #include "io/memory.h"
 #include "io/safetensors.h"
+#include "io/text.h"
 #include "pipeline/memory_plan.h"
 #include "pipeline/attention_map.h"
 #include "pipeline/pass_attention.h"
@@ -29,6 +30,7 @@ void kn_job_note(kn_job *j, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    kn_text_make_plain(text);
     kn_event e = {.kind = KN_EVENT_NOTE, .text = text};
     if (j->fn) j->fn(j->user, &e);
 }
