@@ -49,6 +49,27 @@ static kn_status check_dtypes(kn_dev_kind kind, const kn_attn_args *a)
     return KN_OK;
 }
 
+/* Where the approximations exist. */
+static kn_status check_approximations(const kn_dev *d, const kn_attn_args *a)
+{
+    if (!(a->skip_below >= 0.0f && a->skip_below < 1.0f))
+        return kn_fail(KN_ERR_ARG, "attention: skip_below is %g, must be at least 0 and below 1",
+                       (double)a->skip_below);
+    if (!a->int8 && a->skip_below == 0.0f) return KN_OK;
+    const char *what = a->int8 ? "8-bit products" : "skipping of blocks";
+    kn_dev_kind kind = kn_dev_get_kind(d);
+    if (kind == KN_DEV_MEASURE) kind = kn_dev_measured(d);
+    if (a->int8 && a->skip_below > 0.0f)
+        return kn_fail(KN_ERR_UNSUPPORTED, "attention: 8-bit products and skipping of blocks do not go together");
+    if (kind == KN_DEV_CPU)
+        return kn_fail(KN_ERR_UNSUPPORTED, "attention: %s need a Hopper GPU (or the ref device), this is the cpu device", what);
+    if (a->bias.rank) return kn_fail(KN_ERR_ARG, "attention: %s cannot have a bias", what);
+    if (a->int8 && (a->q.dim[2] != 128 || a->v.dim[2] != 128))
+        return kn_fail(KN_ERR_UNSUPPORTED, "attention: 8-bit products take heads of 128, q has %lld and v %lld",
+                       (long long)a->q.dim[2], (long long)a->v.dim[2]);
+    return KN_OK;
+}
+
 static kn_status check_args(kn_dev *d, const kn_attn_args *a)
 {
     bool measuring = kn_dev_get_kind(d) == KN_DEV_MEASURE;
@@ -72,6 +93,7 @@ static kn_status check_args(kn_dev *d, const kn_attn_args *a)
     if (a->bias.rank)
         KN_TRY(check_tensor(a, &a->bias, "bias", 3, (int64_t[]){n, lq, lk}, measuring));
     if (a->lse.rank) KN_TRY(check_tensor(a, &a->lse, "lse", 2, (int64_t[]){n, lq}, measuring));
+    KN_TRY(check_approximations(d, a));
     return check_dtypes(kn_dev_get_kind(d), a);
 }
 
@@ -103,6 +125,17 @@ static kn_status dispatch(kn_dev *d, const kn_attn_args *args, const kn_attn_pla
     case KN_DEV_CUDA: return kn_attn_run_cuda(d, args, plan, scratch);
     }
     return kn_fail(KN_ERR_INTERNAL, "attention: unknown kind of device");
+}
+
+bool kn_attn_approximates(kn_dev *d)
+{
+    switch (kn_dev_get_kind(d)) {
+    case KN_DEV_REF: return true;
+    case KN_DEV_CPU: return false;
+    case KN_DEV_MEASURE: return kn_dev_measured(d) != KN_DEV_CPU;
+    case KN_DEV_CUDA: return kn_attn_cuda_is_hopper(d);
+    }
+    return false;
 }
 
 kn_status kn_attn_dense(kn_dev *d, const kn_attn_args *args, kn_arena *scratch)

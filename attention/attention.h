@@ -11,8 +11,9 @@
  * dtypes    f32 on ref and cpu (f64, bf16 and f16 too on ref; bias and lse also f64 there); bf16 on
  *           cuda. Softmax in fp32 or wider.
  * Cost      4 Lq Lk D N operations dense; the plan's density times that when sparse.
- * Memory    cpu: a copy of k and v of a few heads at a time, from scratch. ref: none. cuda: scores
- *           of some rows, from scratch, with a bias or heads wider than 128 (product_cuda.h).
+ * Memory    cpu: a copy of k and v of a few heads at a time, from scratch. ref: none. cuda, from
+ *           scratch: scores of some rows with a bias or heads wider than 128 (product_cuda.h); with
+ *           int8, q, k and v in bytes.
  * Errors    KN_ERR_ARG, KN_ERR_NOMEM, KN_ERR_DEVICE, KN_ERR_UNSUPPORTED.
  * Threads   Results do not depend on the thread count.
  */
@@ -29,7 +30,15 @@ typedef struct kn_attn_args {
     float scale;    /* 1/sqrt(D) for Wan, 1 for UMT5 */
     kn_tensor out;
     kn_tensor lse; /* rank 0 = not wanted */
+    /* Approximations of self-attention, not both at once and not with a bias. On Hopper GPUs, and on
+     * ref, which computes the same rules in double (attention/entries_ref.c). */
+    bool int8;        /* products of 8-bit integers, D = Dv = 128: attention/int8.h */
+    float skip_below; /* leave out blocks of keys in which no weight reaches this share of the largest
+                         before, for any of 64 queries (BLASST, arXiv 2512.12087); 0 = none, < 1 */
 } kn_attn_args;
+
+/* Can the device compute args with int8 or skip_below? */
+bool kn_attn_approximates(kn_dev *d);
 
 /* Dense attention. scratch: memory for a backend's needs (KV repacking), given back before return;
  * NULL lets the backend allocate it for the call. On the measure device only scratch is touched. */

@@ -22,6 +22,8 @@ extern "C" {
 
 enum {
     KN_ATTN_BLOCK = 128,   /* most keys of an entry, most queries of a block */
+    KN_ATTN_INT8_ALIGN = 16, /* see kn_attn_lists.align */
+    KN_ATTN_MASK_WORDS = 512, /* of a mask, see there */
     KN_ATTN_POS_SPAN = 132 /* packed positions that a kernel copies at once */
 };
 
@@ -30,6 +32,15 @@ typedef struct kn_attn_entry {
     int32_t key;
     uint32_t info;
 } kn_attn_entry;
+
+/* Thread t of 256 has 64 scores, of the queries t / 32 * 16 + t % 32 / 4 of a block (j & 2: and 8 more) and,
+ * of an entry's 128 keys from a multiple of `align` on, of this one: as the columns of a wgmma result lie,
+ * or in the 8-bit kernel's order of keys. */
+static inline int kn_attn_mask_key(int align, int j, int thread)
+{
+    if (align == 1) return 8 * (j >> 2) + (j & 1) + 2 * (thread & 3);
+    return 16 * (j >> 3) + 2 * (j >> 2 & 1) + (j & 1) + 4 * (thread & 3);
+}
 
 /* Entries first .. first + total - 1, of which the first `partial` need a mask. */
 typedef struct kn_attn_list_row {
@@ -62,6 +73,12 @@ typedef struct kn_attn_lists {
     const uint32_t *k_class; /* [perm_heads or 1][rules][tokens] */
     const uint32_t *q_class;
     int field[3];           /* first bit of t, h, w */
+    int align;               /* an entry's keys lie in one stretch of KN_ATTN_BLOCK that begins at a
+                                multiple of this. int8 wants KN_ATTN_INT8_ALIGN: the copy engine takes
+                                16 bytes of turned V at a time; else 1 or unset */
+    const uint32_t *mask;    /* Hopper. NULL, or masks of KN_ATTN_MASK_WORDS: two words for each of 256
+                                threads, whose bit j of 64 says that its score j counts
+                                (kn_attn_mask_key). info is then count + 256 (mask + 1), no rule */
     double executed;         /* pairs in executed 128 x 128 blocks / all pairs, for reports */
 } kn_attn_lists;
 

@@ -20,6 +20,16 @@ static inline double kn_attn_load(const kn_tensor *t, int64_t offset)
     }
 }
 
+static inline void kn_attn_save(const kn_tensor *t, int64_t offset, double x)
+{
+    switch (t->dtype) {
+    case KN_F64: ((double *)t->data)[offset] = x; break;
+    case KN_BF16: ((uint16_t *)t->data)[offset] = kn_f32_to_bf16((float)x); break;
+    case KN_F16: ((uint16_t *)t->data)[offset] = kn_f32_to_f16((float)x); break;
+    default: ((float *)t->data)[offset] = (float)x; break;
+    }
+}
+
 /* Dot product of two rows, in double: eight sums side by side, so that the additions need not wait
  * for each other. */
 static inline double kn_attn_dot(const kn_tensor *a, int64_t a0, const kn_tensor *b, int64_t b0,
@@ -38,11 +48,14 @@ static inline double kn_attn_dot(const kn_tensor *a, int64_t a0, const kn_tensor
 
 /* Plain loops, double accumulation, any float dtype: the specification. */
 kn_attn_executor_fn kn_attn_run_ref;
+/* The specification of args->int8 and args->skip_below. */
+kn_attn_executor_fn kn_attn_run_entries_ref;
 /* Own SIMD, fp32. Also sizes its scratch on the measure device. */
 kn_attn_executor_fn kn_attn_run_cpu;
 kn_attn_executor_fn kn_attn_measure_cpu;
 /* bf16 on a GPU: run_cuda.c chooses the kernel. */
 kn_attn_executor_fn kn_attn_run_cuda;
+bool kn_attn_cuda_is_hopper(const kn_dev *d);
 void kn_attn_forget_cuda(kn_dev *d);
 
 #endif

@@ -3,16 +3,18 @@
 #include "attention/lists.h"
 #include "attention/select_cuda.h"
 
-kn_status kn_attn_plan_held_bytes(const kn_attn_plan *plan, int heads, int head_dim, size_t *bytes)
+kn_status kn_attn_plan_held_bytes(const kn_attn_plan *plan, int heads, int head_dim, bool int8,
+                                  size_t *bytes)
 {
     kn_attn_host_lists lists;
     kn_attn_list_part parts[KN_ATTN_LIST_PARTS];
     *bytes = 0;
-    KN_TRY(kn_attn_host_lists_build(plan, heads, &lists));
-    *bytes = kn_attn_host_lists_lay_out(&lists, parts);
-    if (lists.view.perm_k) *bytes += (size_t)plan->tokens * (size_t)heads * (size_t)head_dim * 4;
+    KN_TRY(kn_attn_host_lists_build(plan, heads, int8 ? KN_ATTN_INT8_ALIGN : 1, &lists));
+    kn_status st = int8 ? kn_attn_host_lists_mask(plan, &lists) : KN_OK;
+    if (st == KN_OK) *bytes = kn_attn_host_lists_lay_out(&lists, parts);
+    if (lists.view.perm_k && !int8) *bytes += (size_t)plan->tokens * (size_t)heads * (size_t)head_dim * 4;
     kn_attn_host_lists_free(&lists);
-    return KN_OK;
+    return st;
 }
 
 /* What put_tables and take_room of select_cuda.cu take, in their order. */

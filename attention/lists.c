@@ -14,6 +14,7 @@ typedef struct builder {
     kn_attn_host_lists *out;
     int32_t *block_of; /* plan block of each query block */
     int rule;          /* whose tables are filled in; -1: none */
+    int align;         /* entries begin at multiples of it, or at the begin of a stretch */
     bool judge;        /* keys may be judged: the row has one order */
     const int32_t *perm_q, *perm_k;
     int64_t q_begin, q_end;
@@ -102,6 +103,12 @@ static int64_t count_full(const builder *b, int64_t length, int64_t lead)
     return full;
 }
 
+/* Most keys of an entry that begins at `begin`. */
+static int64_t room(const builder *b, int64_t begin)
+{
+    return BLOCK - begin % b->align;
+}
+
 static kn_status cut_ruled(builder *b, int64_t begin, int64_t end, int rule)
 {
     if (b->judge) {
@@ -110,12 +117,13 @@ static kn_status cut_ruled(builder *b, int64_t begin, int64_t end, int rule)
         while (begin < end && !seen_by_some(b, end - 1)) end--;
         if (begin == end) return KN_OK;
     }
-    int64_t length = end - begin, cuts = (length + BLOCK - 1) / BLOCK;
+    int64_t length = end - begin, cuts = (length + begin % b->align + BLOCK - 1) / BLOCK;
     b->hidden[0] = 0;
     for (int64_t i = 0; i < length; i++)
         b->hidden[i + 1] = b->hidden[i] + !(b->judge && seen_by_all(b, begin + i));
-    int64_t lead = length < BLOCK ? length : BLOCK, best = -1, chosen = lead;
+    int64_t lead = length < room(b, begin) ? length : room(b, begin), best = -1, chosen = lead;
     for (; lead >= 1 && lead + (cuts - 1) * BLOCK >= length; lead--) {
+        if (lead < length && (begin + lead) % b->align) continue;
         int64_t full = count_full(b, length, lead);
         if (full > best) best = full, chosen = lead;
     }
@@ -129,8 +137,10 @@ static kn_status cut_ruled(builder *b, int64_t begin, int64_t end, int rule)
 static kn_status cut(builder *b, int64_t begin, int64_t end, int rule)
 {
     if (rule >= 0) return cut_ruled(b, begin, end, rule);
-    for (int64_t at = begin; at < end; at += BLOCK)
-        KN_TRY(add_entry(b, at, end - at < BLOCK ? end - at : BLOCK, -1));
+    for (int64_t at = begin, n; at < end; at += n) {
+        n = end - at < room(b, at) ? end - at : room(b, at);
+        KN_TRY(add_entry(b, at, n, -1));
+    }
     return KN_OK;
 }
 
@@ -380,12 +390,14 @@ static kn_status build(builder *b, int heads)
     return KN_OK;
 }
 
-kn_status kn_attn_host_lists_build(const kn_attn_plan *plan, int heads, kn_attn_host_lists *out)
+kn_status kn_attn_host_lists_build(const kn_attn_plan *plan, int heads, int align,
+                                   kn_attn_host_lists *out)
 {
     memset(out, 0, sizeof *out);
     out->view.tokens = plan->tokens;
     out->view.heads = plan->heads;
-    builder b = {.plan = plan, .out = out, .rule = -1};
+    out->view.align = align;
+    builder b = {.plan = plan, .out = out, .rule = -1, .align = align};
     kn_status st = build(&b, heads);
     for (int a = 0; a < 3; a++) {
         kn_free(b.any[a]);
@@ -403,6 +415,7 @@ void kn_attn_host_lists_free(kn_attn_host_lists *o)
 {
     kn_free(o->q_start);
     kn_free(o->row);
+    kn_free(o->mask);
     kn_free(o->entry);
     kn_free(o->order);
     kn_free(o->k_pos);
@@ -432,6 +445,7 @@ size_t kn_attn_host_lists_lay_out(const kn_attn_host_lists *h,
         {h->q_box, slots * 8, 0, AT(q_box)},
         {h->k_class, slots * 4, 0, AT(k_class)},
         {h->q_class, slots * 4, 0, AT(q_class)},
+        {h->mask, (size_t)h->masks * KN_ATTN_MASK_WORDS * 4, 0, AT(mask)},
     };
 #undef AT
     for (int i = 0; i < KN_ATTN_LIST_PARTS; i++) {

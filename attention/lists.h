@@ -28,11 +28,18 @@ typedef struct kn_attn_host_lists {
     int64_t order_count;
     int sets; /* position sets: perm_heads or 1 */
     uint32_t *k_pos, *q_box, *k_class, *q_class;
+    uint32_t *mask; /* kn_attn_host_lists_mask */
+    int64_t masks;
 } kn_attn_host_lists;
 
-/* heads: of the tensors. The plan must outlive the lists when it has orders. */
-KN_CHECKED kn_status kn_attn_host_lists_build(const kn_attn_plan *plan, int heads,
+/* heads: of the tensors; align: 1 or KN_ATTN_INT8_ALIGN. The plan must outlive the lists when it has orders. */
+KN_CHECKED kn_status kn_attn_host_lists_build(const kn_attn_plan *plan, int heads, int align,
                                               kn_attn_host_lists *out);
+/* Gives each entry that needs a mask the number of one, in place of its rule (kn_attn_lists.mask). Masks
+ * that are equal are kept once: an inner block of a window has those of its neighbour. */
+KN_CHECKED kn_status kn_attn_host_lists_mask(const kn_attn_plan *plan, kn_attn_host_lists *lists);
+/* Not where heads share lists but not orders: what an entry shows then differs by head. */
+bool kn_attn_host_lists_maskable(const kn_attn_plan *plan);
 void kn_attn_host_lists_free(kn_attn_host_lists *lists);
 
 /* Its arrays, and where each goes in one piece of device memory; host NULL: absent. */
@@ -41,7 +48,7 @@ typedef struct kn_attn_list_part {
     size_t bytes, offset;
     size_t pointer; /* offset of the pointer to it in kn_attn_lists */
 } kn_attn_list_part;
-enum { KN_ATTN_LIST_PARTS = 10 };
+enum { KN_ATTN_LIST_PARTS = 11 };
 /* Returns the bytes of the whole. */
 size_t kn_attn_host_lists_lay_out(const kn_attn_host_lists *lists,
                                   kn_attn_list_part parts[KN_ATTN_LIST_PARTS]);

@@ -1,5 +1,6 @@
 /* attention/product_sizes.c - scratch of attention on cuda, in every build: a plan for a GPU can be
  * made on any machine. */
+#include "attention/int8.h"
 #include "attention/product_cuda.h"
 
 static int64_t eights(int64_t n)
@@ -36,6 +37,15 @@ kn_status kn_attn_measure_cuda(kn_dev *d, const kn_attn_args *args, const kn_att
                                kn_arena *scratch)
 {
     (void)d;
+    if (args->int8 && scratch) {
+        kn_attn_int8 x;
+        size_t bytes = kn_attn_int8_place(NULL, args->q.dim[0], args->k.dim[0], (int)args->q.dim[1], &x);
+        kn_arena_mark mark = kn_arena_get_mark(scratch);
+        kn_tensor t;
+        KN_TRY(kn_arena_take(scratch, &t, KN_F32, (int64_t)bytes / 4));
+        kn_arena_reset(scratch, mark);
+        return KN_OK;
+    }
     if (plan || !scratch || !kn_attn_product_fits(args)) return KN_OK;
     kn_tensor scores;
     kn_arena_mark mark = kn_arena_get_mark(scratch);

@@ -5,6 +5,11 @@
 #include "attention/sparse_cuda.h"
 #include "compute/cuda.h"
 
+bool kn_attn_cuda_is_hopper(const kn_dev *d)
+{
+    return kn_cuda_of(d)->sm == 90;
+}
+
 static kn_status run_dense(kn_dev *d, const kn_attn_args *args, kn_arena *scratch)
 {
     /* On Hopper the kernel for plans is also the fastest dense one (docs/performance.md). */
@@ -24,5 +29,14 @@ static kn_status run_dense(kn_dev *d, const kn_attn_args *args, kn_arena *scratc
 kn_status kn_attn_run_cuda(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,
                            kn_arena *scratch)
 {
+    if (args->int8 || args->skip_below > 0.0f) {
+        const char *what = args->int8 ? "8-bit products" : "skipping of blocks";
+        if (kn_cuda_of(d)->sm != 90)
+            return kn_fail(KN_ERR_UNSUPPORTED, "attention: %s need a Hopper GPU (sm_90), this one is sm_%d", what,
+                           kn_cuda_of(d)->sm);
+        if (!(args->scale > 0.0f) || !kn_attn_sparse_cuda_fits(args))
+            return kn_fail(KN_ERR_UNSUPPORTED, "attention: %s take a scale above 0, heads of 64 or 128 and strides of 16 bytes", what);
+        return kn_attn_run_sparse_cuda(d, args, plan, scratch);
+    }
     return plan ? kn_attn_run_sparse_cuda(d, args, plan, scratch) : run_dense(d, args, scratch);
 }

@@ -11,11 +11,15 @@
 
 enum { PLANS = 8 };
 
+/* With rules, or with masks and aligned for 8-bit products. */
+typedef enum list_form { WITH_RULES, FOR_INT8 } list_form;
+
 /* Lists that were sent. The plan's address tells which to replace when its stamp has moved on. */
 typedef struct sent_plan {
     const kn_attn_plan *plan;
     uint64_t stamp;
     int heads;
+    list_form form;
     kn_attn_lists lists;
     void *memory;
     size_t bytes;
@@ -88,7 +92,7 @@ static kn_status send(kn_dev *d, const kn_attn_host_lists *h, sent_plan *s)
 }
 
 /* The plan's lists in device memory, sent if they are not there. Valid until the next call. */
-static kn_status find_lists(kn_dev *d, const kn_attn_plan *plan, int heads,
+static kn_status find_lists(kn_dev *d, const kn_attn_plan *plan, int heads, list_form form,
                             const kn_attn_lists **out)
 {
     struct kn_attn_cuda *s;
@@ -96,19 +100,22 @@ static kn_status find_lists(kn_dev *d, const kn_attn_plan *plan, int heads,
     sent_plan *slot = NULL, *oldest = &s->sent[0];
     for (int i = 0; i < PLANS; i++) {
         sent_plan *x = &s->sent[i];
-        if (x->plan == plan && x->heads == heads) slot = x;
+        if (x->plan == plan && x->heads == heads && x->form == form) slot = x;
         if (x->used < oldest->used) oldest = x;
     }
     if (!slot) slot = oldest;
     slot->used = ++s->clock;
-    if (slot->plan != plan || slot->heads != heads || slot->stamp != plan->stamp || !plan->stamp) {
+    if (slot->plan != plan || slot->heads != heads || slot->form != form ||
+        slot->stamp != plan->stamp || !plan->stamp) {
         kn_attn_host_lists h;
         slot->plan = NULL;
-        KN_TRY(kn_attn_host_lists_build(plan, heads, &h));
-        kn_status st = send(d, &h, slot);
+        int align = form == FOR_INT8 ? KN_ATTN_INT8_ALIGN : 1;
+        KN_TRY(kn_attn_host_lists_build(plan, heads, align, &h));
+        kn_status st = form == FOR_INT8 ? kn_attn_host_lists_mask(plan, &h) : KN_OK;
+        if (st == KN_OK) st = send(d, &h, slot);
         kn_attn_host_lists_free(&h);
         KN_TRY(st);
-        slot->plan = plan, slot->heads = heads, slot->stamp = plan->stamp;
+        slot->plan = plan, slot->heads = heads, slot->form = form, slot->stamp = plan->stamp;
     }
     *out = &slot->lists;
     return KN_OK;
@@ -169,8 +176,34 @@ static kn_status reorder(kn_dev *d, struct kn_attn_cuda *s, kn_attn_problem *p)
     return KN_OK;
 }
 
+/* In bytes, from scratch or, without it, memory of the call. */
+static kn_status run_int8(kn_dev *d, const kn_attn_problem *p, kn_arena *scratch)
+{
+    cudaStream_t stream = kn_cuda_of(d)->stream;
+    kn_attn_int8 x;
+    size_t bytes = kn_attn_int8_place(NULL, p->queries, p->keys, p->heads, &x);
+    kn_arena *own = NULL, *from = scratch;
+    kn_arena_mark mark = 0;
+    kn_tensor t;
+    if (!from) KN_TRY(kn_arena_open(d, bytes + 4096, &own));
+    if (!from) from = own;
+    mark = kn_arena_get_mark(from);
+    kn_status st = kn_arena_take(from, &t, KN_F32, (int64_t)bytes / 4);
+    if (st == KN_OK) {
+        kn_attn_int8_place(t.data, p->queries, p->keys, p->heads, &x);
+        cudaError_t e = kn_attn_int8_pack(p, &x, stream);
+        if (!e) e = kn_attn_launch_int8(p, &x, stream);
+        if (e) st = kn_fail(KN_ERR_DEVICE, "attention in bytes: %s: %s", cudaGetErrorName(e), cudaGetErrorString(e));
+    }
+    kn_arena_reset(from, mark);
+    if (own && st == KN_OK) st = kn_dev_sync(d);
+    kn_arena_close(&own);
+    return st;
+}
+
 /* lists NULL: dense. */
-static kn_status run(kn_dev *d, const kn_attn_args *args, const kn_attn_lists *lists)
+static kn_status run(kn_dev *d, const kn_attn_args *args, const kn_attn_lists *lists,
+                     kn_arena *scratch)
 {
     kn_cuda *c = kn_cuda_of(d);
     struct kn_attn_cuda *s;
@@ -183,6 +216,11 @@ static kn_status run(kn_dev *d, const kn_attn_args *args, const kn_attn_lists *l
     kn_attn_problem p = make_problem(args, lists);
     p.counter = s->counter;
     p.sm_count = c->sm_count;
+    p.threshold = args->skip_below;
+    if (args->int8 && lists && lists->align != KN_ATTN_INT8_ALIGN)
+        return kn_fail(KN_ERR_UNSUPPORTED, "attention: 8-bit products take plans that are known before the "
+                                           "call, not lists that a planner made on the device");
+    if (args->int8) return run_int8(d, &p, scratch);
     if (lists && lists->perm_k) KN_TRY(reorder(d, s, &p));
     if (c->sm == 90 && p.scale > 0.0f)
         KN_CUDA_TRY(kn_attn_launch_sm90(&p, c->stream));
@@ -194,16 +232,15 @@ static kn_status run(kn_dev *d, const kn_attn_args *args, const kn_attn_lists *l
 kn_status kn_attn_run_lists(kn_dev *d, const kn_attn_args *args, const kn_attn_lists *lists,
                             kn_arena *scratch)
 {
-    (void)scratch;
-    return run(d, args, lists);
+    return run(d, args, lists, scratch);
 }
 
 kn_status kn_attn_run_sparse_cuda(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,
                                   kn_arena *scratch)
 {
-    (void)scratch;
-    if (!plan) return run(d, args, NULL);
+    if (!plan) return run(d, args, NULL, scratch);
     const kn_attn_lists *lists = plan->lists;
-    if (!lists) KN_TRY(find_lists(d, plan, (int)args->q.dim[1], &lists));
-    return run(d, args, lists);
+    list_form form = args->int8 ? FOR_INT8 : WITH_RULES;
+    if (!lists) KN_TRY(find_lists(d, plan, (int)args->q.dim[1], form, &lists));
+    return run(d, args, lists, scratch);
 }

@@ -5,6 +5,7 @@
 #include <cuda_runtime_api.h>
 
 #include "attention/device_lists.h"
+#include "attention/int8.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -21,6 +22,8 @@ typedef struct kn_attn_problem {
     int64_t queries, keys;
     int heads, dim;
     float scale;                /* > 0 on sm_90 */
+    float threshold;            /* entries whose weights are all below this share of the running
+                                   maximum are left out; 0 = none are. Hopper only */
     const kn_attn_lists *lists; /* NULL: dense */
     int *counter;               /* device memory, one int */
     int sm_count;
@@ -30,6 +33,12 @@ typedef struct kn_attn_problem {
  * shape (dim other than 64 and 128, or a scale that is not above 0). */
 cudaError_t kn_attn_launch_sm90(const kn_attn_problem *p, cudaStream_t stream);
 cudaError_t kn_attn_launch_sm80(const kn_attn_problem *p, cudaStream_t stream);
+
+/* q, k and v of p in bytes: fill in what `to` points at (kn_attn_int8_place). p's heads are of 128, its
+ * lists may have orders, k and v are as stored. */
+cudaError_t kn_attn_int8_pack(const kn_attn_problem *p, const kn_attn_int8 *to, cudaStream_t stream);
+/* Attention over those bytes, Hopper only; of p's tensors only out and lse are used. */
+cudaError_t kn_attn_launch_int8(const kn_attn_problem *p, const kn_attn_int8 *x, cudaStream_t stream);
 
 /* Keys or values in the order perm_k of the lists: out [tokens][heads][dim] packed. */
 cudaError_t kn_attn_reorder(const void *in, int64_t token, int64_t head, void *out,

@@ -20,16 +20,6 @@ typedef struct ref_row {
     const int32_t *perm_k;
 } ref_row;
 
-static void save(const kn_tensor *t, int64_t offset, double x)
-{
-    switch (t->dtype) {
-    case KN_F64: ((double *)t->data)[offset] = x; break;
-    case KN_BF16: ((uint16_t *)t->data)[offset] = kn_f32_to_bf16((float)x); break;
-    case KN_F16: ((uint16_t *)t->data)[offset] = kn_f32_to_f16((float)x); break;
-    default: ((float *)t->data)[offset] = (float)x; break;
-    }
-}
-
 static double score(const kn_attn_args *a, const ref_row *row, int64_t key)
 {
     int64_t q0 = row->query * a->q.stride[0] + row->head * a->q.stride[1];
@@ -87,10 +77,10 @@ static void run_row(const ref_job *job, const ref_row *row)
             for (int64_t c = 0; c < count; c++) acc[c] += p * kn_attn_load(&a->v, v0 + c);
         }
         int64_t o0 = row->query * a->out.stride[0] + row->head * a->out.stride[1] + first;
-        for (int64_t c = 0; c < count; c++) save(&a->out, o0 + c, acc[c]);
+        for (int64_t c = 0; c < count; c++) kn_attn_save(&a->out, o0 + c, acc[c]);
     }
     if (a->lse.rank)
-        save(&a->lse, row->head * a->lse.stride[0] + row->query * a->lse.stride[1],
+        kn_attn_save(&a->lse, row->head * a->lse.stride[0] + row->query * a->lse.stride[1],
              sum == 0 ? -INFINITY : top + log(sum));
 }
 
@@ -127,7 +117,7 @@ static void run_plan_blocks(void *user, int64_t begin, int64_t end)
 kn_status kn_attn_run_ref(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,
                           kn_arena *scratch)
 {
-    (void)scratch;
+    if (args->int8 || args->skip_below > 0) return kn_attn_run_entries_ref(d, args, plan, scratch);
     ref_job job = {args, plan};
     int64_t heads = args->q.dim[1];
     if (plan)

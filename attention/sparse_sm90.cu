@@ -18,48 +18,11 @@
  * Source    The division into feeding and computing warps and the turns: FlashAttention-3, arXiv
  *           2407.08608, and cudnn-frontend's sm90 prefill kernel.
  */
-#include <cuda_bf16.h>
-
-#include "attention/sparse_kernels.h"
-#include "compute/sm90.cuh"
+#include "attention/sparse_sm90.cuh"
 
 namespace {
 
-enum { BLOCK = KN_ATTN_BLOCK, INFOS = 1, THREADS = 384 };
-/* Buffers of packed key positions; each holds KN_ATTN_POS_SPAN words, for a copy must begin at a
- * multiple of 16 bytes. */
-enum { CODE_BYTES = KN_ATTN_POS_SPAN * 4 };
-enum { FEED_REGS = 40, MATH_REGS = 232 };
-/* One lane arrives on an mbarrier for its warp or warpgroup. compute-sanitizer's racecheck does not
- * carry the order over to the other lanes; with KN_SM90_EVERY_LANE each arrives for itself, slower
- * and otherwise the same (attention_hopper_every_lane). */
-#ifdef KN_SM90_EVERY_LANE
-enum { WARP_VOTES = 32, GROUP_VOTES = 128 };
-#else
-enum { WARP_VOTES = 1, GROUP_VOTES = 1 };
-#endif
-
-/* What warp 1 tells the others of a row. head -1: no more. */
-struct row_info {
-    int head, q_start, q_count, first, partial, total, unused[2];
-};
-
-struct launch {
-    float scale_log2;
-    int heads, q_blocks, list_heads, work;
-    int queries, keys, perm_heads, rules;
-    uint32_t guard;
-    int64_t q_token, q_head, out_token, out_head, lse_head, lse_token, k_pitch;
-    const int32_t *q_start, *order, *perm_q;
-    const int4 *row;
-    const int2 *entry;
-    const uint2 *q_box;
-    const uint32_t *k_pos, *k_class, *q_class;
-    const __nv_bfloat16 *q;
-    __nv_bfloat16 *out;
-    float *lse;
-    int *counter;
-};
+enum { FEED_REGS = 24, MATH_REGS = 240 };
 
 template <int D> struct shared {
     static constexpr int TILE = BLOCK * D * 2; /* bytes of 128 rows */
@@ -76,82 +39,7 @@ template <int D> struct shared {
     static constexpr int BYTES = INFO + 32 * INFOS;
 };
 
-/* Place in a ring of N buffers, and the parity of its barriers on this round. */
-template <int N> struct cursor {
-    int slot;
-    uint32_t parity;
-    __device__ __forceinline__ void next()
-    {
-        if (++slot == N) slot = 0, parity ^= 1;
-    }
-};
-
-__device__ __forceinline__ row_info read_info(uint32_t at)
-{
-    row_info r;
-    asm volatile("ld.shared.v4.s32 {%0,%1,%2,%3}, [%4];"
-                 : "=r"(r.head), "=r"(r.q_start), "=r"(r.q_count), "=r"(r.first)
-                 : "r"(at)
-                 : "memory");
-    asm volatile("ld.shared.v2.s32 {%0,%1}, [%2];"
-                 : "=r"(r.partial), "=r"(r.total)
-                 : "r"(at + 16)
-                 : "memory");
-    return r;
-}
-
-/* Entry i of a row; the ragged one of a dense row comes first, as in lists. */
-__device__ __forceinline__ int2 entry_at(const launch &a, const row_info &r, int i)
-{
-    if (a.entry) return __ldg(a.entry + r.first + i);
-    int last = (a.keys - 1) / BLOCK;
-    int block = r.partial ? (i == 0 ? last : i - 1) : i;
-    int count = a.keys - block * BLOCK;
-    return make_int2(block * BLOCK, count < BLOCK ? count : BLOCK);
-}
-
-__device__ row_info find_row(const launch &a, int t)
-{
-    row_info r = {-1, 0, 0, 0, 0, 0, {0, 0}};
-    if (t >= a.work) return r;
-    if (a.order) t = __ldg(a.order + t);
-    int block = t % a.q_blocks;
-    r.head = t / a.q_blocks;
-    if (a.entry) {
-        int4 row = __ldg(a.row + (a.list_heads > 1 ? t : block));
-        r.q_start = __ldg(a.q_start + block);
-        r.q_count = __ldg(a.q_start + block + 1) - r.q_start;
-        r.first = row.x, r.partial = row.y, r.total = row.z;
-    } else {
-        r.q_start = block * BLOCK;
-        r.q_count = min(BLOCK, a.queries - r.q_start);
-        r.partial = a.keys % BLOCK != 0;
-        r.total = (a.keys + BLOCK - 1) / BLOCK;
-    }
-    return r;
-}
-
 /* ---- the feeding warps ------------------------------------------------------------------------*/
-
-template <int D> __device__ void run_scheduler(const launch &a, uint32_t base)
-{
-    using S = shared<D>;
-    cursor<INFOS> c = {0, 0};
-    for (;; c.next()) {
-        /* A row is taken when the one before is begun: not earlier, so that the last rows go to
-         * whoever is free. */
-        bar_wait(base + S::INFO_EMPTY + 8 * c.slot, c.parity ^ 1);
-        row_info r = find_row(a, atomicAdd(a.counter, 1));
-        uint32_t at = base + S::INFO + 32 * c.slot;
-        asm volatile("st.shared.v4.s32 [%0], {%1,%2,%3,%4};" ::"r"(at), "r"(r.head), "r"(r.q_start),
-                     "r"(r.q_count), "r"(r.first)
-                     : "memory");
-        asm volatile("st.shared.v2.s32 [%0], {%1,%2};" ::"r"(at + 16), "r"(r.partial), "r"(r.total)
-                     : "memory");
-        bar_arrive(base + S::INFO_FULL + 8 * c.slot);
-        if (r.head < 0) return;
-    }
-}
 
 template <int D>
 __device__ void run_copies(const launch &a, uint32_t base, const CUtensorMap *qm,
@@ -246,13 +134,6 @@ struct softmax_state {
     float top[2], sum[2];
 };
 
-/* Rule at hand and the boxes of the thread's two queries. */
-struct sight {
-    int rule;
-    uint2 box[2];
-    uint32_t residue[2];
-};
-
 template <int D> __device__ __forceinline__ void issue_qk(float (&s)[64], uint32_t q, uint32_t k)
 {
 #pragma unroll
@@ -270,53 +151,9 @@ __device__ __forceinline__ void issue_pv(float (&o)[D / 2], const uint32_t (&p)[
         wg_rs(o, p + 4 * t, wg_operand(v + t * 2048, shared<D>::PANEL, 1024));
 }
 
-/* -inf where a query does not see a key. codes: the keys' packed positions in shared memory. */
-__device__ __forceinline__ void apply_mask(float (&s)[64], int2 e, uint32_t codes, uint32_t guard,
-                                           const sight &see, const uint32_t *k_class, int lane)
+/* Largest scores of the thread's two rows, and of `top`. */
+__device__ __forceinline__ void raise(float (&top)[2], const float (&s)[64])
 {
-    int left = (e.y & 255) - 2 * (lane & 3); /* keys of this thread's columns */
-    bool ruled = (uint32_t)e.y >= 256;
-    if (!ruled) {
-#pragma unroll
-        for (int j = 0; j < 64; j++)
-            if (8 * (j >> 2) + (j & 1) >= left) s[j] = -INFINITY;
-        return;
-    }
-#pragma unroll
-    for (int j = 0; j < 16; j++) {
-        uint32_t k[2];
-#pragma unroll
-        for (int i = 0; i < 2; i++)
-            asm volatile("ld.shared.b32 %0, [%1];"
-                         : "=r"(k[i])
-                         : "r"(codes + (8 * j + i + 2 * (lane & 3)) * 4)
-                         : "memory");
-#pragma unroll
-        for (int i = 0; i < 2; i++)
-#pragma unroll
-            for (int r = 0; r < 2; r++) {
-                uint32_t hidden = (~(k[i] - see.box[r].x) | (k[i] - see.box[r].y)) & guard;
-                if (8 * j + i >= left || hidden) s[4 * j + 2 * r + i] = -INFINITY;
-            }
-    }
-    if (k_class) {
-        k_class += e.x;
-#pragma unroll
-        for (int j = 0; j < 64; j++) {
-            int c = 8 * (j >> 2) + (j & 1);
-            if (c < left && __ldg(k_class + c + 2 * (lane & 3)) != see.residue[(j >> 1) & 1])
-                s[j] = -INFINITY;
-        }
-    }
-}
-
-/* Weights of this entry in place of s; true where the maximum moved and O must be scaled by alpha.
- * O may be in use by the tensor cores meanwhile. */
-template <bool MASKED>
-__device__ __forceinline__ bool softmax_entry(float (&s)[64], float (&alpha)[2],
-                                              softmax_state &st, float c)
-{
-    float top[2] = {st.top[0], st.top[1]};
 #pragma unroll
     for (int j = 0; j < 64; j++) top[(j >> 1) & 1] = fmaxf(top[(j >> 1) & 1], s[j]);
 #pragma unroll
@@ -324,6 +161,14 @@ __device__ __forceinline__ bool softmax_entry(float (&s)[64], float (&alpha)[2],
         top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 1));
         top[r] = fmaxf(top[r], __shfl_xor_sync(~0u, top[r], 2));
     }
+}
+
+/* Weights of this entry in place of s; true where the maximum moved and O must be scaled by alpha.
+ * top: the largest score so far. O may be in use by the tensor cores meanwhile. */
+template <bool MASKED>
+__device__ __forceinline__ bool softmax_entry(float (&s)[64], const float (&top)[2],
+                                              float (&alpha)[2], softmax_state &st, float c)
+{
     bool grew = (top[0] - st.top[0]) * c > 8.0f || (top[1] - st.top[1]) * c > 8.0f;
     grew = __any_sync(~0u, grew);
     float shift[2];
@@ -347,23 +192,17 @@ __device__ __forceinline__ bool softmax_entry(float (&s)[64], float (&alpha)[2],
         }
     return grew;
 }
-/* The turn to issue matrix products. */
-template <int G> __device__ __forceinline__ void take_turn()
-{
-    named_sync<2 + G, 256>();
-}
-template <int G> __device__ __forceinline__ void pass_turn()
-{
-    named_arrive<2 + (G ^ 1), 256>();
-}
-
-template <int D, int G> struct math {
+/* SKIP: leave out the entries in which every weight of the warpgroup's queries is below a share of
+ * their largest so far (BLASST, arXiv 2512.12087): no exponentials, no second product. */
+template <int D, int G, bool SKIP> struct math {
     using S = shared<D>;
     uint32_t base;
     const launch &a;
     int lane, lead;
     cursor<S::STAGES> c;
     int codes;
+    bool kept;     /* the entry before has weights in p */
+    float peak[2]; /* with SKIP: the largest scores so far */
     float o[D / 2];
     uint32_t p[32];
     softmax_state st;
@@ -391,44 +230,37 @@ template <int D, int G> struct math {
         bar_arrive_if(lead, base + S::EMPTY + 8 * used);
     }
 
-    __device__ __forceinline__ void look(const row_info &r, int rule)
-    {
-        if (rule == see.rule) return;
-        see.rule = rule;
-        int64_t at = ((int64_t)(a.perm_heads > 1 ? r.head : 0) * a.rules + rule) * a.queries;
-#pragma unroll
-        for (int k = 0; k < 2; k++) {
-            int64_t q = at + min(r.q_start + row() + 8 * k, a.queries - 1);
-            see.box[k] = __ldg(a.q_box + q);
-            if (a.q_class) see.residue[k] = __ldg(a.q_class + q);
-        }
-    }
-
-    __device__ __forceinline__ void mask(float (&s)[64], const row_info &r, int2 e)
-    {
-        bool ruled = (uint32_t)e.y >= 256;
-        int rule = (int)((uint32_t)e.y >> 8) - 1;
-        const uint32_t *k_class = nullptr;
-        if (ruled) {
-            look(r, rule);
-            if (a.k_class)
-                k_class = a.k_class +
-                          ((int64_t)(a.perm_heads > 1 ? r.head : 0) * a.rules + rule) * a.keys;
-        }
-        apply_mask(s, e, base + S::CODE + codes % S::CODES * CODE_BYTES + (e.x & 3) * 4, a.guard, see, k_class, lane);
-        codes += ruled;
-    }
-
     __device__ __forceinline__ void pack(const float (&s)[64])
     {
 #pragma unroll
         for (int j = 0; j < 32; j++) p[j] = bf16_pair(s[2 * j], s[2 * j + 1]);
     }
 
+    /* Do all the warpgroup's queries agree that this entry does not matter? top: its largest scores
+     * and those of before. */
+    __device__ __forceinline__ bool vote(const row_info &r, const float (&high)[2])
+    {
+        bool little = true;
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            little &= row() + 8 * k >= r.q_count || high[k] == -INFINITY ||
+                      (high[k] - peak[k]) * a.scale_log2 < a.threshold_log2;
+            peak[k] = fmaxf(peak[k], high[k]);
+        }
+        int all;
+        asm volatile("{.reg .pred p, q; setp.ne.b32 p, %1, 0;\n"
+                     "bar.red.and.pred q, %2, 128, p;\n"
+                     "selp.b32 %0, 1, 0, q;}"
+                     : "=r"(all)
+                     : "r"((int)little), "n"(6 + G)
+                     : "memory");
+        return all;
+    }
+
     /* The first entry of a row: O is zero, nothing to scale. */
     template <bool MASKED> __device__ __forceinline__ void first(uint32_t q, const row_info &r)
     {
-        float s[64], alpha[2];
+        float s[64], alpha[2], top[2] = {-INFINITY, -INFINITY};
         int2 e = MASKED ? entry_at(a, r, 0) : make_int2(0, 0);
         wait_full();
         wg_fence();
@@ -437,17 +269,20 @@ template <int D, int G> struct math {
         wg_wait<0>();
         release(c.slot);
         c.next();
-        if (MASKED) mask(s, r, e);
-        softmax_entry<MASKED>(s, alpha, st, a.scale_log2);
+        if (MASKED) mask_entry<S, plain_columns>(s, a, r, e, base, row(), lane, codes, see);
+        raise(top, s);
+        softmax_entry<MASKED>(s, top, alpha, st, a.scale_log2);
         pack(s);
+        kept = true;
+        peak[0] = top[0], peak[1] = top[1];
     }
 
     /* S of entry i and, behind it in the tensor cores, O += P V of the entry before; the softmax of
      * i runs beside the latter. */
-    template <bool MASKED>
+    template <bool MASKED, bool PV>
     __device__ __forceinline__ void step(uint32_t q, const row_info &r, int i)
     {
-        float s[64], alpha[2];
+        float s[64], alpha[2], top[2];
         int2 e = MASKED ? entry_at(a, r, i) : make_int2(0, 0);
         int k_slot = c.slot;
         wait_full();
@@ -457,14 +292,31 @@ template <int D, int G> struct math {
         wg_commit();
         c.next();
         wait_full();
-        wg_fence();
-        issue_pv<D>(o, p, slot());
-        wg_commit();
+        if (PV) {
+            wg_fence();
+            issue_pv<D>(o, p, slot());
+            wg_commit();
+        }
         pass_turn<G>();
-        wg_wait<1>();
+        wg_wait<PV ? 1 : 0>();
         release(k_slot);
-        if (MASKED) mask(s, r, e);
-        bool grew = softmax_entry<MASKED>(s, alpha, st, a.scale_log2);
+        if (MASKED) mask_entry<S, plain_columns>(s, a, r, e, base, row(), lane, codes, see);
+        if (SKIP) {
+            top[0] = top[1] = -INFINITY;
+            raise(top, s);
+            kept = !vote(r, top);
+            if (!kept) {
+                wg_wait<0>();
+                release(c.slot);
+                c.next();
+                return;
+            }
+            top[0] = fmaxf(top[0], st.top[0]), top[1] = fmaxf(top[1], st.top[1]);
+        } else {
+            top[0] = st.top[0], top[1] = st.top[1];
+            raise(top, s);
+        }
+        bool grew = softmax_entry<MASKED>(s, top, alpha, st, a.scale_log2);
         wg_wait<0>();
         release(c.slot);
         c.next();
@@ -475,13 +327,24 @@ template <int D, int G> struct math {
         }
     }
 
+    template <bool MASKED>
+    __device__ __forceinline__ void next(uint32_t q, const row_info &r, int i)
+    {
+        if (!SKIP || kept)
+            step<MASKED, true>(q, r, i);
+        else
+            step<MASKED, false>(q, r, i);
+    }
+
     __device__ __forceinline__ void last()
     {
         wait_full();
-        wg_fence();
-        issue_pv<D>(o, p, slot());
-        wg_commit();
-        wg_wait<0>();
+        if (!SKIP || kept) {
+            wg_fence();
+            issue_pv<D>(o, p, slot());
+            wg_commit();
+            wg_wait<0>();
+        }
         release(c.slot);
         c.next();
     }
@@ -567,9 +430,9 @@ template <int D, int G> struct math {
                 first<false>(q, r);
             int i = 1;
 #pragma unroll 1
-            for (; i < r.partial; i++) step<true>(q, r, i);
+            for (; i < r.partial; i++) next<true>(q, r, i);
 #pragma unroll 1
-            for (; i < r.total; i++) step<false>(q, r, i);
+            for (; i < r.total; i++) next<false>(q, r, i);
             last();
             store(tile, r);
             if (lane < WARP_VOTES) bar_arrive(base + S::Q_EMPTY + 8 * qc.slot);
@@ -578,7 +441,7 @@ template <int D, int G> struct math {
     }
 };
 
-template <int D>
+template <int D, bool SKIP>
 __global__ void __launch_bounds__(THREADS, 1)
     attention_sm90(const __grid_constant__ CUtensorMap qm, const __grid_constant__ CUtensorMap km,
                    const __grid_constant__ CUtensorMap vm, const __grid_constant__ launch a)
@@ -608,17 +471,17 @@ __global__ void __launch_bounds__(THREADS, 1)
         if (warp == 0) {
             if (threadIdx.x == 0) run_copies<D>(a, base, &qm, &km, &vm);
         } else if (warp == 1) {
-            if (threadIdx.x == 32) run_scheduler<D>(a, base);
+            if (threadIdx.x == 32) run_scheduler<shared<D>>(a, base);
         } else if (a.perm_q) {
             run_gather<D>(a, base);
         }
     } else {
         regs_grow<MATH_REGS>();
         if (warp < 8) {
-            math<D, 0> m(base, a);
+            math<D, 0, SKIP> m(base, a);
             m.run();
         } else {
-            math<D, 1> m(base, a);
+            math<D, 1, SKIP> m(base, a);
             m.run();
         }
     }
@@ -641,35 +504,8 @@ cudaError_t map_rows(tensor_map_fn encode, CUtensorMap *map, const void *data, i
     return r == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-launch make_launch(const kn_attn_problem *p)
-{
-    const kn_attn_lists *l = p->lists;
-    launch a = {};
-    a.scale_log2 = p->scale * 1.44269504088896f;
-    a.heads = p->heads;
-    a.queries = (int)p->queries, a.keys = (int)p->keys;
-    a.q_blocks = l ? (int)l->q_blocks : (int)((p->queries + BLOCK - 1) / BLOCK);
-    a.work = a.q_blocks * p->heads;
-    a.q_token = p->q_token, a.q_head = p->q_head;
-    a.out_token = p->out_token, a.out_head = p->out_head;
-    a.lse_head = p->lse_head, a.lse_token = p->lse_token;
-    a.q = (const __nv_bfloat16 *)p->q;
-    a.out = (__nv_bfloat16 *)p->out;
-    a.lse = p->lse;
-    a.counter = p->counter;
-    if (!l) return a;
-    a.list_heads = l->heads;
-    a.perm_heads = l->perm_heads, a.perm_q = l->perm_q;
-    a.q_start = l->q_start, a.order = l->order;
-    a.row = (const int4 *)l->row, a.entry = (const int2 *)l->entry;
-    a.rules = l->rules, a.guard = l->guard;
-    a.q_box = (const uint2 *)l->q_box;
-    a.k_pos = l->k_pos, a.k_pitch = l->k_pitch;
-    a.k_class = l->k_class, a.q_class = l->q_class;
-    return a;
-}
-
-template <int D> cudaError_t launch_dim(const kn_attn_problem *p, cudaStream_t stream)
+template <int D, bool SKIP>
+cudaError_t launch_dim(const kn_attn_problem *p, cudaStream_t stream)
 {
     tensor_map_fn encode;
     CUtensorMap qm, km, vm;
@@ -678,13 +514,13 @@ template <int D> cudaError_t launch_dim(const kn_attn_problem *p, cudaStream_t s
     if (!e) e = map_rows(encode, &km, p->k, p->keys, p->k_token, p->k_head, p->heads, D);
     if (!e) e = map_rows(encode, &vm, p->v, p->keys, p->v_token, p->v_head, p->heads, D);
     if (!e)
-        e = cudaFuncSetAttribute(attention_sm90<D>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+        e = cudaFuncSetAttribute(attention_sm90<D, SKIP>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  shared<D>::BYTES);
     if (!e) e = cudaMemsetAsync(p->counter, 0, sizeof *p->counter, stream);
     if (e) return e;
     launch a = make_launch(p);
     int grid = a.work < p->sm_count ? a.work : p->sm_count;
-    attention_sm90<D><<<grid, THREADS, shared<D>::BYTES, stream>>>(qm, km, vm, a);
+    attention_sm90<D, SKIP><<<grid, THREADS, shared<D>::BYTES, stream>>>(qm, km, vm, a);
     return cudaGetLastError();
 }
 
@@ -693,7 +529,9 @@ template <int D> cudaError_t launch_dim(const kn_attn_problem *p, cudaStream_t s
 cudaError_t kn_attn_launch_sm90(const kn_attn_problem *p, cudaStream_t stream)
 {
     if (!(p->scale > 0.0f)) return cudaErrorNotSupported;
-    if (p->dim == 64) return launch_dim<64>(p, stream);
-    if (p->dim == 128) return launch_dim<128>(p, stream);
+    bool skip = p->threshold > 0.0f;
+    if (p->dim == 64) return skip ? launch_dim<64, true>(p, stream) : launch_dim<64, false>(p, stream);
+    if (p->dim == 128)
+        return skip ? launch_dim<128, true>(p, stream) : launch_dim<128, false>(p, stream);
     return cudaErrorNotSupported;
 }

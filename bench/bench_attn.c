@@ -53,6 +53,7 @@ typedef struct bench_case {
     int window[2];  /* WINDOW, RUNS: h, w; TILES: tiles of t, h = w */
     bool flex;      /* ask the peer for the same mask */
     bool dense;     /* time dense attention beside it */
+    bool int8;      /* 8-bit products, beside the same plan in bf16 */
 } bench_case;
 
 #define G480 {21, 30, 52}
@@ -62,27 +63,28 @@ typedef struct bench_case {
 
 /* clang-format off */
 static const bench_case cases[] = {
-    {"dense-480p",        G480,  DENSE,   1,    {0},        {0},      false, true},
-    {"dense-720p",        G720,  DENSE,   1,    {0},        {0},      false, true},
-    {"dense-1080p",       G1080, DENSE,   1,    {0},        {0},      false, true},
-    {"window-720p",       G720,  WINDOW,  0,    {0},        {31, 53}, false, true},
-    {"window-1080p",      G1080, WINDOW,  0,    {0},        {31, 53}, true,  true},
-    {"runs-1080p",        G1080, RUNS,    0,    {0},        {31, 53}, false, false},
-    {"window-4k",         G4K,   WINDOW,  0,    {0},        {31, 53}, false, true},
-    {"tiles-480p",        G480,  TILES,   0,    {3, 5, 8},  {3, 3},   false, true},
-    {"tiles-1080p",       G1080, TILES,   0,    {3, 4, 10}, {3, 9},   false, true},
-    {"lists-50",          G720,  LISTS,   0.50, {0},        {0},      false, true},
-    {"lists-25",          G720,  LISTS,   0.25, {0},        {0},      true,  true},
-    {"lists-10",          G720,  LISTS,   0.10, {0},        {0},      false, true},
-    {"draft-50-1080p",    G1080, DRAFT,   0.50, {1, 4, 30}, {0},      false, true},
-    {"draft-25-1080p",    G1080, DRAFT,   0.25, {1, 4, 30}, {0},      false, true},
-    {"draft-10-1080p",    G1080, DRAFT,   0.10, {1, 4, 30}, {0},      false, true},
-    {"draft-25-720p",     G720,  DRAFT,   0.25, {1, 15, 8}, {0},      false, true},
-    {"draft-own-1080p",   G1080, DRAFT,   0.25, {1, 8, 16}, {0},      false, true},
-    {"permute-50-1080p",  G1080, PERMUTE, 0.50, {21, 2, 3}, {0},      false, true},
-    {"permute-25-1080p",  G1080, PERMUTE, 0.25, {21, 2, 3}, {0},      false, true},
-    {"permute-10-1080p",  G1080, PERMUTE, 0.10, {21, 2, 3}, {0},      false, true},
-    {"permute-25-480p",   G480,  PERMUTE, 0.25, {21, 2, 3}, {0},      false, true},
+    {"dense-480p",        G480,  DENSE,   1,    {0},        {0},      false, true, false},
+    {"dense-720p",        G720,  DENSE,   1,    {0},        {0},      false, true, false},
+    {"dense-1080p",       G1080, DENSE,   1,    {0},        {0},      false, true, false},
+    {"window-720p",       G720,  WINDOW,  0,    {0},        {31, 53}, false, true, false},
+    {"window-1080p",      G1080, WINDOW,  0,    {0},        {31, 53}, true,  true, false},
+    {"fp8-window",        G1080, WINDOW,  0,    {0},        {31, 53}, false, true, true},
+    {"runs-1080p",        G1080, RUNS,    0,    {0},        {31, 53}, false, false, false},
+    {"window-4k",         G4K,   WINDOW,  0,    {0},        {31, 53}, false, true, false},
+    {"tiles-480p",        G480,  TILES,   0,    {3, 5, 8},  {3, 3},   false, true, false},
+    {"tiles-1080p",       G1080, TILES,   0,    {3, 4, 10}, {3, 9},   false, true, false},
+    {"lists-50",          G720,  LISTS,   0.50, {0},        {0},      false, true, false},
+    {"lists-25",          G720,  LISTS,   0.25, {0},        {0},      true,  true, false},
+    {"lists-10",          G720,  LISTS,   0.10, {0},        {0},      false, true, false},
+    {"draft-50-1080p",    G1080, DRAFT,   0.50, {1, 4, 30}, {0},      false, true, false},
+    {"draft-25-1080p",    G1080, DRAFT,   0.25, {1, 4, 30}, {0},      false, true, false},
+    {"draft-10-1080p",    G1080, DRAFT,   0.10, {1, 4, 30}, {0},      false, true, false},
+    {"draft-25-720p",     G720,  DRAFT,   0.25, {1, 15, 8}, {0},      false, true, false},
+    {"draft-own-1080p",   G1080, DRAFT,   0.25, {1, 8, 16}, {0},      false, true, false},
+    {"permute-50-1080p",  G1080, PERMUTE, 0.50, {21, 2, 3}, {0},      false, true, false},
+    {"permute-25-1080p",  G1080, PERMUTE, 0.25, {21, 2, 3}, {0},      false, true, false},
+    {"permute-10-1080p",  G1080, PERMUTE, 0.10, {21, 2, 3}, {0},      false, true, false},
+    {"permute-25-480p",   G480,  PERMUTE, 0.25, {21, 2, 3}, {0},      false, true, false},
 };
 /* clang-format on */
 enum { CASES = sizeof cases / sizeof *cases };
@@ -312,7 +314,8 @@ static kn_status choose(bench *b, made *m)
 
 /* ---- timing ------------------------------------------------------------------------------------*/
 
-/* DENSE_PEER: cuDNN; for random lists our own kernel, whose time they are to divide. */
+/* DENSE_PEER: cuDNN; for random lists our own kernel, whose time they are to divide; for 8-bit products
+ * our own of the same plan in bf16. */
 typedef enum contender { OURS, CHOICE, DENSE_PEER, FLEX, CONTENDERS } contender;
 
 static kn_status call(bench *b, const bench_case *c, made *m, contender who, double *ms)
@@ -328,7 +331,10 @@ static kn_status call(bench *b, const bench_case *c, made *m, contender who, dou
             return kn_fail(KN_ERR_DEVICE, "bench_attn: the peer ended or answered no time");
         return KN_OK;
     }
-    if (who == DENSE_PEER)
+    b->args.int8 = c->int8 && who == OURS;
+    if (who == DENSE_PEER && c->int8)
+        KN_TRY(kn_attn_sparse(b->dev, &b->args, m->plan, b->scratch));
+    else if (who == DENSE_PEER)
         KN_TRY(c->method == LISTS ? kn_attn_dense(b->dev, &b->args, NULL)
                                   : kn_attn_cudnn(b->dev, &b->args));
     else
@@ -467,7 +473,8 @@ static void record(bench *b, const char *id, double ours, double peer, const cha
 }
 
 /* The records that this case gives. rate: TFLOP/s of a time at a density. */
-static void record_case(bench *b, const bench_case *c, const spread t[CONTENDERS], double executed)
+static void record_case(bench *b, const bench_case *c, const spread t[CONTENDERS], double executed,
+                        double error)
 {
     double pairs = (double)b->tokens * (double)b->tokens * 4 * b->dim * b->heads * 1e-9;
     double ms = t[OURS].median, p10 = t[OURS].p10, p90 = t[OURS].p90, dense = t[DENSE_PEER].median;
@@ -477,6 +484,11 @@ static void record_case(bench *b, const bench_case *c, const spread t[CONTENDERS
         snprintf(id, sizeof id, "dense-%s-rate",
                  b->tokens == 32760 ? "32k" : b->tokens == 171360 ? "171k" : "75k");
         record(b, id, pairs / ms, pairs / dense, cudnn, "TFLOP/s", pairs / p90, pairs / p10);
+        return;
+    }
+    if (c->int8) {
+        record(b, c->name, ms, dense, "own, bf16", "ms", p10, p90);
+        record(b, "fp8-window-error", error, 3e-2, "the bound", "relative L2", error, error);
         return;
     }
     if (t[FLEX].median > 0) {
@@ -517,6 +529,7 @@ static kn_status run_case(bench *b, const bench_case *c)
     KN_TRY_GOTO(open_plan(b, c, &m));
     KN_TRY_GOTO(time_case(b, c, &m, t));
     KN_TRY_GOTO(choose(b, &m));
+    b->args.int8 = c->int8;
     KN_TRY_GOTO(kn_attn_sparse(b->dev, &b->args, m.plan, b->scratch));
     KN_TRY_GOTO(find_error(b, &m, &error));
     if (m.plan->lists) {
@@ -537,7 +550,7 @@ static kn_status run_case(bench *b, const bench_case *c)
         printf("%9s %6s %5s ", "-", "-", "-");
     printf("%8.3f %9.3f %9.2e\n", t[CHOICE].median, t[FLEX].median, error);
     fflush(stdout);
-    record_case(b, c, t, executed);
+    record_case(b, c, t, executed, error);
 done:
     drop_plan(&m);
     return st;

@@ -4,7 +4,8 @@
  *   MODEL  a transformer's folder (weights may be random: tools/bench_torch_refine.py --make writes
  *          one); F H W latent frames, height, width (21 136 240: 1080p, 81 frames); window in tokens
  *   HOW: where contexts and weights are: device, host, int8; with offload+ before it the weights of
- *   all blocks but two are in host memory
+ *   all blocks but two are in host memory, with attn8+ the refine stage's self-attention has 8-bit
+ *   products
  * The step is FreeSwim's with a refresh every 5th step: the prompt's evaluation sees the window and
  * takes its cross-attention from a branch with dense self-attention, which runs at every 5th step and
  * ends with its last context; the negative prompt's evaluation sees the window alone.
@@ -107,6 +108,7 @@ static kn_status open_all(bench *b, const char *path, const int64_t lat[3], cons
                         .rope = &b->rope,
                         .latents = b->latents,
                         .velocity = b->velocity,
+                        .int8 = strstr(how, "attn8") != NULL,
                         .timestep = 750};
     for (int i = 0; i < EVALUATIONS; i++) b->args[i] = args;
     b->args[PROMPT].plan = b->args[NEGATIVE].plan = b->plan;
@@ -114,6 +116,7 @@ static kn_status open_all(bench *b, const char *path, const int64_t lat[3], cons
     b->args[FULL].cross = KN_DIT_CROSS_STORE;
     b->args[FULL].contexts_only = true;
     b->args[PROMPT].contexts = b->args[FULL].contexts = b->contexts;
+    b->args[BASE].int8 = false;
     b->args[BASE].rope = &b->base_rope;
     b->args[BASE].latents = b->args[BASE].velocity = b->base_latents;
     for (int i = 0; i < EVALUATIONS; i++) {

@@ -82,6 +82,14 @@ __device__ __forceinline__ void tma_load_4d(uint32_t dst, const CUtensorMap *map
                  "l"(map), "r"(bar), "r"(x), "r"(y), "r"(z), "r"(w), "l"(hint)
                  : "memory");
 }
+__device__ __forceinline__ void tma_load_2d(uint32_t dst, const CUtensorMap *map, uint32_t bar,
+                                            int x, int y, uint64_t hint)
+{
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 ".L2::cache_hint [%0], [%1, {%3,%4}], [%2], %5;" ::"r"(dst),
+                 "l"(map), "r"(bar), "r"(x), "r"(y), "l"(hint)
+                 : "memory");
+}
 /* Address and bytes multiples of 16. */
 __device__ __forceinline__ void bulk_load(uint32_t dst, const void *src, uint32_t bytes,
                                           uint32_t bar)
@@ -113,6 +121,13 @@ __device__ __forceinline__ uint64_t wg_operand(uint32_t addr, uint32_t leading, 
 {
     return (uint64_t)((addr & 0x3FFFF) >> 4) | ((uint64_t)(leading >> 4) << 16) |
            ((uint64_t)(stride >> 4) << 32) | (1ull << 62);
+}
+/* Without panels: 8 rows of 16 bytes lie together; leading: from 16 bytes of a row to the next 16,
+ * stride: from 8 rows to the next 8. */
+__device__ __forceinline__ uint64_t wg_operand_plain(uint32_t addr, uint32_t leading, uint32_t stride)
+{
+    return (uint64_t)((addr & 0x3FFFF) >> 4) | ((uint64_t)(leading >> 4) << 16) |
+           ((uint64_t)(stride >> 4) << 32);
 }
 __device__ __forceinline__ void wg_fence()
 {
@@ -179,6 +194,29 @@ __device__ __forceinline__ void wg_rs(float (&d)[32], const uint32_t *a, uint64_
                  "}, {%32,%33,%34,%35}, %36, 1, 1, 1, 1;\n"
                  : R32(d)
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
+#define I4(d, i) "+r"((d)[i]), "+r"((d)[(i) + 1]), "+r"((d)[(i) + 2]), "+r"((d)[(i) + 3])
+#define I16(d, i) I4(d, i), I4(d, (i) + 4), I4(d, (i) + 8), I4(d, (i) + 12)
+#define I64(d) I16(d, 0), I16(d, 16), I16(d, 32), I16(d, 48)
+
+/* The same in bytes, sums in 32-bit integers; both operands K-major, 32 bytes of k at a time.
+ * add 0: d is overwritten. A in registers: row lane/4 (+8 for a[1], a[3]), bytes
+ * 4 (lane%4) .. + 3 (+16 for a[2], a[3]). */
+__device__ __forceinline__ void wg_ss_s8(int (&d)[64], uint64_t a, uint64_t b, int add)
+{
+    asm volatile("{.reg .pred p; setp.ne.b32 p, %66, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.s8 {" N64 "}, %64, %65, p;}\n"
+                 : I64(d)
+                 : "l"(a), "l"(b), "r"(add));
+}
+__device__ __forceinline__ void wg_rs_u8s8(int (&d)[64], const uint32_t *a, uint64_t b, int add)
+{
+    asm volatile("{.reg .pred p; setp.ne.b32 p, %69, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n128k32.s32.u8.s8 {" N64
+                 "}, {%64,%65,%66,%67}, %68, p;}\n"
+                 : I64(d)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
 
 /* ---- arithmetic -------------------------------------------------------------------------------*/

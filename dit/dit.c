@@ -395,7 +395,9 @@ static kn_status self_attention(pass *p, const kn_dit_block *b)
     kn_attn_args attn = {.q = heads_of(p, &p->q),
                          .k = heads_of(p, &p->k),
                          .v = heads_of(p, &p->v),
-                         .out = heads_of(p, &p->h)};
+                         .out = heads_of(p, &p->h),
+                         .int8 = args->int8,
+                         .skip_below = (float)args->skip_below};
     const kn_tensor *cos = &rope->cos, *sin = &rope->sin;
     KN_TRY(kn_norm_rope(p->dev, &attn.q, &a->norm_q.t, eps, cos, sin, &attn.q));
     KN_TRY(kn_norm_rope(p->dev, &attn.k, &a->norm_k.t, eps, cos, sin, &attn.k));

@@ -96,6 +96,8 @@ typedef struct kn_dit_args {
     kn_dit_attn_fn *attn_fn;  /* NULL = off; never when measuring */
     void *attn_user;
     double softmax_scale;     /* of self-attention; 0 = 1/sqrt(D). A plan's own scale wins */
+    bool int8;                /* self-attention with 8-bit products (attention/attention.h) */
+    double skip_below;        /* of self-attention, as there; 0 = nothing is skipped */
     int64_t ffn_rows;         /* tokens that the feed-forward takes at a time; 0 = all, in even
                                  pieces of at most 32768, which cost no speed;
                                  KN_DIT_FFN_IN_PLACE = as many as need no memory of their own */

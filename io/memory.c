@@ -1,10 +1,15 @@
 #include "io/memory.h"
 
+#if defined(__GLIBC__) || defined(__linux__)
+#include <malloc.h>
+#endif
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { ALIGN = 64 };
 
@@ -30,7 +35,8 @@ kn_status kn_alloc(size_t bytes, void **out)
     atomic_fetch_add(&alloc_count, 1);
     /* Not aligned_alloc, which wants a multiple of the alignment: blocks are as long as asked for, so
      * that AddressSanitizer sees the first byte past them. 0 bytes still give a pointer. */
-    if (injected_failure() || posix_memalign(out, ALIGN, bytes ? bytes : 1) != 0) {
+    /* More than PTRDIFF_MAX is nobody's to give; sanitizers end the program over it. */
+    if (injected_failure() || bytes > PTRDIFF_MAX || posix_memalign(out, ALIGN, bytes ? bytes : 1) != 0) {
         *out = NULL;
         return kn_fail(KN_ERR_NOMEM, "out of memory: %zu bytes of host memory asked for", bytes);
     }
@@ -86,3 +92,20 @@ void kn_free(void *p) { free(p); }
 void kn_memory_fail_at(long k) { atomic_store(&fail_countdown, k); }
 
 long kn_memory_count(void) { return atomic_load(&alloc_count); }
+
+void kn_memory_trim(void)
+{
+#if defined(__GLIBC__)
+    malloc_trim(0);
+#endif
+}
+
+size_t kn_memory_resident(void)
+{
+    unsigned long long all, pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r"); /* pages: size, resident, ... */
+    if (!f) return 0;
+    if (fscanf(f, "%llu %llu", &all, &pages) != 2) pages = 0;
+    fclose(f);
+    return (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
+}

@@ -29,6 +29,12 @@ void kn_free(void *p);
 /* *product = a * b; false on overflow of size_t. */
 int kn_mul_size(size_t a, size_t b, size_t *product);
 
+/* Give pages of freed memory back to the system, where the C library can (glibc keeps them in between
+ * blocks that are still in use). */
+void kn_memory_trim(void);
+/* Bytes of memory that the process has in use now: code, libraries and data. 0 when unknown. */
+size_t kn_memory_resident(void);
+
 /* Tests only: the k-th allocation from now on (1 = next) fails once; 0 turns this off. */
 void kn_memory_fail_at(long k);
 /* Allocations made since the program started. */

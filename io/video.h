@@ -98,6 +98,11 @@ KN_CHECKED kn_status kn_video_writer_finish(kn_video_writer *w);
 /* Free. Without a successful finish the temporary file is removed. Sets *w to NULL; NULL-safe. */
 void kn_video_writer_close(kn_video_writer **w);
 
+/* Memory that writing a clip of `frames` takes, the encoder's own included, by its default preset: a fit
+ * to what the encoders of FFmpeg 5.1 were seen to take, good to some 10 % at 320x192 to 1280x768 and 5 to
+ * 49 frames. 0 for params that open would refuse. */
+size_t kn_video_writer_memory(const kn_video_writer_params *params, int64_t frames);
+
 /* What was chosen, e.g. "h265 (libx265, yuv420p10le, crf 18, preset medium) in mp4". */
 const char *kn_video_writer_text(const kn_video_writer *w);
 

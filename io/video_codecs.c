@@ -32,6 +32,10 @@ typedef struct codec_row {
     const char *preset;
     chroma layout;
     bool odd_in_420; /* an odd size fits 4:2:0 */
+    /* Memory, see kn_video_writer_memory: MiB whatever the clip, MiB per thread, and bytes per pixel:
+     * whatever the clip, and for each frame that is held back, up to `held`. */
+    double fixed_mib, thread_mib, pixel_bytes, frame_bytes;
+    int held;
 } codec_row;
 
 #define X26X_PRESETS "ultrafast superfast veryfast faster fast medium slow slower veryslow placebo"
@@ -40,29 +44,34 @@ typedef struct codec_row {
 static const codec_row codecs[] = {
     {"h264", {"libx264"}, "mp4 mov mkv", {8, 10}, "8 10",
      0, 51, 16, "crf 0..51, lower is better; default 16",
-     X26X_PRESETS, -1, "medium", "ultrafast..placebo; default medium", CHROMA_420, false},
+     X26X_PRESETS, -1, "medium", "ultrafast..placebo; default medium", CHROMA_420, false,
+     4, 0, 27, 7.4, 35},
     {"h265", {"libx265"}, "mp4 mov mkv", {10, 8}, "10 8",
      0, 51, 18, "crf 0..51, lower is better; default 18",
-     X26X_PRESETS, -1, "medium", "ultrafast..placebo; default medium", CHROMA_420, false},
+     X26X_PRESETS, -1, "medium", "ultrafast..placebo; default medium", CHROMA_420, false,
+     36, 0, 0, 15, 30},
     {"av1", {"libsvtav1", "libaom-av1"}, "mp4 mkv webm", {10, 8}, "10 8",
      0, 63, 24, "crf 0..63, lower is better; default 24",
-     NULL, 8, "6", "speed 0..8, lower is slower and better; default 6", CHROMA_420, true},
+     NULL, 8, "6", "speed 0..8, lower is slower and better; default 6", CHROMA_420, true,
+     47, 0, 142, 6, 40},
     {"vp9", {"libvpx-vp9"}, "webm mkv mp4", {8, 10}, "8 10",
      0, 63, 20, "crf 0..63, lower is better; default 20",
-     NULL, 5, "2", "speed 0..5, lower is slower and better; default 2", CHROMA_420, true},
+     NULL, 5, "2", "speed 0..5, lower is slower and better; default 2", CHROMA_420, true,
+     24, 6, 131, 0, 0},
     {"prores", {"prores_ks"}, "mov mkv", {10}, "10",
      0, 0, -1, "none: the preset decides",
      "proxy lt standard hq 4444", -1, "hq", "profile: proxy lt standard hq 4444; default hq",
-     CHROMA_422, true},
+     CHROMA_422, true, 2.5, 0, 10, 1.7, 14},
     {"ffv1", {"ffv1"}, "mkv", {8, 10, 12, 16}, "8 10 12 16",
      0, 0, -1, "none: lossless RGB",
-     "", -1, "", "none", CHROMA_RGB, true},
+     "", -1, "", "none", CHROMA_RGB, true, 4, 0, 178, 0, 0},
     {"gif", {"gif"}, "gif", {8}, "8",
      0, 0, -1, "none: one palette of 256 colours for the clip",
-     "", -1, "", "none", CHROMA_PALETTE, true},
+     "", -1, "", "none", CHROMA_PALETTE, true, 11.2, 0, 12, 0, 0},
     {"webp", {"libwebp_anim"}, "webp", {8}, "8",
      0, 100, 90, "0..100, higher is better; default 90",
-     "lossy lossless", -1, "lossy", "lossy or lossless; default lossy", CHROMA_RGB, true},
+     "lossy lossless", -1, "lossy", "lossy or lossless; default lossy", CHROMA_RGB, true,
+     4, 0, 26, 0, 0},
 };
 /* clang-format on */
 enum { CODECS = sizeof codecs / sizeof codecs[0] };
@@ -322,6 +331,21 @@ kn_status kn_video_choose(const kn_video_writer_params *p, kn_video_choice *c)
     if (!strcmp(row->name, "h265") && strcmp(box->extension, "mkv"))
         c->codec_tag = MKTAG('h', 'v', 'c', '1');
     return KN_OK;
+}
+
+size_t kn_video_writer_memory(const kn_video_writer_params *params, int64_t frames)
+{
+    kn_video_choice c;
+    const codec_row *row = codecs;
+    if (kn_video_choose(params, &c) != KN_OK) {
+        kn_error_clear();
+        return 0;
+    }
+    while (strcmp(row->name, c.codec)) row++;
+    double held = (double)(frames < row->held ? frames : row->held);
+    double pixels = (double)params->width_px * params->height_px;
+    return (size_t)((row->fixed_mib + c.threads * row->thread_mib) * 1048576 +
+                    pixels * (row->pixel_bytes + held * row->frame_bytes));
 }
 
 kn_status kn_video_writer_check(const kn_video_writer_params *params)

@@ -42,7 +42,8 @@ void kn_libav_setup(void)
 static kn_status status_of(int code, kn_status otherwise)
 {
     switch (code) {
-    case AVERROR(ENOMEM): return KN_ERR_NOMEM;
+    case AVERROR(ENOMEM):
+    case AVERROR(EAGAIN): return KN_ERR_NOMEM; /* EAGAIN: no thread could be started */
     case AVERROR(ENOSPC):
     case AVERROR(EFBIG):
     case AVERROR(EDQUOT):

@@ -104,6 +104,12 @@ kn_status kn_video_reader_skip(kn_video_reader *r, bool *end)
     return none(NULL);
 }
 
+size_t kn_video_writer_memory(const kn_video_writer_params *params, int64_t frames)
+{
+    (void)params, (void)frames;
+    return 0;
+}
+
 double kn_video_reader_time_s(const kn_video_reader *r)
 {
     (void)r;

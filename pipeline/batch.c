@@ -497,7 +497,7 @@ static kn_status estimate_one(kn_batch *b, int i, double *rate)
     KN_TRY_GOTO(kn_session_device(&b->session, &t.o));
     KN_TRY_GOTO(kn_memory_plan_build(&t.job, &plan));
     for (int p = 0; p < plan.phases; p++)
-        if (plan.phase[p].peak_bytes > t.r->peak_bytes) t.r->peak_bytes = plan.phase[p].peak_bytes;
+        if (kn_memory_phase_bytes(&plan, p) > t.r->peak_bytes) t.r->peak_bytes = kn_memory_phase_bytes(&plan, p);
     KN_TRY_GOTO(kn_memory_plan_check(&t.job, &plan));
     KN_TRY_GOTO(kn_work_of(&t.job, &t.r->operations));
     if (*rate == 0) *rate = past_rate(b, kn_dev_describe(b->session.dev));

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -20,6 +21,20 @@ static uint64_t hash_bytes(uint64_t h, const void *data, size_t n)
     const unsigned char *p = data;
     for (size_t i = 0; i < n; i++) h = (h ^ p[i]) * UINT64_C(0x100000001b3);
     return h;
+}
+
+/* The same step on eight bytes at a time, for tensors: multiplication by an odd number loses nothing, so no
+ * change of a single word goes unseen. */
+static uint64_t hash_words(uint64_t h, const void *data, size_t n)
+{
+    const char *p = data;
+    for (; n >= 8; n -= 8, p += 8) {
+        uint64_t word;
+        memcpy(&word, p, 8);
+        h = (h ^ word) * UINT64_C(0x100000001b3);
+        h ^= h >> 29; /* FNV alone moves nothing downward: high bits of words would hardly mix */
+    }
+    return hash_bytes(h, p, n);
 }
 
 static kn_status hash_file(const char *path, uint64_t *h)
@@ -79,6 +94,42 @@ kn_status kn_checkpoint_path(const char *output, char **path)
     return kn_asprintf(path, "%s.checkpoint.safetensors", output);
 }
 
+/* ---- content ----------------------------------------------------------------------------------
+ * What a checkpoint says is worth nothing when a bit of it has flipped: a sum over its tensors, in any order,
+ * and over the numbers that place them.
+ */
+static const char *const placed_by[] = {"segment", "pass", "step", "known", "order", "seed"};
+enum { PLACES = sizeof placed_by / sizeof *placed_by, CONTENT_TEXT = 17 };
+
+static uint64_t hash_tensor(const kn_st_tensor *t)
+{
+    uint64_t h = hash_bytes(UINT64_C(0xcbf29ce484222325), t->name, strlen(t->name) + 1);
+    h = hash_bytes(h, t->dim, (size_t)t->rank * sizeof *t->dim);
+    return hash_words(h, t->data, t->bytes);
+}
+
+static uint64_t hash_place(const char *key, const char *value)
+{
+    uint64_t h = hash_bytes(UINT64_C(0xcbf29ce484222325), key, strlen(key) + 1);
+    return hash_bytes(h, value, strlen(value) + 1);
+}
+
+static kn_status check_content(const kn_safetensors *file)
+{
+    uint64_t sum = 0;
+    char found[CONTENT_TEXT];
+    const char *said = kn_safetensors_metadata(file, "content");
+    for (int i = 0; i < kn_safetensors_count(file); i++) sum += hash_tensor(kn_safetensors_at(file, i));
+    for (int i = 0; i < PLACES; i++) {
+        const char *value = kn_safetensors_metadata(file, placed_by[i]);
+        sum += hash_place(placed_by[i], value ? value : "");
+    }
+    snprintf(found, sizeof found, "%016" PRIx64, sum);
+    if (said && !strcmp(said, found)) return KN_OK;
+    return kn_fail(KN_ERR_FORMAT, "%s: the checkpoint is damaged: its content hashes to %s, expected %s; delete it, or render "
+                   "without --resume, to start anew", kn_safetensors_path(file), found, said ? said : "(no hash in it)");
+}
+
 /* ---- saving -----------------------------------------------------------------------------------*/
 
 static const char *const history_names[KN_SOLVER_MAX_TENSORS] = {"history.0", "history.1", "history.2", "history.3"};
@@ -103,14 +154,19 @@ kn_status kn_checkpoint_save(const char *path, kn_dev *d, const kn_job_identity 
     for (int i = 0; i < state.tensors; i++)
         KN_TRY_GOTO(download(d, &state.tensor[i], history_names[i], &tensors[count++]));
     if (c->refresh.rank) KN_TRY_GOTO(download(d, &c->refresh, "refresh", &tensors[count++]));
-    char segment[24], pass[16], step[16], known[16], order[16], seed_text[32];
+    char segment[24], pass[16], step[16], known[16], order[16], seed_text[32], content[CONTENT_TEXT];
     snprintf(segment, sizeof segment, "%" PRId64, c->segment);
     snprintf(pass, sizeof pass, "%d", c->pass);
     snprintf(step, sizeof step, "%d", state.index);
     snprintf(known, sizeof known, "%d", state.known);
     snprintf(order, sizeof order, "%d", state.order);
     snprintf(seed_text, sizeof seed_text, "%" PRId64, seed);
-    const char *metadata[] = {"job", id->fingerprint, "segment", segment, "pass", pass, "step", step, "known", known, "order", order,
+    const char *place[PLACES] = {segment, pass, step, known, order, seed_text};
+    uint64_t sum = 0;
+    for (int i = 0; i < count; i++) sum += hash_tensor(&tensors[i]);
+    for (int i = 0; i < PLACES; i++) sum += hash_place(placed_by[i], place[i]);
+    snprintf(content, sizeof content, "%016" PRIx64, sum);
+    const char *metadata[] = {"job", id->fingerprint, "content", content, "segment", segment, "pass", pass, "step", step, "known", known, "order", order,
                               "seed", seed_text, "kinora", KN_VERSION, "options", id->options, NULL};
     KN_TRY_GOTO(kn_safetensors_write(path, tensors, count, metadata));
 done:
@@ -184,6 +240,9 @@ static kn_status upload(kn_dev *d, const kn_safetensors *file, const char *name,
     return kn_dev_upload(d, t->data, dst);
 }
 
+/* -1, which no solver has, for what an int cannot hold. */
+static int as_int(int64_t v) { return v < 0 || v > INT_MAX ? -1 : (int)v; }
+
 kn_status kn_checkpoint_load(const char *path, kn_dev *d, const kn_job_identity *id, const kn_checkpoint *c)
 {
     kn_safetensors *file;
@@ -192,6 +251,7 @@ kn_status kn_checkpoint_load(const char *path, kn_dev *d, const kn_job_identity 
     int64_t segment, pass, step, known, order;
     const char *job = kn_safetensors_metadata(file, "job");
     if (!job || strcmp(job, id->fingerprint)) KN_TRY_GOTO(other_job(file, id));
+    KN_TRY_GOTO(check_content(file));
     KN_TRY_GOTO(metadata_int(file, "segment", &segment));
     KN_TRY_GOTO(metadata_int(file, "pass", &pass));
     if (segment != c->segment || pass != c->pass)
@@ -203,7 +263,7 @@ kn_status kn_checkpoint_load(const char *path, kn_dev *d, const kn_job_identity 
     KN_TRY_GOTO(metadata_int(file, "step", &step));
     KN_TRY_GOTO(metadata_int(file, "known", &known));
     KN_TRY_GOTO(metadata_int(file, "order", &order));
-    kn_solver_state state = {.index = (int)step, .known = (int)known, .order = (int)order,
+    kn_solver_state state = {.index = as_int(step), .known = as_int(known), .order = as_int(order),
                              .tensors = kn_safetensors_count(file) - 1 - (c->refresh.rank > 0)};
     KN_TRY_GOTO(kn_solver_restore(c->solver, &state));
     for (int i = 0; i < state.tensors; i++) KN_TRY_GOTO(upload(d, file, history_names[i], &state.tensor[i]));

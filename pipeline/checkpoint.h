@@ -5,7 +5,8 @@
  *           run then gives the same bytes as one that was never stopped.
  * Format    safetensors: `latents` [C,F,H,W] f32, `history.0` ..., and `refresh` (latents of the dual
  *           path's last refresh) where one is kept; metadata job (fingerprint of everything that shapes
- *           the result), segment, pass, step, known, order, seed, kinora (version), options.
+ *           the result), segment, pass, step, known, order, seed, kinora (version), options, and content: a
+ *           64-bit hash of the tensors and of those numbers, checked before anything is taken from it.
  * Errors    KN_ERR_IO, KN_ERR_FORMAT; KN_ERR_ARG when the checkpoint is of another job: names the
  *           options that differ.
  */

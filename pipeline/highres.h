@@ -46,6 +46,8 @@ typedef struct kn_pass {
     int64_t dense_steps, dense_layers; /* first ones that stay dense */
     int reuse_lists;
     kn_attention_choice full_attention; /* of the second branch */
+    bool int8;          /* self-attention with 8-bit products */
+    double skip_below;  /* softmax-threshold skipping in it; 0: none */
     double temperature; /* factor on 1/sqrt(D) */
     bool dual;          /* the second branch supplies the cross-attention */
     bool dual_negative; /* of the negative prompt's evaluation too */

@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "compute/device.h"
+#include "io/memory.h"
+#include "pipeline/render_output.h"
 
 static const double GIB = 1024.0 * 1024.0 * 1024.0;
 
@@ -53,6 +55,18 @@ static size_t available(kn_dev *d)
     return (own ? own : kn_host_memory_available()) + kn_dev_bytes_now(d);
 }
 
+/* Code that libraries bring in only when they first compute, encode or write: measured with oneDNN 2.6 and
+ * FFmpeg 5.1. */
+enum { LATE_CODE_BYTES = 6 << 20 };
+
+/* Of the CPU's phases: what the process holds now. Tensors that a session keeps are in their phases. */
+static size_t host_base(kn_dev *d)
+{
+    size_t now = kn_memory_resident(), tensors = kn_dev_bytes_now(d);
+    if (kn_dev_measured(d) == KN_DEV_CUDA) return 0;
+    return (now > tensors ? now - tensors : 0) + LATE_CODE_BYTES;
+}
+
 typedef kn_status measure_fn(kn_job *j, int pass, kn_session *measure);
 
 static kn_status add_phase(kn_job *j, kn_memory_plan *p, const char *name, kn_network network,
@@ -68,6 +82,7 @@ static kn_status add_phase(kn_job *j, kn_memory_plan *p, const char *name, kn_ne
     p->phase[p->phases].advice = advice;
     p->phase[p->phases].contexts = NULL;
     p->phase[p->phases].host_bytes = kn_dev_host_bytes_peak(measure.dev);
+    p->phase[p->phases].outside_bytes = measure.outside_bytes;
     p->phase[p->phases++].peak_bytes = kn_dev_bytes_peak(measure.dev);
     kn_session_close(&measure);
     return st;
@@ -91,7 +106,7 @@ static kn_status try_pass(kn_job *j, kn_memory_plan *p, int i, kn_dit_place plac
     KN_TRY(add_phase(j, p, pass->name, KN_NETWORK_DIT, kn_job_denoise_measure, i, pass->dual ? dual : plain));
     static const char *const names[] = {"on the device", "in host memory", "in eight bits"};
     if (pass->dual) p->phase[p->phases - 1].contexts = names[place];
-    size_t peak = p->phase[p->phases - 1].peak_bytes, host = p->phase[p->phases - 1].host_bytes;
+    size_t peak = kn_memory_phase_bytes(p, p->phases - 1), host = p->phase[p->phases - 1].host_bytes;
     *fits = (!p->budget_bytes || peak <= p->budget_bytes) && host_fits(j, host);
     return KN_OK;
 }
@@ -127,7 +142,13 @@ kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
     bool frames = kn_job_wants_frames(j), denoise = kn_job_wants_latents(j);
     memset(out, 0, sizeof *out);
     out->budget_bytes = o->memory_gib > 0 ? (size_t)(o->memory_gib * GIB) : available(j->session->dev);
+    out->base_bytes = host_base(j->session->dev);
+    if (!(o->memory_gib > 0)) out->budget_bytes += out->base_bytes; /* is taken already */
     j->budget_bytes = out->budget_bytes; /* the VAE chooses its tiles by it */
+    if (out->base_bytes) {
+        size_t beside = out->base_bytes + kn_output_bytes(j);
+        j->budget_bytes = beside < j->budget_bytes ? j->budget_bytes - beside : 1;
+    }
     if (!o->embeds_in && !j->embeds[KN_PROMPT] && (kn_job_first_pass(j) < j->passes || o->embeds_out))
         KN_TRY(add_phase(j, out, "text", KN_NETWORK_TEXT, kn_job_text_measure, 0, elsewhere));
     for (int i = kn_job_first_pass(j); denoise && i < j->passes; i++) {
@@ -170,11 +191,11 @@ void kn_job_phase_end(kn_job *j, const char *name)
 void kn_memory_plan_tell(kn_job *j, const kn_memory_plan *p)
 {
     for (int i = 0; i < p->phases; i++) {
-        double host = (double)p->phase[i].host_bytes / GIB;
+        double host = p->base_bytes ? 0 : (double)p->phase[i].host_bytes / GIB;
         char beside[48] = "";
         const char *contexts = p->phase[i].contexts;
         if (host > 0) snprintf(beside, sizeof beside, ", and %.3f GiB of host memory", host);
-        kn_job_note(j, "%-9s %8.3f GiB%s%s%s", p->phase[i].name, (double)p->phase[i].peak_bytes / GIB, beside,
+        kn_job_note(j, "%-9s %8.3f GiB%s%s%s", p->phase[i].name, (double)kn_memory_phase_bytes(p, i) / GIB, beside,
                     contexts ? "; contexts " : "", contexts ? contexts : "");
     }
     if (p->budget_bytes)
@@ -205,9 +226,9 @@ kn_status kn_memory_plan_check(kn_job *j, const kn_memory_plan *p)
     bool planned_only = kn_dev_get_kind(j->session->dev) == KN_DEV_MEASURE; /* for another machine */
     for (int i = 0; i < p->phases; i++) {
         if (!planned_only) KN_TRY(check_host(p, i));
-        if (p->budget_bytes && p->phase[i].peak_bytes > p->budget_bytes)
+        if (p->budget_bytes && kn_memory_phase_bytes(p, i) > p->budget_bytes)
             return kn_fail(KN_ERR_NOMEM, "%s needs %.2f GiB, the budget is %.2f GiB%s; %s", p->phase[i].name,
-                           (double)p->phase[i].peak_bytes / GIB, (double)p->budget_bytes / GIB,
+                           (double)kn_memory_phase_bytes(p, i) / GIB, (double)p->budget_bytes / GIB,
                            j->o->memory_gib > 0 ? " (--memory)" : " (memory that is free now)", p->phase[i].advice);
     }
     return KN_OK;

@@ -2,7 +2,9 @@
  *
  * Purpose   Runs each phase's own code on the measure device, which allocates nothing and counts. A job
  *           that cannot fit is refused with the numbers before a weight is read.
- * Units     bytes of device memory (host memory on the CPU).
+ * Units     bytes of device memory. On the CPU that is the whole process: what it holds before the run
+ *           (program, libraries), each phase's tensors, lists of attention, and the video encoder
+ *           (kn_video_writer_memory).
  * Errors    KN_ERR_NOMEM from kn_memory_plan_check; the phases' own errors (a tensor that is missing or
  *           of another shape is found here, before any work).
  */
@@ -15,13 +17,22 @@ typedef struct kn_memory_plan {
     struct {
         const char *name, *advice;
         kn_network network; /* whose weights it holds */
-        size_t peak_bytes;
+        size_t peak_bytes; /* device memory, without base_bytes */
         size_t host_bytes; /* beside it, on a GPU: weights with --offload, contexts with --context-cache host, frames */
         const char *contexts; /* where those of the second branch are; NULL: there are none */
+        size_t outside_bytes; /* where the device is the host: what others allocate, encoder and lists */
     } phase[KN_PHASES_MAX];
     int phases;
+    size_t base_bytes; /* where the device is the host: the process before any phase */
     size_t budget_bytes;
 } kn_memory_plan;
+
+/* What phase i takes of the memory that the budget is of. */
+static inline size_t kn_memory_phase_bytes(const kn_memory_plan *p, int i)
+{
+    if (!p->base_bytes) return p->phase[i].peak_bytes; /* a GPU's */
+    return p->base_bytes + p->phase[i].peak_bytes + p->phase[i].host_bytes + p->phase[i].outside_bytes;
+}
 
 KN_CHECKED kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out);
 /* What each phase will take, to j: for the session to make room by, and to be compared with what it takes. */

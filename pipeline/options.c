@@ -89,6 +89,12 @@ static const kn_option table[] = {
          "Self-attention of the base pass."),
     PICK("full-attention", 0, full_attention, "dense|draft|permute", "dense", "High resolution", R | M,
          "Self-attention of the second branch, see --override."),
+    PICK("attention-precision", 0, attention_precision, "full|int8", "full", "High resolution", R | M,
+         "Products in the self-attention of the refine stages. int8: of 8-bit integers, faster, with an output error of about 2% "
+         "(docs/attention.md); needs a Hopper GPU."),
+    DBL("attention-skip", 0, attention_skip, 0, 0.5, "0", NULL, "High resolution", R | M,
+        "Leave out blocks of keys in the self-attention of the refine stages in which no weight reaches this share of the largest "
+        "before (BLASST); 0: none. Needs a Hopper GPU."),
     DBL("density", 0, density, 0.001, 1, "0.25", NULL, "High resolution", R | M,
         "Share of the blocks that draft keeps; set for permute and paro, it takes the place of --mass."),
     BOOL("within-density", 0, within_density, "false", "High resolution", R | M,

@@ -48,6 +48,8 @@ typedef enum kn_attention_choice {
     KN_ATTENTION_PERMUTE,
     KN_ATTENTION_PARO
 } kn_attention_choice;
+
+typedef enum kn_attention_precision { KN_ATTENTION_FULL, KN_ATTENTION_INT8 } kn_attention_precision;
 typedef enum kn_fit_choice { KN_FIT_CROP, KN_FIT_PAD, KN_FIT_STRETCH } kn_fit_choice;
 typedef enum kn_tail_choice { KN_TAIL_TRIM, KN_TAIL_KEEP } kn_tail_choice;
 typedef enum kn_context_cache_choice {
@@ -89,6 +91,8 @@ typedef struct kn_options {
     char *strength, *refine_steps, *refine_shift, *refine_guidance; /* lists */
     int64_t upscale;   /* kn_upscale_choice */
     int64_t attention; /* kn_attention_choice */
+    int64_t attention_precision; /* kn_attention_precision */
+    double attention_skip;       /* share of the largest weight below which blocks are left out; 0: none */
     int64_t base_attention, full_attention; /* 0 dense, 1 draft, 2 permute */
     double density, mass;
     char *paro_axes; /* "auto", an order, or one per head */

@@ -9,7 +9,7 @@
 #include "attention/window.h"
 #include "io/memory.h"
 
-enum { BLOCK = 128 /* tokens that the executors take at once */, CPU_BLOCK = 16 /* one panel of attention/sparse_cpu.h */, SAMPLES = 256 };
+enum { BLOCK = 128 /* tokens that the executors take at once */, PANEL = 32 /* queries of the CPU's kernels */, SAMPLES = 256 };
 
 const char *kn_attention_name(kn_attention_choice m)
 {
@@ -45,49 +45,53 @@ static kn_grid_search window_search(const kn_pass_attention *a, int block)
     return s;
 }
 
-/* Pairs in the lists of a plan / all pairs: what the CPU executor pays for, which cuts runs to each
- * panel of queries. */
-static double listed(const kn_attn_plan *plan)
+/* What a plan costs the CPU executor, in dense attentions: it pays for the listed keys, for whole panels of
+ * queries. Blocks of one panel list fewer keys, but no other panel reads them while they are in the cache:
+ * measured 6 to 12 % dearer per key (docs/performance.md). */
+static double host_cost(const kn_attn_plan *plan, int block)
 {
     kn_attn_plan_stats stats;
+    int64_t lanes = 0;
     kn_attn_plan_count(plan, BLOCK, BLOCK, &stats);
-    return stats.listed;
+    for (int64_t b = 0; b < plan->q_blocks; b++)
+        lanes += (plan->q_start[b + 1] - plan->q_start[b] + PANEL - 1) / PANEL * PANEL;
+    return stats.listed * (double)lanes / (double)plan->tokens * (block == PANEL ? 1.1 : 1.0);
 }
 
-/* Keys in unaligned runs of (h,w,t) order, in the place of a->plan where that lists less. */
-static kn_status try_runs(kn_pass_attention *a, kn_window_params params)
+/* Keys in unaligned runs of (h,w,t) order, in the place of a->plan where that costs less than *cost. */
+static kn_status try_runs(kn_pass_attention *a, kn_window_params params, int block, double *cost)
 {
-    kn_grid_search search = window_search(a, params.block);
+    kn_grid_search search = window_search(a, block);
     kn_grid_choice best;
     kn_attn_plan *plan;
     search.runs = true;
     search.block_k = 1;
     KN_TRY(kn_grid_best_tile(&search, &best));
+    params.block = block;
     memcpy(params.query_tile, best.tile, sizeof best.tile);
     params.layout.tile[0] = params.layout.grid[0];
     params.layout.tile[1] = params.layout.tile[2] = 1;
     KN_TRY(kn_window_plan(&params, &plan));
-    a->runs = listed(plan) < listed(a->plan);
-    if (a->runs) {
-        kn_attn_plan *tiles = a->plan;
+    double own = host_cost(plan, block);
+    if (own < *cost) {
+        kn_attn_plan *worse = a->plan;
         a->plan = plan;
-        plan = tiles;
+        plan = worse;
         a->layout = params.layout;
+        a->runs = true;
+        *cost = own;
     }
     kn_attn_plan_free(&plan);
     return KN_OK;
 }
 
 /* Key tiles or, on a CPU, unaligned runs, by counted work; a GPU pays for whole blocks of 128, of which
- * tiles have fewer to gather. A CPU pays for the keys that a block lists, which are the fewer the smaller
- * the block is. A full branch that looks at tensors wants the order of large tiles. */
+ * tiles have fewer to gather. A full branch that looks at tensors wants the tiles' order. */
 static kn_status plan_window(kn_pass_attention *a)
 {
     bool host = kn_dev_measured(a->dev) != KN_DEV_CUDA;
-    bool free_order = host && !a->pass->tile[0] && !(a->pass->dual && looks_at_tensors(a->pass->full_attention));
-    int block = free_order ? CPU_BLOCK : BLOCK;
-    kn_grid_search search = window_search(a, block);
-    kn_window_params params = {.block = block, .layout = a->layout};
+    kn_grid_search search = window_search(a, BLOCK);
+    kn_window_params params = {.block = BLOCK, .layout = a->layout};
     kn_grid_choice tiles;
     memcpy(params.window, search.window, sizeof search.window);
     if (a->pass->tile[0])
@@ -98,7 +102,10 @@ static kn_status plan_window(kn_pass_attention *a)
     KN_TRY(kn_attn_layout_check(&params.layout));
     a->layout = params.layout;
     KN_TRY(kn_window_plan(&params, &a->plan));
-    return free_order ? try_runs(a, params) : KN_OK;
+    if (!host || a->pass->tile[0] || (a->pass->dual && looks_at_tensors(a->pass->full_attention))) return KN_OK;
+    double cost = host_cost(a->plan, BLOCK);
+    KN_TRY(try_runs(a, params, BLOCK, &cost));
+    return try_runs(a, params, PANEL, &cost);
 }
 
 /* Odd number of tiles that cover what the base pass sees. */
@@ -335,7 +342,7 @@ kn_status kn_pass_attention_measure(kn_pass_attention *a)
     size_t bytes = a->order ? (size_t)kn_grid_tokens(a->layout.grid) * sizeof *a->order : 0;
     if (a->plan) {
         size_t lists;
-        KN_TRY(kn_attn_plan_held_bytes(a->plan, a->dit->heads, (int)a->dit->head_dim, &lists));
+        KN_TRY(kn_attn_plan_held_bytes(a->plan, a->dit->heads, (int)a->dit->head_dim, a->pass->int8, &lists));
         bytes += lists;
     }
     KN_TRY(count_planners(a, &bytes));
@@ -437,6 +444,32 @@ double kn_pass_attention_expected(const kn_pass_attention *a)
     }
     if (a->pass->attention == KN_ATTENTION_DENSE) return 1;
     return a->pass->attention == KN_ATTENTION_DRAFT || a->pass->mass <= 0 ? a->pass->density : a->pass->mass;
+}
+
+static size_t plan_bytes(const kn_attn_plan *p)
+{
+    size_t rows = (size_t)p->heads * (size_t)p->q_blocks, tokens = (size_t)p->tokens;
+    return (size_t)p->run_capacity * sizeof *p->runs + (rows + 1) * sizeof *p->row_ptr + tokens * 3 * sizeof *p->pos +
+           (p->perm_q ? 2 * tokens * (size_t)p->perm_heads * sizeof *p->perm_q : 0);
+}
+
+size_t kn_pass_attention_bytes(const kn_pass_attention *a)
+{
+    const kn_pass *p = a->pass;
+    if (!a->order) return 0; /* dense */
+    size_t tokens = (size_t)kn_grid_tokens(a->layout.grid), bytes = tokens * sizeof *a->order;
+    if (a->plan) bytes += plan_bytes(a->plan);
+    size_t heads = (size_t)a->dit->heads, layers = (size_t)a->dit->layers;
+    size_t blocks = (size_t)kn_grid_tiles(a->layout.grid, a->layout.tile), per_tile = (size_t)kn_grid_tokens(a->layout.tile);
+    blocks *= (per_tile + BLOCK - 1) / BLOCK;
+    size_t lists = (size_t)((double)(heads * blocks * blocks) * kn_pass_attention_expected(a)) * sizeof(kn_attn_run);
+    if (a->windows.ranges) return bytes + layers * lists;
+    bool own = looks_at_tensors(p->attention), full = p->dual && looks_at_tensors(p->full_attention);
+    if (!own && !full) return bytes;
+    size_t planners = 1;
+    if (p->reuse_lists > 1) planners = layers * (size_t)((own ? 2 : 0) + (full ? 2 : 0));
+    size_t map = blocks * blocks * sizeof(float) + 2 * blocks * (size_t)a->dit->head_dim * sizeof(double);
+    return bytes + planners * (lists + map + 2 * tokens * heads * sizeof(int32_t));
 }
 
 const char *kn_pass_attention_text(const kn_pass_attention *a, char buf[KN_ATTENTION_TEXT])

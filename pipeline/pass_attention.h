@@ -73,6 +73,9 @@ bool kn_pass_attention_restartable(const kn_pass_attention *a, int done);
 /* Share of dense work that the sparse steps will do, for estimates: known where lists are, else --density or
  * --mass, which is more than permute and paro will need. */
 double kn_pass_attention_expected(const kn_pass_attention *a);
+/* Host memory of its lists, and of the planners that will make lists, as far as their sizes follow from the
+ * options. */
+size_t kn_pass_attention_bytes(const kn_pass_attention *a);
 /* "window 53x31 tokens (20.1% of dense), tiles 21x3x2": for people. */
 enum { KN_ATTENTION_TEXT = 200 };
 const char *kn_pass_attention_text(const kn_pass_attention *a, char buf[KN_ATTENTION_TEXT]);

@@ -15,6 +15,7 @@
 #include "io/folder.h"
 #include "io/memory.h"
 #include "io/safetensors.h"
+#include "io/text.h"
 #include "pipeline/memory_plan.h"
 #include "pipeline/attention_map.h"
 #include "pipeline/pass_attention.h"
@@ -29,6 +30,7 @@ void kn_job_note(kn_job *j, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    kn_text_make_plain(text);
     kn_event e = {.kind = KN_EVENT_NOTE, .text = text};
     if (j->fn) j->fn(j->user, &e);
 }
@@ -338,6 +340,19 @@ static kn_status draw_attention(kn_job *j)
     return st;
 }
 
+/* --attention-precision and --attention-skip exist on some devices only. */
+static kn_status check_attention_device(kn_job *j)
+{
+    for (int i = 0; i < j->passes; i++) {
+        const kn_pass *p = &j->pass[i];
+        if ((!p->int8 && p->skip_below == 0) || kn_attn_approximates(j->session->dev)) continue;
+        const char *name = p->int8 ? "attention-precision" : "attention-skip";
+        return kn_fail(KN_ERR_UNSUPPORTED, "--%s: expected a Hopper GPU (or --device ref), found %s", name,
+                       kn_dev_kind_name(kn_dev_get_kind(j->session->dev)));
+    }
+    return KN_OK;
+}
+
 /* What the passes and the VAE compute, and how long that takes where the device is here to be timed. */
 static kn_status tell_work(kn_job *j)
 {
@@ -362,6 +377,7 @@ kn_status kn_job_begin(kn_job *j)
 {
     kn_memory_plan plan;
     KN_TRY(kn_session_device(j->session, j->o));
+    KN_TRY(check_attention_device(j));
     KN_TRY(find_checkpoint(j));
     KN_TRY(pick_seed(j->o));
     KN_TRY(kn_job_identity_build(j->o, (const char *const *)j->folder.files, j->folder.files_count, j->clip.sha256, &j->id));

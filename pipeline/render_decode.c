@@ -188,6 +188,7 @@ kn_status kn_job_decode_measure(kn_job *j, int pass, kn_session *measure)
     kn_status st = open_vae(&x, measure, &p);
     if (st == KN_OK) st = kn_job_vae_measure(x.vae, KN_VAE_DECODE, &p);
     kn_dev_measure_host(measure->dev, blend_bytes(j));
+    if (kn_dev_measured(measure->dev) != KN_DEV_CUDA) measure->outside_bytes = kn_output_bytes(j);
     kn_session_done(measure, KN_NETWORK_VAE);
     return st;
 }

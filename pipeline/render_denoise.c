@@ -145,6 +145,8 @@ static kn_status open_all(denoise *x)
                               .guidance = p->guidance,
                               .attention = &x->attention,
                               .softmax_scale = p->temperature / sqrt(j->dit.head_dim),
+                              .int8 = p->int8,
+                              .skip_below = p->skip_below,
                               .dual = p->dual ? &x->dual : NULL,
                               .ffn_in_place = p->ffn_in_place,
                               .schedule = &x->schedule,
@@ -297,6 +299,7 @@ kn_status kn_job_denoise_measure(kn_job *j, int pass, kn_session *measure)
 {
     denoise x = {.job = j, .pass = &j->pass[pass], .session = measure, .dev = measure->dev};
     kn_status st = open_all(&x);
+    if (kn_dev_measured(measure->dev) != KN_DEV_CUDA) measure->outside_bytes = kn_pass_attention_bytes(&x.attention);
     close_all(&x);
     return st;
 }

@@ -87,6 +87,18 @@ static kn_status open_video(const kn_job *j, kn_output *x)
     return kn_video_writer_open(&p, &x->video);
 }
 
+size_t kn_output_bytes(const kn_job *j)
+{
+    const kn_geometry *g = &j->geo;
+    size_t bytes = kn_job_wants_frames(j) ? (size_t)(3 * g->out_width_px * g->out_height_px) * sizeof(float) : 0;
+    if (j->o->output) {
+        kn_video_writer_params p = kn_video_writer_defaults();
+        kn_output_video_params(j, &p);
+        bytes += kn_video_writer_memory(&p, j->segments.frames);
+    }
+    return bytes;
+}
+
 kn_status kn_output_open(const kn_job *j, kn_output *out)
 {
     const kn_options *o = j->o;

@@ -26,6 +26,8 @@ void kn_output_video_params(const kn_job *j, kn_video_writer_params *p);
 /* A frame rate as a fraction: 23.976 and its kin are n*1000/1001, others keep three decimals. */
 void kn_fps_rational(double fps, int *num, int *den);
 
+/* What an output takes on the host: a frame, the contact sheet, the video encoder. */
+size_t kn_output_bytes(const kn_job *j);
 KN_CHECKED kn_status kn_output_open(const kn_job *j, kn_output *out);
 KN_CHECKED kn_status kn_output_frames(kn_output *x, const float *frames, int64_t count);
 /* Complete the video, write contact sheet and sidecar. */

@@ -62,6 +62,7 @@ void kn_session_drop(kn_session *s, kn_network which)
     }
     kn_free(s->path[which]);
     s->path[which] = NULL;
+    if (s->bytes[which]) kn_memory_trim(); /* its weights may lie between blocks that stay */
     s->bytes[which] = 0;
 }
 

@@ -39,6 +39,7 @@ typedef struct kn_session {
 
     int loads[KN_NETWORKS]; /* times that weights were read */
     double load_sec;
+    size_t outside_bytes; /* of a measuring session on the host: memory that others allocate */
 } kn_session;
 
 /* Open o's device. One that stands open for the same options stays; another one is closed with all

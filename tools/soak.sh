@@ -13,10 +13,10 @@
 # leak of one frame of a job, 70 kB, would add 100 MB over two hours). tools/plot_soak.py draws it.
 set -euo pipefail
 kinora=$(realpath "$1")
+model=$(realpath "$(dirname "$0")/../demo/model")
 mkdir -p "$2"
 cd "$2"
 hours=$3
-model=$(realpath "$(dirname "$0")/../demo/model")
 repeats=600
 deadline=$(awk -v now="$(date +%s)" -v h="$hours" 'BEGIN { printf "%d", now + h * 3600 }')
 

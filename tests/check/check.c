@@ -123,6 +123,11 @@ kn_dev_kind check_kind(const check *c)
     return c->kind;
 }
 
+kn_dev *check_dev(const check *c)
+{
+    return c->dev[0];
+}
+
 static void put_value(void *dst, kn_dtype dtype, int64_t i, double v)
 {
     switch (dtype) {

@@ -88,6 +88,7 @@ double check_eps(kn_dtype t);
  * when there is no i-th. */
 bool check_activation(const check *c, int i, kn_dtype *out);
 kn_dev_kind check_kind(const check *c);
+kn_dev *check_dev(const check *c);
 
 #define X(suite) void check_##suite(check *c);
 CHECK_SUITES(X)

@@ -8,7 +8,8 @@
 
 typedef struct attention_case {
     float scale;
-    bool bias;
+    bool bias, int8;
+    float skip_below;
     const kn_attn_plan *plan; /* NULL: dense */
 } attention_case;
 
@@ -16,7 +17,8 @@ static kn_status run_attention(kn_dev *d, const check_args *a)
 {
     const attention_case *n = a->params;
     kn_attn_args args = {
-        .q = a->t[0], .k = a->t[1], .v = a->t[2], .scale = n->scale, .out = a->t[n->bias ? 4 : 3]};
+        .q = a->t[0], .k = a->t[1], .v = a->t[2], .scale = n->scale, .out = a->t[n->bias ? 4 : 3],
+        .int8 = n->int8, .skip_below = n->skip_below};
     if (n->bias) args.bias = a->t[3];
     return n->plan ? kn_attn_sparse(d, &args, n->plan, NULL) : kn_attn_dense(d, &args, NULL);
 }
@@ -72,7 +74,8 @@ static void attention_case_run(check *c, shape s, check_fill qk, check_fill v, a
     kn_dtype t;
     for (int i = 0; check_activation(c, i, &t); i++) {
         if (check_kind(c) == KN_DEV_CUDA && t != KN_BF16) continue; /* the one dtype it takes */
-        if (!check_begin(c, "attention%s_%dx%d_%dx%d_%d_%s_%s_%s%s%s", n.plan ? "_window" : "",
+        if (!check_begin(c, "attention%s%s%s_%dx%d_%dx%d_%d_%s_%s_%s%s%s", n.plan ? "_window" : "",
+                         n.int8 ? "_int8" : "", n.skip_below > 0 ? "_skip" : "",
                          s.lq, s.lk, s.heads, s.dim, s.dv, kn_dtype_name(t), check_fill_name(qk),
                          check_fill_name(v), n.bias ? "_bias" : "", extra ? "_strided" : ""))
             continue;
@@ -91,8 +94,21 @@ static void attention_case_run(check *c, shape s, check_fill qk, check_fill v, a
                          .nmse = eps * eps,
                          .magnitude = attention_magnitude,
                          .flops = 4.0 * s.lq * s.lk * s.heads * (s.dim + s.dv) / 2};
+        /* A weight of int8 rounds the other way where the exponential differs in the last bit: of
+         * 255 parts of the largest of 128. */
+        if (n.int8) b.tol += 1.0 / 255, b.nmse = b.tol * b.tol;
         check_run(c, run_attention, &n, NULL, &b);
     }
+}
+
+/* Where the device has them, against the same rules in double. */
+static void approximate_cases(check *c, shape s, attention_case n)
+{
+    if (!kn_attn_approximates(check_dev(c))) return;
+    n.int8 = true;
+    attention_case_run(c, s, CHECK_NORMAL, CHECK_NORMAL, n, 0);
+    n.int8 = false, n.skip_below = 0.02f;
+    attention_case_run(c, s, CHECK_NORMAL, CHECK_NORMAL, n, 0);
 }
 
 static void window_cases(check *c)
@@ -115,6 +131,7 @@ static void window_cases(check *c)
         attention_case_run(c, (shape){tokens, tokens, 2, 64, 64}, CHECK_NORMAL, CHECK_NORMAL, n, 0);
         attention_case_run(c, (shape){tokens, tokens, 1, 128, 128}, CHECK_SPIKE, CHECK_NORMAL, n,
                            8);
+        approximate_cases(c, (shape){tokens, tokens, 2, 128, 128}, n);
         kn_attn_plan_free(&plan);
     }
 }
@@ -138,5 +155,7 @@ void check_attention(check *c)
     /* More scores than one piece of scratch on a GPU: two pieces, the second one short. */
     if (check_kind(c) == KN_DEV_CUDA)
         attention_case_run(c, (shape){1100, 16400, 2, 8, 8}, CHECK_NORMAL, CHECK_NORMAL, biased, 0);
+    approximate_cases(c, (shape){130, 300, 2, 128, 128}, plain);
+    approximate_cases(c, (shape){33, 1000, 1, 128, 128}, plain);
     window_cases(c);
 }

@@ -107,33 +107,6 @@ static int read_due(const char *what, const void *caller)
 
 /* ---- own blocks ------------------------------------------------------------------------------ */
 
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-
-#ifdef SANITIZED
-void *__interceptor_malloc(size_t);
-void *__interceptor_calloc(size_t, size_t);
-void *__interceptor_realloc(void *, size_t);
-void *__interceptor_aligned_alloc(size_t, size_t);
-int __interceptor_posix_memalign(void **, size_t, size_t);
-#define real_malloc __interceptor_malloc
-#define real_calloc __interceptor_calloc
-#define real_realloc __interceptor_realloc
-#define real_aligned_alloc __interceptor_aligned_alloc
-
-void inject_find_leaks(void)
-{
-}
-static void took(void *p, const void *caller)
-{
-    (void)p, (void)caller;
-}
-#else
 void *__libc_malloc(size_t);
 void *__libc_calloc(size_t, size_t);
 void *__libc_realloc(void *, size_t);
@@ -194,7 +167,6 @@ void free(void *p)
     gave(p);
     __libc_free(p);
 }
-#endif
 
 /* ---- allocation ------------------------------------------------------------------------------ */
 
@@ -226,9 +198,7 @@ void *realloc(void *old, size_t bytes)
         errno = ENOMEM;
         return NULL;
     }
-#ifndef SANITIZED
     gave(old);
-#endif
     void *p = real_realloc(old, bytes);
     took(p ? p : old, CALLER);
     return p;
@@ -248,15 +218,11 @@ void *aligned_alloc(size_t alignment, size_t bytes)
 int posix_memalign(void **out, size_t alignment, size_t bytes)
 {
     if (alloc_due("posix_memalign", CALLER)) return ENOMEM;
-#ifdef SANITIZED
-    return __interceptor_posix_memalign(out, alignment, bytes);
-#else
     void *p = real_aligned_alloc(alignment, bytes);
     if (!p) return ENOMEM;
     *out = p;
     took(p, CALLER);
     return 0;
-#endif
 }
 
 /* ---- files ----------------------------------------------------------------------------------- */
@@ -365,14 +331,12 @@ int flock(int fd, int what)
     return read_due("flock", CALLER) ? -1 : next_flock(fd, what);
 }
 
-#ifndef SANITIZED /* the sanitizer maps memory before it can look up names */
 void *mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t offset)
 {
     NEXT(mmap);
     if (fd >= 0 && read_due("mmap", CALLER)) return MAP_FAILED;
     return next_mmap(at, bytes, protection, flags, fd, offset);
 }
-#endif
 
 ssize_t write(int fd, const void *from, size_t bytes)
 {

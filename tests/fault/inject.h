@@ -15,8 +15,7 @@
  *           dry      as alloc, but every allocation from that one on
  * Owners    A call is Kinora's own when its return address lies in the program's text; what libav, its
  *           codecs, oneDNN or libc call among themselves is theirs. Calls are numbered per owner.
- * Leaks     Own blocks are counted: taken by an own call, given back by anyone. Under AddressSanitizer the
- *           sanitizer does it, for all owners.
+ * Leaks     Own blocks are counted: taken by an own call, given back by anyone.
  * Threads   Counters are atomic; with more than one thread the order of calls is that of the run.
  */
 #ifndef KN_TESTS_FAULT_INJECT_H

@@ -13,7 +13,6 @@
  * no signal, no hang; a documented exit code; one message; no temporary file; whatever has its final name
  * is whole, byte for byte as undisturbed; no own block and no descriptor kept; and the same command with
  * --resume then gives the undisturbed bytes (of the samples, and of all reads and writes).
- * Under AddressSanitizer its leak check takes the place of the count of own blocks.
  */
 #define _GNU_SOURCE /* dladdr */
 #include "tests/expect.h"
@@ -166,10 +165,6 @@ static void in_root(char path[320], const char *name)
 
 /* ---- one run --------------------------------------------------------------------------------- */
 
-#if defined(__SANITIZE_ADDRESS__)
-int __lsan_do_recoverable_leak_check(void);
-#endif
-
 static int open_descriptors(void)
 {
     int n = 0;
@@ -198,9 +193,6 @@ static void child(const job *j, int resume)
     inject->descriptors = open_descriptors() - before;
     fflush(stdout);
     fflush(stderr);
-#if defined(__SANITIZE_ADDRESS__)
-    if (__lsan_do_recoverable_leak_check()) _exit(98);
-#endif
     _exit(code);
 }
 
@@ -288,10 +280,6 @@ static void try_point(const job *j, int kind, int theirs, long at, int again, ru
     }
     if (!inject->ended) {
         snprintf(r->trouble, sizeof r->trouble, "exit code %d from inside, not from the program's end", r->code);
-        return;
-    }
-    if (r->code == 98) {
-        snprintf(r->trouble, sizeof r->trouble, "leak (sanitizer)");
         return;
     }
     if (!documented(j, r->code)) {

@@ -37,6 +37,7 @@ static void check_row(const kn_attn_plan *p, const kn_attn_lists *l, int head, i
             int count = (int)(e.info & 255), rule = (int)(e.info >> 8) - 1;
             assert_true(count >= 1 && count <= KN_ATTN_BLOCK && e.key >= 0);
             assert_true(e.key + count <= p->tokens);
+            assert_true(e.key % l->align + count <= KN_ATTN_BLOCK);
             assert_int_equal(i < row->partial, e.info != KN_ATTN_BLOCK);
             for (int64_t k = e.key; k < e.key + count; k++)
                 if (rule < 0 || sees(l, set, rule, q, k)) seen[perm_k ? perm_k[k] : k]++;
@@ -47,12 +48,12 @@ static void check_row(const kn_attn_plan *p, const kn_attn_lists *l, int head, i
 }
 
 /* Every row; the order begins each once. */
-static void check_lists(kn_attn_plan *p, int heads)
+static void check_aligned_lists(kn_attn_plan *p, int heads, int align)
 {
     kn_attn_host_lists h;
     void *seen, *visible, *begun;
     assert_int_equal(kn_attn_plan_check(p), KN_OK);
-    assert_int_equal(kn_attn_host_lists_build(p, heads, &h), KN_OK);
+    assert_int_equal(kn_attn_host_lists_build(p, heads, align, &h), KN_OK);
     assert_int_equal(kn_alloc((size_t)p->tokens, &seen), KN_OK);
     assert_int_equal(kn_alloc((size_t)p->tokens, &visible), KN_OK);
     assert_int_equal(kn_alloc_zero((size_t)h.order_count, &begun), KN_OK);
@@ -69,6 +70,64 @@ static void check_lists(kn_attn_plan *p, int heads)
     kn_free(visible);
     kn_free(begun);
     kn_attn_host_lists_free(&h);
+}
+
+/* Every bit of every mask against the plan; entries keep their counts, and equal masks are one. */
+static void check_masks(kn_attn_plan *p, int heads, int align)
+{
+    kn_attn_host_lists rules, h;
+    void *seen;
+    assert_int_equal(kn_attn_host_lists_build(p, heads, align, &rules), KN_OK);
+    assert_int_equal(kn_attn_host_lists_build(p, heads, align, &h), KN_OK);
+    assert_int_equal(kn_attn_host_lists_mask(p, &h), KN_OK);
+    assert_int_equal(kn_alloc((size_t)p->tokens, &seen), KN_OK);
+    for (int64_t i = 0; i < h.rows; i++) {
+        int64_t block = i % h.view.q_blocks, begin = h.q_start[block], end = h.q_start[block + 1];
+        int head = (int)(i / h.view.q_blocks);
+        int64_t perm = p->perm_heads > 1 ? head * p->tokens : 0;
+        for (int e = 0; e < h.row[i].total; e++) {
+            kn_attn_entry masked = h.entry[h.row[i].first + e], plain = rules.entry[rules.row[i].first + e];
+            assert_int_equal(masked.key, plain.key);
+            assert_int_equal(masked.info & 255, plain.info & 255);
+            assert_int_equal(masked.info >= 256, e < h.row[i].partial);
+        }
+        for (int64_t q = begin; q < end; q++) {
+            assert_int_equal(kn_attn_plan_row(p, head, p->perm_q ? p->perm_q[perm + q] : q, seen), KN_OK);
+            for (int e = 0; e < h.row[i].partial; e++) {
+                kn_attn_entry x = h.entry[h.row[i].first + e];
+                const uint32_t *mask = h.mask + ((int64_t)(x.info >> 8) - 1) * KN_ATTN_MASK_WORDS;
+                int before = x.key % align, count = (int)(x.info & 255), row = (int)(q - begin);
+                for (int lane = 0; lane < 4; lane++) {
+                    int thread = row / 16 * 32 + row % 8 * 4 + lane;
+                    for (int j = 0; j < 64; j++) {
+                        if ((j & 2) != (row % 16 / 8) * 2) continue;
+                        int c = kn_attn_mask_key(align, j, thread) - before;
+                        int64_t key = x.key + c;
+                        bool want = c >= 0 && c < count &&
+                                    ((uint8_t *)seen)[p->perm_k ? p->perm_k[perm + key] : key];
+                        assert_int_equal(mask[2 * thread + j / 32] >> j % 32 & 1, want);
+                    }
+                }
+            }
+        }
+    }
+    for (int64_t i = 0; i < h.masks; i++)
+        for (int64_t j = 0; j < i; j++)
+            assert_memory_not_equal(h.mask + i * KN_ATTN_MASK_WORDS, h.mask + j * KN_ATTN_MASK_WORDS,
+                                    KN_ATTN_MASK_WORDS * 4);
+    kn_free(seen);
+    kn_attn_host_lists_free(&h);
+    kn_attn_host_lists_free(&rules);
+}
+
+static void check_lists(kn_attn_plan *p, int heads)
+{
+    check_aligned_lists(p, heads, 1);
+    check_aligned_lists(p, heads, KN_ATTN_INT8_ALIGN);
+    if (kn_attn_host_lists_maskable(p)) {
+        check_masks(p, heads, 1);
+        check_masks(p, heads, KN_ATTN_INT8_ALIGN);
+    }
     kn_attn_plan_free(&p);
 }
 
@@ -104,7 +163,7 @@ static void full_entries(void **state)
     (void)state;
     kn_attn_host_lists h;
     kn_attn_plan *p = window((int[3]){5, 3, 2}, NULL, 99, 1, 0, 128);
-    assert_int_equal(kn_attn_host_lists_build(p, 1, &h), KN_OK);
+    assert_int_equal(kn_attn_host_lists_build(p, 1, 1, &h), KN_OK);
     for (int64_t i = 0; i < h.entries; i++) assert_true(h.entry[i].info <= KN_ATTN_BLOCK);
     assert_int_equal(h.row[0].total, (5 * 11 * 14 + 127) / 128);
     kn_attn_host_lists_free(&h);
@@ -144,7 +203,7 @@ static void no_memory(void **state)
     kn_status st = KN_ERR_NOMEM;
     for (long k = 1; st != KN_OK; k++) {
         kn_memory_fail_at(k);
-        st = kn_attn_host_lists_build(p, 2, &h);
+        st = kn_attn_host_lists_build(p, 2, 1, &h);
         kn_memory_fail_at(0);
         assert_true(st == KN_OK || st == KN_ERR_NOMEM);
         assert_true(k < 10000);
