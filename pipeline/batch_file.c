@@ -466,6 +466,8 @@ kn_status kn_batch_file_read(const char *path, const kn_options *base, kn_batch_
     KN_TRY_GOTO(kn_alloc_array(KN_BATCH_MAX, sizeof *r.again, (void **)&r.again));
     if (n > 4 && !strcasecmp(path + n - 4, ".csv")) {
         KN_TRY_GOTO(each_row(&r, NULL, path));
+    } else if (n > 4 && !strcasecmp(path + n - 4, ".txt")) {
+        KN_TRY_GOTO(each_line(&r, NULL, path));
     } else {
         KN_TRY_GOTO(kn_config_open(path, &config));
         KN_TRY_GOTO(read_config(&r, kn_config_root(config)));

@@ -159,7 +159,7 @@ kn_status kn_made_with_print(const char *path, FILE *f)
         kn_print_plain(f, text);
         fprintf(f, "%s\n", quote);
     }
-    fprintf(f, "again: kinora render --from %s --output NEW\n", path);
+    fprintf(f, "again: kinora render --from %s --model FOLDER --output NEW\n", path);
     json_decref(record);
     return KN_OK;
 }
