@@ -10,7 +10,7 @@ kn_status kn_attn_plan_held_bytes(const kn_attn_plan *plan, int heads, int head_
     kn_attn_list_part parts[KN_ATTN_LIST_PARTS];
     *bytes = 0;
     KN_TRY(kn_attn_host_lists_build(plan, heads, int8 ? KN_ATTN_INT8_ALIGN : 1, &lists));
-    kn_status st = int8 ? kn_attn_host_lists_mask(plan, &lists) : KN_OK;
+    kn_status st = kn_attn_host_lists_maskable(plan) ? kn_attn_host_lists_mask(plan, &lists) : KN_OK;
     if (st == KN_OK) *bytes = kn_attn_host_lists_lay_out(&lists, parts);
     if (lists.view.perm_k && !int8) *bytes += (size_t)plan->tokens * (size_t)heads * (size_t)head_dim * 4;
     kn_attn_host_lists_free(&lists);

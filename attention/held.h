@@ -10,8 +10,8 @@
 #include "attention/draft.h"
 #include "attention/permute.h"
 
-/* The lists of a plan for tensors of that many heads, and k and v in its order when it has one. int8: for 8-bit
- * products, with masks. Builds the lists: 0.2 s for a 1080p window. */
+/* The lists of a plan for tensors of that many heads, with masks as on Hopper (elsewhere less), and k and v in its order
+ * when it has one. int8: for 8-bit products. Builds the lists: half a second for a 1080p window. */
 KN_CHECKED kn_status kn_attn_plan_held_bytes(const kn_attn_plan *plan, int heads, int head_dim, bool int8,
                                              size_t *bytes);
 /* A planner's, within one percent: what sorting takes is estimated. More when lists outgrow a quarter of all pairs. */

@@ -11,8 +11,8 @@
 
 enum { PLANS = 8 };
 
-/* With rules, or with masks and aligned for 8-bit products. */
-typedef enum list_form { WITH_RULES, FOR_INT8 } list_form;
+/* With rules, with masks (on Hopper), or with masks and aligned for 8-bit products. */
+typedef enum list_form { WITH_RULES, WITH_MASKS, FOR_INT8 } list_form;
 
 /* Lists that were sent. The plan's address tells which to replace when its stamp has moved on. */
 typedef struct sent_plan {
@@ -110,8 +110,9 @@ static kn_status find_lists(kn_dev *d, const kn_attn_plan *plan, int heads, list
         kn_attn_host_lists h;
         slot->plan = NULL;
         int align = form == FOR_INT8 ? KN_ATTN_INT8_ALIGN : 1;
+        bool masks = form == FOR_INT8 || (form == WITH_MASKS && kn_attn_host_lists_maskable(plan));
         KN_TRY(kn_attn_host_lists_build(plan, heads, align, &h));
-        kn_status st = form == FOR_INT8 ? kn_attn_host_lists_mask(plan, &h) : KN_OK;
+        kn_status st = masks ? kn_attn_host_lists_mask(plan, &h) : KN_OK;
         if (st == KN_OK) st = send(d, &h, slot);
         kn_attn_host_lists_free(&h);
         KN_TRY(st);
@@ -240,7 +241,8 @@ kn_status kn_attn_run_sparse_cuda(kn_dev *d, const kn_attn_args *args, const kn_
 {
     if (!plan) return run(d, args, NULL, scratch);
     const kn_attn_lists *lists = plan->lists;
-    list_form form = args->int8 ? FOR_INT8 : WITH_RULES;
+    bool hopper = kn_cuda_of(d)->sm == 90 && args->scale > 0.0f;
+    list_form form = args->int8 ? FOR_INT8 : hopper ? WITH_MASKS : WITH_RULES;
     if (!lists) KN_TRY(find_lists(d, plan, (int)args->q.dim[1], form, &lists));
     return run(d, args, lists, scratch);
 }

@@ -72,7 +72,7 @@ __device__ void run_copies(const launch &a, uint32_t base, const CUtensorMap *qm
             int key = e.x;
             if (i < r.total) {
                 uint32_t bar = base + S::FULL + 8 * c.slot;
-                bool ruled = i < r.partial && (uint32_t)e.y >= 256;
+                bool ruled = i < r.partial && (uint32_t)e.y >= 256 && !a.mask;
                 bar_wait(base + S::EMPTY + 8 * c.slot, c.parity ^ 1);
                 bar_expect(bar, S::TILE + (ruled ? CODE_BYTES : 0));
                 tma_load_4d(base + S::RING + c.slot * S::TILE, km, bar, 0, key, 0, r.head, keep);
@@ -230,6 +230,24 @@ template <int D, int G, bool SKIP> struct math {
         bar_arrive_if(lead, base + S::EMPTY + 8 * used);
     }
 
+    /* Which of the thread's scores count, where the lists have masks. */
+    template <bool MASKED> __device__ __forceinline__ uint2 load_mask(int2 e) const
+    {
+        if (!MASKED || !a.mask) return make_uint2(0, 0);
+        return __ldg(a.mask + ((int64_t)((uint32_t)e.y >> 8) - 1) * 256 + threadIdx.x - 128);
+    }
+
+    __device__ __forceinline__ void mask(float (&s)[64], const row_info &r, int2 e, uint2 bits)
+    {
+        if (!a.mask) {
+            mask_entry<S, plain_columns>(s, a, r, e, base, row(), lane, codes, see);
+            return;
+        }
+#pragma unroll
+        for (int j = 0; j < 64; j++)
+            if (!((j < 32 ? bits.x : bits.y) & 1u << j % 32)) s[j] = -INFINITY;
+    }
+
     __device__ __forceinline__ void pack(const float (&s)[64])
     {
 #pragma unroll
@@ -262,6 +280,7 @@ template <int D, int G, bool SKIP> struct math {
     {
         float s[64], alpha[2], top[2] = {-INFINITY, -INFINITY};
         int2 e = MASKED ? entry_at(a, r, 0) : make_int2(0, 0);
+        uint2 bits = load_mask<MASKED>(e);
         wait_full();
         wg_fence();
         issue_qk<D>(s, q, slot());
@@ -269,7 +288,7 @@ template <int D, int G, bool SKIP> struct math {
         wg_wait<0>();
         release(c.slot);
         c.next();
-        if (MASKED) mask_entry<S, plain_columns>(s, a, r, e, base, row(), lane, codes, see);
+        if (MASKED) mask(s, r, e, bits);
         raise(top, s);
         softmax_entry<MASKED>(s, top, alpha, st, a.scale_log2);
         pack(s);
@@ -284,6 +303,7 @@ template <int D, int G, bool SKIP> struct math {
     {
         float s[64], alpha[2], top[2];
         int2 e = MASKED ? entry_at(a, r, i) : make_int2(0, 0);
+        uint2 bits = load_mask<MASKED>(e);
         int k_slot = c.slot;
         wait_full();
         take_turn<G>();
@@ -300,7 +320,7 @@ template <int D, int G, bool SKIP> struct math {
         pass_turn<G>();
         wg_wait<PV ? 1 : 0>();
         release(k_slot);
-        if (MASKED) mask_entry<S, plain_columns>(s, a, r, e, base, row(), lane, codes, see);
+        if (MASKED) mask(s, r, e, bits);
         if (SKIP) {
             top[0] = top[1] = -INFINITY;
             raise(top, s);

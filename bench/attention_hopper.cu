@@ -215,11 +215,12 @@ static int align_of(kernel_fn kernel)
     return kernel == run_int8 ? KN_ATTN_INT8_ALIGN : 1;
 }
 
-static void use_plan(bench *b, const kn_attn_plan *plan, int align)
+/* masks: as the kernels of Hopper take them; the others go by the rules. */
+static void use_plan(bench *b, const kn_attn_plan *plan, int align, bool masks = true)
 {
     kn_attn_host_lists h;
     if (kn_attn_host_lists_build(plan, b->p.heads, align, &h) != KN_OK) printf("%s\n", kn_error_text()), exit(2);
-    if (align > 1 && kn_attn_host_lists_mask(plan, &h) != KN_OK) printf("%s\n", kn_error_text()), exit(2);
+    if (masks && kn_attn_host_lists_mask(plan, &h) != KN_OK) printf("%s\n", kn_error_text()), exit(2);
     kn_attn_lists *v = &b->lists;
     *v = h.view;
     v->q_start = (int32_t *)to_device(h.q_start, (v->q_blocks + 1) * 4);
@@ -476,7 +477,7 @@ static int check_plan(const char *name, bench *b, kn_attn_plan *plan, kernel_fn 
                       limits bound = BF16)
 {
     if (kn_attn_plan_check(plan) != KN_OK) printf("%s: %s\n", name, kn_error_text()), exit(2);
-    use_plan(b, plan, align_of(kernel));
+    use_plan(b, plan, align_of(kernel), kernel != kn_attn_launch_sm80);
     int bad = check(name, b, plan, kernel, 96, bound);
     drop_plan(b);
     kn_attn_plan_free(&plan);
@@ -571,7 +572,7 @@ static void time_all(kernel_fn kernel, bool large)
             double dense = report("dense again", &b, kernel, rounds, 1);
             for (double d : {0.5, 0.25, 0.1}) {
                 kn_attn_plan *p = random_lists(n, 12, d, 9);
-                use_plan(&b, p, align_of(kernel));
+                use_plan(&b, p, align_of(kernel), kernel != kn_attn_launch_sm80);
                 double ms = report("random lists", &b, kernel, rounds, b.lists.executed);
                 printf("  %.0f%%: speed-up %.2f, of 1/density %.3f\n", d * 100, dense / ms,
                        dense / ms * d);
@@ -582,7 +583,7 @@ static void time_all(kernel_fn kernel, bool large)
         if (n == 171360)
             for (int i = 0; i < 2; i++) {
                 kn_attn_plan *p = window(g, i ? run : column, i ? column : nullptr, 31, 53, 1, 0, 128);
-                use_plan(&b, p, align_of(kernel));
+                use_plan(&b, p, align_of(kernel), kernel != kn_attn_launch_sm80);
                 report(i ? "window 1080p, runs" : "window 1080p, tiles", &b, kernel, 15,
                        b.lists.executed);
                 if (kernel == run_int8) {
@@ -628,7 +629,7 @@ static void time_4k(kernel_fn kernel)
     const int g[3] = {21, 135, 240}, column[3] = {21, 3, 2};
     bench b = open_bench(21 * 135 * 240, 21 * 135 * 240, 12, 128);
     kn_attn_plan *p = window(g, column, nullptr, 31, 53, 1, 0, 128);
-    use_plan(&b, p, align_of(kernel));
+    use_plan(&b, p, align_of(kernel), kernel != kn_attn_launch_sm80);
     report("window 4K, tiles", &b, kernel, 5, b.lists.executed);
     kn_attn_plan_free(&p);
     close_bench(&b);

@@ -52,14 +52,14 @@ def groups(mask):
     return out
 
 
-def count_clip(frames, color):
+def count_clip(frames, color, least=MIN_PIXELS):
     """(median number of objects, True if more than half of the frames have a smear)"""
     count = len(frames)
     middle = np.unique(np.linspace(count * .15, count * .85, 9).astype(int).clip(0, count - 1))
     objects, smears = [], 0
     for i in middle:
         found = [g for g in groups(color_classes(to_counting_size(frames[i]))[color])
-                 if g[0] >= MIN_PIXELS]
+                 if g[0] >= least]
         smears += any(extent > MAX_EXTENT for _, extent in found)
         objects.append(sum(extent <= MAX_EXTENT for _, extent in found))
     return int(statistics.median(objects)), bool(smears > len(middle) / 2)

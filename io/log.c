@@ -5,6 +5,8 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
+#include "io/text.h"
+
 static void sink_stderr(void *user, kn_log_level level, const char *module, const char *line)
 {
     (void)user;
@@ -40,6 +42,7 @@ void kn_log(kn_log_level level, const char *module, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(line, sizeof line, fmt, ap);
     va_end(ap);
+    kn_text_make_plain(line);
     pthread_mutex_lock(&sink_lock);
     sink(sink_user, level, module, line);
     pthread_mutex_unlock(&sink_lock);

@@ -105,6 +105,9 @@ static kn_status check_start(const coder *c)
     if (width > KN_PNG_MAX_PX || height > KN_PNG_MAX_PX)
         return kn_fail(KN_ERR_FORMAT, "%s: expected a picture of at most %d x %d px, found %u x %u",
                        c->name, KN_PNG_MAX_PX, KN_PNG_MAX_PX, width, height);
+    if ((unsigned long long)width * height > KN_PNG_MAX_PIXELS)
+        return kn_fail(KN_ERR_FORMAT, "%s: expected a picture of at most %d pixels, found %u x %u px", c->name,
+                       KN_PNG_MAX_PIXELS, width, height);
     /* Memory is asked for by these numbers: they must be possible for a file of this size. */
     static const unsigned char per_pixel[8] = {1, 0, 3, 1,
                                                2, 0, 4, 0}; /* samples, by colour type */
@@ -243,8 +246,8 @@ kn_status kn_png_read(const char *path, int bits, const uint8_t background[3], k
     char *data;
     size_t size;
     memset(out, 0, sizeof *out);
-    /* 16384 x 16384 RGBA of 16 bits, stored without compression, is 2 GiB and some headers. */
-    KN_TRY(kn_file_read(path, (size_t)2200 << 20, &data, &size));
+    /* 2^27 pixels RGBA of 16 bits, stored without compression, are 1 GiB and some headers. */
+    KN_TRY(kn_file_read(path, (size_t)1100 << 20, &data, &size));
     kn_status st = kn_png_parse(path, data, size, bits, background, out);
     kn_free(data);
     return st;

@@ -6,7 +6,8 @@
  * Units     8-bit: uint8_t 0..255; 16-bit: uint16_t 0..65535 in the host's byte order. Values are
  *           the file's own: no gamma or colour-profile conversion, as in PyTorch pipelines (PIL
  *           does none).
- * Limits    KN_PNG_MAX_PX in each direction; text chunks of a file that is read are skipped.
+ * Limits    KN_PNG_MAX_PX in each direction, KN_PNG_MAX_PIXELS when reading; text chunks of a file
+ *           that is read are skipped.
  * Errors    KN_ERR_IO; KN_ERR_FORMAT names the file and libpng's words; KN_ERR_NOMEM names the
  *           size.
  */
@@ -18,7 +19,8 @@
 #include "io/status.h"
 #include "io/text.h"
 
-enum { KN_PNG_MAX_PX = 16384 };
+/* Each way; and in all, of a picture that is read (0.75 GiB of 16-bit colours). */
+enum { KN_PNG_MAX_PX = 16384, KN_PNG_MAX_PIXELS = 1 << 27 };
 
 typedef struct kn_picture {
     int width_px, height_px;

@@ -4,17 +4,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "io/text.h"
+
 enum { TEXT_BYTES = 2048 };
 
 static _Thread_local char record_text[TEXT_BYTES];
 static _Thread_local char record_place[128];
-
-/* Messages quote names from files: a control character there must not reach a terminal. */
-static void make_printable(char *text)
-{
-    for (; *text; text++)
-        if (((unsigned char)*text < 0x20 && *text != '\n') || *text == 0x7f) *text = '?';
-}
 
 kn_status kn_fail_at(kn_status code, const char *file, int line, const char *fmt, ...)
 {
@@ -24,7 +19,7 @@ kn_status kn_fail_at(kn_status code, const char *file, int line, const char *fmt
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    make_printable(text);
+    kn_text_make_plain(text); /* messages quote names from files */
     memcpy(record_text, text, sizeof text);
     snprintf(record_place, sizeof record_place, "%s:%d", file, line);
     return code;
@@ -40,7 +35,7 @@ kn_status kn_context(kn_status st, const char *fmt, ...)
     va_end(ap);
     if (n < 0) return st;
     size_t used = (size_t)n < sizeof text ? (size_t)n : sizeof text - 1;
-    make_printable(text);
+    kn_text_make_plain(text);
     snprintf(text + used, sizeof text - used, ": %.*s", (int)(sizeof text - used), record_text);
     memcpy(record_text, text, sizeof text);
     return st;

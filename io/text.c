@@ -169,3 +169,11 @@ int kn_text_to_int(const char *text, int64_t *value)
     *value = v;
     return 1;
 }
+
+void kn_text_make_plain(char *text)
+{
+    for (unsigned char *p = (unsigned char *)text; *p; p++) {
+        if ((*p < 0x20 && *p != '\n') || *p == 0x7f) *p = '?';
+        if (p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0) p[0] = p[1] = '?';
+    }
+}

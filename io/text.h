@@ -25,6 +25,9 @@ KN_CHECKED kn_status kn_text_addf(kn_text *t, const char *fmt, ...) KN_PRINTF(2,
 
 /* True for well-formed UTF-8: shortest forms only, no surrogates, at most U+10FFFF (RFC 3629). */
 int kn_text_is_utf8(const char *text);
+/* Text from files reaches terminals: control characters (C0 but for line ends, DEL, C1 in UTF-8), with
+ * which it could move the cursor or set a title, become question marks. */
+void kn_text_make_plain(char *text);
 
 enum { KN_DOUBLE_CHARS = 32 };
 /* The shortest of %.15g, %.16g, %.17g that reads back as the same double, always with a '.' or an

@@ -1,7 +1,9 @@
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 
 #include <libavutil/display.h>
 #include <libavutil/opt.h>
@@ -44,6 +46,15 @@ static const char formats[] =
     "mov,mp4,matroska,webm,gif,avi,mpegts,mpeg,mpegvideo,h264,hevc,av1,obu,"
     "ivf,flv,ogg,mjpeg,yuv4mpegpipe,mxf,asf,nut,apng,png_pipe,jpeg_pipe";
 
+/* Of a pipe or a device, reading might never end; libav would not ask. */
+static kn_status check_regular(const char *path)
+{
+    struct stat info;
+    if (stat(path, &info) != 0) return kn_fail(KN_ERR_IO, "cannot open %s: %s", path, strerror(errno));
+    if (S_ISREG(info.st_mode)) return KN_OK;
+    return kn_fail(KN_ERR_IO, "cannot read %s: expected a regular file", path);
+}
+
 /* ---- opening a container --------------------------------------------------------------------- */
 
 static kn_status open_container(const char *path, AVFormatContext **in)
@@ -51,6 +62,7 @@ static kn_status open_container(const char *path, AVFormatContext **in)
     AVDictionary *options = NULL;
     char *url = NULL;
     *in = NULL;
+    KN_TRY(check_regular(path));
     KN_TRY(kn_asprintf(&url, "file:%s", path)); /* a name may hold a colon */
     av_dict_set(&options, "protocol_whitelist", "file", 0);
     av_dict_set(&options, "format_whitelist", formats, 0);
@@ -289,10 +301,10 @@ kn_status kn_video_reader_open(const char *path, int threads, kn_video_reader **
     r->is_list = kn_frames_is_list(path);
     if (r->is_list)
         KN_TRY_GOTO(open_list(r));
-    else if (kn_webp_is(path))
-        KN_TRY_GOTO(open_webp(r));
-    else
-        KN_TRY_GOTO(open_libav(r, threads));
+    else {
+        KN_TRY_GOTO(check_regular(path));
+        KN_TRY_GOTO(kn_webp_is(path) ? open_webp(r) : open_libav(r, threads));
+    }
     *out = r;
     r = NULL;
 done:

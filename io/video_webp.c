@@ -12,6 +12,8 @@
 #include "io/video_libav.h"
 
 enum { FILE_LIMIT_BYTES = 1 << 30, FRAMES_LIMIT = 100000, ANMF_HEADER = 16 };
+/* Two canvases of floats are kept, and a file of 60 bytes can ask for the largest: 8K UHD and no more. */
+enum { MAX_PIXELS = 1 << 25 };
 
 /* One frame: where it goes and where its data stands. */
 typedef struct webp_frame {
@@ -170,11 +172,11 @@ static kn_status scan(kn_webp *w, const uint8_t *base, size_t size)
     }
     int64_t pixels = (int64_t)w->info.width_px * w->info.height_px;
     if (!w->info.frames || w->info.width_px > KN_VIDEO_MAX_SIDE_PX ||
-        w->info.height_px > KN_VIDEO_MAX_SIDE_PX || pixels < 1 || pixels > KN_VIDEO_MAX_PIXELS)
+        w->info.height_px > KN_VIDEO_MAX_SIDE_PX || pixels < 1 || pixels > MAX_PIXELS)
         return kn_fail(KN_ERR_FORMAT,
-                       "%s: %lld frames of %dx%d, expected 1 or more of a size up to %d", w->path,
-                       (long long)w->info.frames, w->info.width_px, w->info.height_px,
-                       KN_VIDEO_MAX_SIDE_PX);
+                       "%s: %lld frames of %dx%d, expected 1 or more of a size up to %d and %d pixels",
+                       w->path, (long long)w->info.frames, w->info.width_px, w->info.height_px,
+                       KN_VIDEO_MAX_SIDE_PX, MAX_PIXELS);
     return KN_OK;
 }
 
@@ -203,7 +205,7 @@ static kn_status open_file(kn_webp *w)
     w->frame = av_frame_alloc();
     if (!w->decoder || !w->packet || !w->frame)
         return kn_fail(KN_ERR_NOMEM, "%s: out of memory for a decoder", w->path);
-    w->decoder->max_pixels = KN_VIDEO_MAX_PIXELS;
+    w->decoder->max_pixels = MAX_PIXELS;
     w->decoder->thread_count = 1;
     int r = avcodec_open2(w->decoder, codec, NULL);
     if (r < 0) return kn_libav_fail(r, KN_ERR_FORMAT, "%s: opening the webp decoder", w->path);

@@ -125,7 +125,7 @@ static kn_status latents_made_by(const char *path, char job[17], int64_t *seed, 
 static kn_status is_own_output(task *t, bool *own)
 {
     char theirs[17], ours[17];
-    int64_t seed;
+    int64_t seed = 0;
     const char *path = kn_batch_path(&t->o);
     KN_TRY((t->o.output ? video_made_by : latents_made_by)(path, theirs, &seed, own));
     if (!*own) return KN_OK;

@@ -123,7 +123,7 @@ static kn_status make_name(reader *r, kn_batch_entry *e, const char *template)
     char *name;
     KN_TRY(template ? fill(template, e, &name) : default_name(r, e, &name));
     for (char *p = name; *p; p++)
-        if (*p == '/') *p = '-'; /* a name is no path */
+        if (*p == '/' || (unsigned char)*p < 0x20) *p = '-'; /* a name is no path, and stands in tables */
     char *tried = name;
     int first = r->slot[name_slot(r, name)]; /* the job that has the name, + 1 */
     kn_status st = KN_OK;
@@ -259,7 +259,7 @@ static bool range_of(const char *text, int64_t *from, int64_t *to)
     const char *dots = strstr(text, "..");
     if (!dots || dots - text >= (long)sizeof low) return false;
     snprintf(low, sizeof low, "%.*s", (int)(dots - text), text);
-    return kn_text_to_int(low, from) && kn_text_to_int(dots + 2, to) && *from <= *to && *to - *from < KN_BATCH_MAX;
+    return kn_text_to_int(low, from) && kn_text_to_int(dots + 2, to) && *from <= *to;
 }
 
 static kn_status each_combination(reader *r, const kn_node *matrix, int at);
@@ -466,6 +466,8 @@ kn_status kn_batch_file_read(const char *path, const kn_options *base, kn_batch_
     KN_TRY_GOTO(kn_alloc_array(KN_BATCH_MAX, sizeof *r.again, (void **)&r.again));
     if (n > 4 && !strcasecmp(path + n - 4, ".csv")) {
         KN_TRY_GOTO(each_row(&r, NULL, path));
+    } else if (n > 4 && !strcasecmp(path + n - 4, ".txt")) {
+        KN_TRY_GOTO(each_line(&r, NULL, path));
     } else {
         KN_TRY_GOTO(kn_config_open(path, &config));
         KN_TRY_GOTO(read_config(&r, kn_config_root(config)));

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -239,6 +240,9 @@ static kn_status upload(kn_dev *d, const kn_safetensors *file, const char *name,
     return kn_dev_upload(d, t->data, dst);
 }
 
+/* -1, which no solver has, for what an int cannot hold. */
+static int as_int(int64_t v) { return v < 0 || v > INT_MAX ? -1 : (int)v; }
+
 kn_status kn_checkpoint_load(const char *path, kn_dev *d, const kn_job_identity *id, const kn_checkpoint *c)
 {
     kn_safetensors *file;
@@ -259,7 +263,7 @@ kn_status kn_checkpoint_load(const char *path, kn_dev *d, const kn_job_identity 
     KN_TRY_GOTO(metadata_int(file, "step", &step));
     KN_TRY_GOTO(metadata_int(file, "known", &known));
     KN_TRY_GOTO(metadata_int(file, "order", &order));
-    kn_solver_state state = {.index = (int)step, .known = (int)known, .order = (int)order,
+    kn_solver_state state = {.index = as_int(step), .known = as_int(known), .order = as_int(order),
                              .tensors = kn_safetensors_count(file) - 1 - (c->refresh.rank > 0)};
     KN_TRY_GOTO(kn_solver_restore(c->solver, &state));
     for (int i = 0; i < state.tensors; i++) KN_TRY_GOTO(upload(d, file, history_names[i], &state.tensor[i]));

@@ -128,6 +128,8 @@ static kn_status parse_flag(kn_options *o, int argc, char **argv, int *i)
         }
     }
     snprintf(where, sizeof where, "--%s", opt->key);
+    if (!strcmp(opt->key, "preset") && o->preset)
+        return kn_fail(KN_ERR_ARG, "--preset is given twice: a preset of your own can build on another, see `extends:` in docs/presets.md");
     if (!value && opt->type != KN_OPTION_BOOL) {
         if (*i >= argc) return kn_fail(KN_ERR_ARG, "%s: expected a value after it", where);
         value = argv[(*i)++];

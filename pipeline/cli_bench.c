@@ -91,7 +91,7 @@ int kn_cli_bench(int argc, char **argv)
     kn_log_set_level(o.quiet ? KN_LOG_ERR : o.verbose ? KN_LOG_DEBUG : KN_LOG_INFO);
     kn_cli_progress(&l, &o);
     kn_cli_catch_signals();
-    if (!o.output && !o.frames_dir) {
+    if (!o.output && !o.frames_dir && !o.latents_out) {
         KN_TRY_GOTO(make_folder(folder, sizeof folder));
         snprintf(path, sizeof path, "%s/clip.mp4", folder);
         KN_TRY_GOTO(kn_options_set(&o, "output", path, KN_FROM_COMMAND_LINE, "bench"));

@@ -5,6 +5,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "io/text.h"
+
 int kn_columns_of(FILE *f)
 {
     struct winsize w;
@@ -41,4 +43,18 @@ void kn_print_wrapped(FILE *f, const char *text, int at, int indent, int columns
         text += n + (text[n] == ' ');
     }
     fputc('\n', f);
+}
+
+void kn_print_plain(FILE *f, const char *text)
+{
+    char part[256];
+    while (*text) {
+        size_t n = strlen(text) < sizeof part ? strlen(text) : sizeof part - 1;
+        while (n > 1 && ((unsigned char)text[n] & 0xC0) == 0x80) n--; /* no character is cut in two */
+        memcpy(part, text, n);
+        part[n] = '\0';
+        kn_text_make_plain(part);
+        fputs(part, f);
+        text += n;
+    }
 }

@@ -16,5 +16,7 @@ int kn_columns_of(FILE *f);
 /* The text's words from column `at`, where the cursor is, on; what does not fit goes on in lines that start at
  * column `indent`. A word that is too long for such a line stays where it is, whole. Ends with a line end. */
 void kn_print_wrapped(FILE *f, const char *text, int at, int indent, int columns);
+/* As it is, but for control characters: see kn_text_make_plain. */
+void kn_print_plain(FILE *f, const char *text);
 
 #endif

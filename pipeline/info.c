@@ -49,6 +49,14 @@ static void print_build(FILE *f)
     print_codecs(f);
 }
 
+static void print_pair(FILE *f, const char *key, const char *value)
+{
+    kn_print_plain(f, key);
+    fputs(": ", f);
+    kn_print_plain(f, value);
+    fputc('\n', f);
+}
+
 static void print_tensors(FILE *f, const kn_safetensors *st, bool each)
 {
     int64_t values = 0;
@@ -56,7 +64,10 @@ static void print_tensors(FILE *f, const kn_safetensors *st, bool each)
     for (int i = 0; i < kn_safetensors_count(st); i++) {
         const kn_st_tensor *t = kn_safetensors_at(st, i);
         int64_t count = 1;
-        if (each) fprintf(f, "%s %s[", t->name, t->dtype_name);
+        if (each) {
+            kn_print_plain(f, t->name);
+            fprintf(f, " %s[", t->dtype_name);
+        }
         for (int k = 0; k < t->rank; k++) {
             count *= t->dim[k];
             if (each) fprintf(f, "%s%" PRId64, k ? ", " : "", t->dim[k]);
@@ -111,7 +122,7 @@ static kn_status print_safetensors(FILE *f, const char *path)
     KN_TRY(kn_safetensors_open(path, NULL, &st));
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const char *value = kn_safetensors_metadata(st, keys[i]);
-        if (value) fprintf(f, "%s: %s\n", keys[i], value);
+        if (value) print_pair(f, keys[i], value);
     }
     print_tensors(f, st, true);
     kn_safetensors_close(&st);
@@ -137,7 +148,7 @@ static kn_status print_video(FILE *f, const char *path)
             v->frames, v->matrix, v->matrix_guessed ? " (assumed)" : "");
     const char *key, *value;
     for (int i = 0; kn_video_reader_metadata(r, i, &key, &value); i++)
-        if (strcasecmp(key, "comment")) fprintf(f, "%s: %s\n", key, value);
+        if (strcasecmp(key, "comment")) print_pair(f, key, value);
     kn_video_reader_close(&r);
     return print_made_with(f, path);
 }

@@ -10,6 +10,7 @@
 #include "io/json.h"
 #include "io/memory.h"
 #include "io/video.h"
+#include "pipeline/columns.h"
 
 enum { VALUES_MAX = 4096, SIDECAR_BYTES = 1 << 20, TEXT_BYTES = 1 << 20 };
 
@@ -140,16 +141,25 @@ kn_status kn_made_with_print(const char *path, FILE *f)
     char buf[KN_OPTION_TEXT];
     KN_TRY(kn_made_with_read(path, &record));
     const char *job = json_string_value(json_object_get(record, "job"));
-    fprintf(f, "made by Kinora %s, job %s, with\n", json_string_value(json_object_get(record, "kinora")), job ? job : "unknown");
+    fputs("made by Kinora ", f);
+    kn_print_plain(f, json_string_value(json_object_get(record, "kinora")));
+    fputs(", job ", f);
+    kn_print_plain(f, job ? job : "unknown");
+    fputs(", with\n", f);
     json_object_foreach(json_object_get(record, "options"), key, value) {
         const kn_option *opt = kn_option_find(key);
         const char *text = value_text(value, buf);
         if (opt && strcmp(opt->key, "model") && !(opt->flags & KN_OPTION_SHAPES_RESULT)) continue;
         /* what was left at its default says nothing */
         if (opt && opt->initial && !strcmp(opt->initial, text)) continue;
-        fprintf(f, json_is_string(value) && strpbrk(text, " \"'") ? "  --%s \"%s\"\n" : "  --%s %s\n", key, text);
+        const char *quote = json_is_string(value) && strpbrk(text, " \"'") ? "\"" : "";
+        fputs("  --", f);
+        kn_print_plain(f, key);
+        fprintf(f, " %s", quote);
+        kn_print_plain(f, text);
+        fprintf(f, "%s\n", quote);
     }
-    fprintf(f, "again: kinora render --from %s --output NEW\n", path);
+    fprintf(f, "again: kinora render --from %s --model FOLDER --output NEW\n", path);
     json_decref(record);
     return KN_OK;
 }

@@ -99,11 +99,14 @@ static bool host_fits(const kn_job *j, size_t bytes)
 static kn_status try_pass(kn_job *j, kn_memory_plan *p, int i, kn_dit_place place, bool in_place, bool *fits)
 {
     kn_pass *pass = &j->pass[i];
-    static const char plain[] = "try --offload, fewer frames or a smaller frame size";
-    static const char dual[] = "try --context-cache int8, --offload, --no-override, fewer frames or a smaller frame size";
+    static const char *const advice[2][2] = {
+        {"try --offload, fewer frames or a smaller frame size", "try fewer frames or a smaller frame size"},
+        {"try --context-cache int8, --offload, --no-override, fewer frames or a smaller frame size",
+         "try --no-override, fewer frames or a smaller frame size"}};
     pass->context_cache = place;
     pass->ffn_in_place = in_place;
-    KN_TRY(add_phase(j, p, pass->name, KN_NETWORK_DIT, kn_job_denoise_measure, i, pass->dual ? dual : plain));
+    KN_TRY(add_phase(j, p, pass->name, KN_NETWORK_DIT, kn_job_denoise_measure, i,
+                     advice[pass->dual][kn_dev_offloads(j->session->dev)]));
     static const char *const names[] = {"on the device", "in host memory", "in eight bits"};
     if (pass->dual) p->phase[p->phases - 1].contexts = names[place];
     size_t peak = kn_memory_phase_bytes(p, p->phases - 1), host = p->phase[p->phases - 1].host_bytes;

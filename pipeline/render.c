@@ -15,6 +15,7 @@
 #include "io/folder.h"
 #include "io/memory.h"
 #include "io/safetensors.h"
+#include "io/text.h"
 #include "pipeline/memory_plan.h"
 #include "pipeline/attention_map.h"
 #include "pipeline/pass_attention.h"
@@ -29,6 +30,7 @@ void kn_job_note(kn_job *j, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    kn_text_make_plain(text);
     kn_event e = {.kind = KN_EVENT_NOTE, .text = text};
     if (j->fn) j->fn(j->user, &e);
 }
@@ -103,11 +105,17 @@ bool kn_job_wants_latents(const kn_job *j)
     return kn_job_wants_frames(j) || j->o->latents_out || j->search_path;
 }
 
+/* Before a long clip is read. */
+static kn_status check_somewhere(const kn_job *j)
+{
+    if (!kn_job_wants_latents(j) && !j->o->embeds_out)
+        return kn_fail(KN_ERR_ARG, "nowhere to write: give --output FILE (or --frames-dir, --latents-out)");
+    return KN_OK;
+}
+
 static kn_status check_outputs(const kn_job *j)
 {
     const kn_options *o = j->o;
-    if (!kn_job_wants_latents(j) && !o->embeds_out)
-        return kn_fail(KN_ERR_ARG, "nowhere to write: give --output FILE (or --frames-dir, --latents-out)");
     if (o->output) {
         size_t n = strlen(o->output);
         if (n > 4 && !strcasecmp(o->output + n - 4, ".png"))
@@ -252,6 +260,7 @@ kn_status kn_job_prepare(kn_job *j)
     KN_TRY(open_model(j));
     KN_TRY(read_prompt(o));
     KN_TRY(kn_options_resolve(o));
+    KN_TRY(check_somewhere(j));
     j->segments = (kn_segments){.count = 1, .length = o->frames, .frames = o->frames};
     if (o->input) KN_TRY(open_clip(j));
     const int64_t clip_px[2] = {j->clip.width_px, j->clip.height_px};

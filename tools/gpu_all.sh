@@ -5,8 +5,8 @@
 #   BUILD    a build folder with CUDA, or a folder of tools/gpu_bundle.sh with its env.sh sourced
 #   RESULTS  bench/results/h200.json, and h200-attention.json beside it: records of the same id are replaced, others stay
 #   STEPs    checks memory races dit dit14 vae text refine render (all of them when none is named)
-# Wanted beside them: python3 with torch, transformers, diffusers and Pillow; compute-sanitizer; for `races` the targets
-# kinora_every_lane and attention_hopper_every_lane; 60 GB of /dev/shm and 80 GB of the card's memory for dit14. What is
+# Wanted beside them: python3 with torch, transformers, diffusers and Pillow; compute-sanitizer; for `races` the target
+# attention_hopper_every_lane; 60 GB of /dev/shm and 80 GB of the card's memory for dit14. What is
 # missing is named as left out and counts as a failure. Logs go to RESULTS.logs/. Ends with a table; exit code 1 when a
 # step failed. All steps take some 20 minutes on an H100.
 set -u
@@ -34,13 +34,19 @@ step() {
   else note "$name" "FAILED with exit code $got after $((SECONDS - start)) s, see $logs/$name.log"; fi
 }
 
-# race NAME SECONDS COMMAND...: racecheck of all kernels but those of NVIDIA's libraries, some of which are ordered by
-# what it does not follow. Nothing must be reported.
+# race NAME SECONDS COMMAND...: racecheck, which also looks into NVIDIA's libraries and reports some of their kernels
+# (nvjet, cuDNN's attention: ordered by what it does not follow; left out by name, the program crashed). Only others count.
 race() {
-  local name=$1 limit=$2
+  local name=$1 limit=$2 got=0 own start=$SECONDS
   shift 2
-  step "$name" "$limit" compute-sanitizer --tool racecheck --racecheck-report analysis --error-exitcode 9 \
-    --kernel-name-exclude regex='nvjet|xmma|cutlass|cudnn|cublas' "$@"
+  timeout "$limit" compute-sanitizer --tool racecheck --racecheck-report analysis --print-limit 1000000 "$@" \
+    >"$logs/$name.log" 2>&1 || got=$?
+  own=$(grep -E '(Race reported between|and (Read|Write)) ' "$logs/$name.log" | grep -cvE 'nvjet|xmma|cutlass|cudnn|cublas')
+  if [ "$got" = 0 ] && grep -q 'RACECHECK SUMMARY' "$logs/$name.log" && [ "$own" = 0 ]; then
+    note "$name" "passed, $((SECONDS - start)) s"
+  else
+    note "$name" "FAILED with exit code $got after $((SECONDS - start)) s, $own lines of own kernels, see $logs/$name.log"
+  fi
 }
 
 small=(render --model "$model" --prompt 'a red ball bouncing over grass' --seed 3 --steps 3 --frames 5 --device cuda
@@ -71,9 +77,8 @@ run_races() {
   export KN_CHECK_QUICK=1
   race race-ops 500 "$(program kn_check)" --device cuda --op \
     '^(act|axpby|copy|embed|gate|gather|layernorm|mul|norm|patchify|rmsnorm_[0-9]{1,3}x|rope|unpatchify|upsample2|attention_(33x97|31x200|20x33))' &
-  race race-sm80 500 "$build/attention_hopper" check sm80 &
+  race race-sm80 1200 "$build/attention_hopper" check sm80 &
   race race-sm90 500 "$build/attention_hopper_every_lane" check sm90 &
-  race race-render 500 "$build/kinora_every_lane" "${small[@]}" --frames-dir "$logs/frames-races" &
   wait
 }
 

@@ -7,7 +7,8 @@
 `run` renders every variant of a set (below: SETS) for every fourth prompt of demo/prompts_heldout.txt, seed = its
 line number, through `kinora batch` in several processes, and measures each clip as soon as it is there:
 
-  objects      of the asked color, by demo/count_objects.py (method and limits there)
+  objects      of the asked color, by demo/count_objects.py (method and limits there); at 4x a second count takes in
+               those of a native object's size in pixels, which are a sixteenth of the one that was asked for
   fidelity     PSNR of the frames averaged down to the native size against the native clip
   sharpness    mean absolute difference of neighboring pixels, both directions, luma; in the report over that of the
                native clip enlarged bilinearly
@@ -139,12 +140,17 @@ SETS = {"main": main_set, "sweep": sweep_set, "upscale": upscale_set,
         "caching4": lambda: caching_set("4x", "2x,4x")}
 
 
+SMALL = 40  # pixels at counting size: objects of the native size in a picture four times as large
+
+
 def measure(folder, native, ref, color):
     """Of one clip; folders of PNG frames. The clip is enlarged by a whole factor or is of the native size."""
     x = m.frames(folder)
     count, smear = count_clip(x / 255, color)
     out = dict(count=count, smear=smear, sharpness=m.sharpness(x))
     base = m.frames(native)
+    if x.shape[1] >= 4 * base.shape[1]:
+        out["count_small"] = count_clip(x / 255, color, SMALL)[0]
     out["fidelity"] = m.psnr(m.reduced(x, x.shape[1] // base.shape[1]), base)
     out["sharpness_enlarged"] = m.sharpness(m.enlarged(base, x.shape[1:3]))
     if ref:

@@ -118,6 +118,7 @@ grep -q '6 jobs to do' dry.txt || fail "dry run: $(cat dry.txt)"
 "$kinora" batch more.yaml --dry-run --resume | grep -q '0 jobs to do' || fail "dry run after the work"
 printf 'prompt,seed\na ball,1\n' >bare.csv
 "$kinora" batch bare.csv -m "$model" --steps 2 --frames 5 --progress none >/dev/null 2>&1 || fail "a bare table"
+"$kinora" batch prompts.txt -m "$model" --dry-run >dry.txt && grep -q '2 jobs to do' dry.txt || fail "a bare list of prompts: $(cat dry.txt)"
 
 # Latents alone, where a job has no output: found again by content, also when the process was killed before it
 # could write its line; those of other settings are not touched.

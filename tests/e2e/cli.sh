@@ -24,6 +24,12 @@ has 'cpu' "$kinora" info || fail "info: devices"
 has 'h264' "$kinora" info --codecs || fail "info: codecs"
 has 'transformer' "$kinora" info "$model" || fail "info: model"
 
+expect_error 2 "given twice" "$kinora" plan --preset 2x --preset draft "${quick[@]}"
+expect_error 2 "did you mean '--guidance'" "$kinora" plan --cfg 3 "${quick[@]}"
+expect_error 2 "--contact-sheet" "$kinora" render "${quick[@]}" -o x.png
+"$kinora" plan "${quick[@]}" --progress lines 2>plan.txt || fail "a plan without an output"
+grep -qE '^work +[0-9.]+ TFLOP' plan.txt || fail "work: $(cat plan.txt)"
+
 # Layers: the model's width, a preset over it, a file over that, a flag over all.
 printf 'steps: 3\nfps: 10\n' >a.yaml
 "$kinora" plan "${quick[@]}" --progress lines --config a.yaml --fps 12 -o x.mp4 2>plan.txt

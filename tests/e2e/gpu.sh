@@ -21,6 +21,26 @@ pixels() { ffmpeg -v error -i "$1/frame_%05d.png" -f framemd5 -; }
 pixels gpu >whole.txt
 for i in 1 2 3 4; do pixels "many/$i" | cmp - whole.txt || fail "job $i of a batch gave other frames"; done
 
+# Weights and contexts in host memory: the same bytes, and less of the device's. In eight bits: nearly the same picture.
+refined() { "$kinora" render "${quick[@]}" --steps 2 --refine-size 2x --override --refresh 2 --device cuda "${@:2}" --frames-dir "$1" --output "$1.mp4"; }
+refined contexts --context-cache device
+refined host --context-cache host
+refined offload --offload
+refined int8 --context-cache int8
+for i in host offload; do has 'all frames are equal' "$kinora" compare contexts $i || fail "$i changed frames: $(cat has.txt)"; done
+"$kinora" compare contexts int8 >eight.txt
+eight=$(sed -n 's/.*lowest \([0-9.]*\) dB.*/\1/p' eight.txt)
+[ -z "$eight" ] || [ "${eight%.*}" -ge 45 ] || fail "eight bits: $(cat eight.txt)"
+python3 - <<'P' || fail "planned memory and held memory"
+import json
+phases = {n: {m["phase"]: m for m in json.load(open(n + ".mp4.json"))["memory"]} for n in ("contexts", "host", "offload", "int8")}
+for n, memory in phases.items():
+    for m in memory.values():
+        assert 0.95 * m["planned_bytes"] <= m["peak_bytes"] <= m["planned_bytes"], (n, m)
+for m in ("host", "offload"):
+    assert phases[m]["refine 1"]["peak_bytes"] < phases["contexts"]["refine 1"]["peak_bytes"], phases
+P
+
 # bf16 beside float32: the picture is the same to the eye.
 render cpu cpu
 ffmpeg -v info -i gpu/frame_%05d.png -i cpu/frame_%05d.png -lavfi psnr -f null - 2>psnr.txt

@@ -82,9 +82,8 @@ static inline const char *fuzz_path(const char *name)
     static char path[4][256];
     static int turn;
     if (!*fuzz_dir) {
-        snprintf(fuzz_dir, sizeof fuzz_dir, "%s/kinora-fuzz-%ld",
-                 access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp", (long)getpid());
-        require(mkdir(fuzz_dir, 0700) == 0);
+        snprintf(fuzz_dir, sizeof fuzz_dir, "%s/kinora-fuzz-XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+        require(mkdtemp(fuzz_dir) != NULL);
         (void)atexit(fuzz_remove);
     }
     turn = (turn + 1) % 4;

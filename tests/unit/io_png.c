@@ -287,8 +287,10 @@ static void damaged_files_are_refused(void **state)
     /* Sizes beyond the limit, and sizes that the file cannot hold. */
     data[18] = 0x40, data[19] = 1;
     expect_fail(parse(data, size), KN_ERR_FORMAT, "at most 16384 x 16384", "found 16385 x 4");
-    data[18] = 0x40, data[19] = 0, data[22] = 0x40, data[23] = 0;
-    expect_fail(parse(data, size), KN_ERR_FORMAT, "16384 x 16384 px", "truncated");
+    data[18] = 0x40, data[19] = 0, data[22] = 0x20, data[23] = 1;
+    expect_fail(parse(data, size), KN_ERR_FORMAT, "at most 134217728 pixels", "found 16384 x 8193 px");
+    data[23] = 0;
+    expect_fail(parse(data, size), KN_ERR_FORMAT, "16384 x 8192 px", "truncated");
     kn_free(data);
     expect_fail(kn_png_read(temp_path("ok.png"), 10, NULL, &p), KN_ERR_ARG, "8 or 16 bits",
                 "found 10");

@@ -116,12 +116,21 @@ static void utf8_is_strict(void **state)
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) assert_false(kn_text_is_utf8(bad[i]));
 }
 
+static void control_characters_do_not_pass(void **state)
+{
+    char text[] = "a\x1b[31mred\x07\r\tok\nb\x7f caf\xc3\xa9 \xc2\x9b" "2J \xc2\xa0 \xe2\x80\x9b";
+    (void)state;
+    kn_text_make_plain(text);
+    assert_string_equal(text, "a?[31mred???ok\nb? caf\xc3\xa9 ??2J \xc2\xa0 \xe2\x80\x9b");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_grows),         cmocka_unit_test(a_failed_append_keeps_the_text),
         cmocka_unit_test(doubles_round_trip), cmocka_unit_test(only_decimal_numbers_are_read),
         cmocka_unit_test(utf8_is_strict),
+        cmocka_unit_test(control_characters_do_not_pass),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
