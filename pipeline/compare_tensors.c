@@ -56,11 +56,12 @@ static void print_difference(const char *shape, const kn_st_tensor *a, const kn_
 
 static void print_pair(const kn_st_tensor *a, const kn_st_tensor *b)
 {
-    char shape[2][KN_SHAPE_TEXT];
+    char text[2][KN_SHAPE_TEXT];
+    const char *shape[2]; /* without the dtype */
     const kn_st_tensor *both[2] = {a, b};
     for (int i = 0; i < 2; i++) {
         kn_tensor t = kn_tensor_make(NULL, KN_F32, both[i]->rank, both[i]->dim);
-        kn_tensor_text(&t, shape[i]);
+        shape[i] = strchr(kn_tensor_text(&t, text[i]), '[');
     }
     if (!same_shape(a, b))
         printf("%s: %s and %s\n", a->name, shape[0], shape[1]);
