@@ -160,6 +160,7 @@ kn_status kn_debug_pass_begin(kn_debug *d, const kn_debug_pass *pass)
     d->pass = json_pack("{s:s, s:s, s:i, s:i, s:[]}", "pass", pass->name, "attention", pass->attention, "first_step",
                         pass->begin + 1, "steps", pass->steps, "step");
     if (json_array_append_new(d->passes, d->pass) != 0) return kn_fail(KN_ERR_NOMEM, "--debug-dir: no memory");
+    d->about.attention = json_string_value(json_object_get(d->pass, "attention")); /* the caller's ends */
     return KN_OK;
 }
 

@@ -2,6 +2,8 @@
 # The memory plan of a CPU render is what the process takes at most (VmHWM), within 10 %, at two sizes and
 # with a codec that needs more than the picture.
 source "$(dirname "$0")/lib.sh" "$@"
+# Sanitizers take memory of their own for every byte.
+if grep -q '^KN_SANITIZE:STRING=.' "$(dirname "$kinora")/CMakeCache.txt"; then echo "skipped: a sanitizer build" >&2; exit 77; fi
 
 # check NAME OUTPUT OPTIONS...
 check() {
