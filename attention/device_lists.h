@@ -3,7 +3,7 @@
  *
  * Purpose   A plan (attention/plan.h) is compiled into these once per device and cached
  *           (attention/sparse_cuda.cu); a planner that works on the device writes them itself and
- *           calls kn_attn_run_lists. One entry is at most KN_ATTN_BLOCK keys that lie together, from
+ *           leaves them in the plan. One entry is at most KN_ATTN_BLOCK keys that lie together, from
  *           any first key; one row is the entries of one (list set, query block).
  * Order     Tokens count in the plan's order. Within a row the entries that need a mask come first:
  *           those with fewer than KN_ATTN_BLOCK keys, and those with a rule. No key twice in a row, and no row
@@ -81,12 +81,6 @@ typedef struct kn_attn_lists {
                                 (kn_attn_mask_key). info is then count + 256 (mask + 1), no rule */
     double executed;         /* pairs in executed 128 x 128 blocks / all pairs, for reports */
 } kn_attn_lists;
-
-/* softmax(scale q k^T) v over the lists. args as kn_attn_sparse, scale already the plan's; bf16,
- * D = Dv = 64 or 128. Asynchronous on the device's stream. scratch: copies of k and v when there is
- * a perm_k. KN_ERR_UNSUPPORTED names a shape that no kernel takes. */
-KN_CHECKED kn_status kn_attn_run_lists(kn_dev *d, const kn_attn_args *args,
-                                       const kn_attn_lists *lists, kn_arena *scratch);
 
 #ifdef __cplusplus
 }

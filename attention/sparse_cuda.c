@@ -230,12 +230,6 @@ static kn_status run(kn_dev *d, const kn_attn_args *args, const kn_attn_lists *l
     return KN_OK;
 }
 
-kn_status kn_attn_run_lists(kn_dev *d, const kn_attn_args *args, const kn_attn_lists *lists,
-                            kn_arena *scratch)
-{
-    return run(d, args, lists, scratch);
-}
-
 kn_status kn_attn_run_sparse_cuda(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,
                                   kn_arena *scratch)
 {

@@ -148,7 +148,7 @@ static kn_status check_place(const reader *r, const kn_option *opt, const char *
                    opt->key, r->base->output_dir, filled);
 }
 
-/* A written path: placeholders filled in, below the output folder unless absolute. */
+/* A written path: placeholders filled in, below the output folder. Only one of the command line may be elsewhere. */
 static kn_status place_path(const reader *r, kn_batch_entry *e, const char *key, const char *fallback)
 {
     const kn_option *opt = kn_option_find(key);
