@@ -3,11 +3,14 @@
  *
  *   fault_pipeline_points                         a few calls of each kind, spread evenly: the ctest
  *   fault_pipeline_points count                             calls of each kind, own+theirs
- *   fault_pipeline_points full TSV [JOB [KIND [EVERY]]]     every call (or every EVERY-th) until the job gets
- *                                                           through, a table into TSV; `all` for JOB or KIND;
- *                                                           `stacks` for EVERY: of each call stack the first
- *                                                           two calls, the last and one in 64
- *   fault_pipeline_points theirs TSV [JOB [KIND [EVERY]]]   likewise the libraries' allocations and threads
+ *   fault_pipeline_points full TSV [JOB [KIND [EVERY [FROM [TO]]]]]   every call (or every EVERY-th) from
+ *                                                           number FROM to TO or until the job gets through, a
+ *                                                           table into TSV; `all` for JOB or KIND; `stacks` for
+ *                                                           EVERY: of each call stack the first two calls, the
+ *                                                           last and one in 64
+ *   fault_pipeline_points theirs TSV [JOB ...]              likewise the libraries' allocations and threads
+ *
+ * tools/fault_points.sh shares the full campaign out over processes.
  *
  * The job runs in a forked process by kn_cli_main, so that a crash is seen and state is fresh. After each:
  * no signal, no hang; a documented exit code; one message; no temporary file; whatever has its final name
@@ -23,6 +26,7 @@
 #include <execinfo.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/mman.h>
@@ -533,8 +537,9 @@ static long choose_calls(const job *j, int kind, int theirs, bool *worth, long *
     return n;
 }
 
-/* every: 0 means one of each call stack, see choose_calls. */
-static void sweep(const job *j, int kind, int theirs, long every, FILE *tsv)
+/* Calls number from, from + every, ... to `to`, or until the job gets through; every: 0 means one of each call
+ * stack, see choose_calls. */
+static void sweep(const job *j, int kind, int theirs, long every, long from, long to, FILE *tsv)
 {
     static bool worth[INJECT_STACKS];
     tally t = {0};
@@ -543,7 +548,7 @@ static void sweep(const job *j, int kind, int theirs, long every, FILE *tsv)
     if (!every) printf("%s, %s, %s: %ld calls from %ld different call stacks\n", j->name, inject_kind_name(kind), theirs ? "libraries" : "own", calls, distinct);
     fflush(stdout);
     /* Two in a row without a hit: with threads the number of calls varies by a few. */
-    for (long at = 1; missed < 2; at += every ? every : 1) {
+    for (long at = from; missed < 2 && at <= to; at += every ? every : 1) {
         run r;
         if (!every && at <= calls && !worth[at - 1]) continue;
         int again = !theirs && (kind == INJECT_READ || kind == INJECT_WRITE || kind == INJECT_FULL);
@@ -556,11 +561,11 @@ static void sweep(const job *j, int kind, int theirs, long every, FILE *tsv)
         t.tried++;
         t.code[r.code & 255]++;
         t.bad += *r.trouble != 0;
-        Dl_info from = {0};
-        if (theirs && inject->frames > 2) dladdr(inject->frame[2], &from);
+        Dl_info library = {0};
+        if (theirs && inject->frames > 2) dladdr(inject->frame[2], &library);
         if (*r.trouble) tell(j, kind, theirs, at, &r);
         fprintf(tsv, "%s\t%s\t%s\t%ld\t%s\t%s\t%d\t%d\t%s\t%s\n", j->name, inject_kind_name(kind), theirs ? "theirs" : "own", at,
-                inject->what, from.dli_fname ? from.dli_fname : "-", r.code, r.signal, *r.trouble ? r.trouble : "-", r.message);
+                inject->what, library.dli_fname ? library.dli_fname : "-", r.code, r.signal, *r.trouble ? r.trouble : "-", r.message);
         fflush(tsv);
     }
     printf("%s, %s, %s: %ld points, %ld bad; exit codes", j->name, inject_kind_name(kind), theirs ? "libraries" : "own", t.tried, t.bad);
@@ -595,7 +600,8 @@ static int campaign(int argc, char **argv)
         for (int k = 0; k < INJECT_KINDS; k++) {
             if (argc > 4 && strcmp(argv[4], "all") && strcmp(argv[4], inject_kind_name(k))) continue;
             if (theirs && k != INJECT_ALLOC && k != INJECT_THREAD) continue;
-            sweep(&jobs[i], k, theirs, argc > 5 ? atol(argv[5]) : 1, tsv);
+            sweep(&jobs[i], k, theirs, argc > 5 ? atol(argv[5]) : 1, argc > 6 ? atol(argv[6]) : 1,
+                  argc > 7 ? atol(argv[7]) : LONG_MAX, tsv);
         }
     }
     fclose(tsv);
