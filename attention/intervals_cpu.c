@@ -25,9 +25,10 @@ enum {
     INTERVALS = 32, /* of a band's softmax step... */
     WIDTH = 1024,   /* ...and its scores in a row */
     LINE = 16,      /* floats of a cache line */
+    BLOCKS_WANTED = 512, /* heads are grouped until a group has this many blocks... */
     BLOCKS_AT_ONCE = 4 /* that a thread takes */
 };
-static const int64_t GROUP_BYTES_MAX = 256ll << 20; /* packed keys and values of the heads run at once */
+static const int64_t GROUP_BYTES_MAX = 256ll << 20; /* ...or its keys and values would pass this size */
 
 static int64_t min_i64(int64_t a, int64_t b)
 {
@@ -82,7 +83,8 @@ static sizes sizes_of(const kn_attn_args *a, const kn_attn_plan *p)
     z.k_floats = z.chunks * a->k.dim[2] * z.ldk + KN_ATTN_LANES;
     z.v_floats = tokens * z.dv;
     int64_t fit = GROUP_BYTES_MAX / (int64_t)sizeof(float) / (z.k_floats + z.v_floats);
-    z.heads = min_i64(a->q.dim[1], max_i64(fit, 1));
+    int64_t wanted = (BLOCKS_WANTED + p->q_blocks - 1) / p->q_blocks;
+    z.heads = min_i64(a->q.dim[1], min_i64(wanted, max_i64(fit, 1)));
     return z;
 }
 
