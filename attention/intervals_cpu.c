@@ -452,18 +452,29 @@ static bool in_row_order(const kn_attn_plan *p)
     return true;
 }
 
-bool kn_attn_intervals_fit(const kn_attn_args *args, const kn_attn_plan *p)
+bool kn_attn_intervals_fit(const kn_attn_plan *p, int64_t dim, int64_t dv)
 {
     /* Fewer frames give bands of so few queries that products wait for loads. */
     enum { MIN_FRAMES = 3 };
     if (p->rules != 1 || !p->pos || p->perm_k || p->grid[0] < MIN_FRAMES) return false;
-    if (args->q.dim[2] > MAX_DIM || args->v.dim[2] > MAX_DIM) return false;
+    if (dim > MAX_DIM || dv > MAX_DIM) return false;
     for (int a = 0; a < 3; a++)
         if (p->dilation[0][a] != 1) return false;
     const int32_t *lo = kn_attn_rule_lo(p, 0, 0), *len = kn_attn_rule_len(p, 0, 0);
     for (int t = 0; t < p->grid[0]; t++)
         if (lo[t] != 0 || len[t] != p->grid[0]) return false;
     return in_row_order(p);
+}
+
+double kn_attn_intervals_cost(const kn_attn_plan *p)
+{
+    const int32_t *len = kn_attn_rule_len(p, 0, 2);
+    double keys = 0, lanes = 0;
+    for (int w = 0; w < p->grid[2]; w++) {
+        keys += (double)len[w] * p->grid[0];
+        lanes += (double)padded((int64_t)len[w] * p->grid[0]);
+    }
+    return p->density * (1 + lanes / keys) / 2;
 }
 
 static const kn_attn_interval_kernels *kernels_of(kn_dev *d)

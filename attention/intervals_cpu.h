@@ -50,7 +50,9 @@ extern const kn_attn_interval_kernels kn_attn_intervals_avx512;
 
 /* May, and should, a plan run this way? Depends on shapes and the plan only, not on the device. Looks
  * at every position once. */
-bool kn_attn_intervals_fit(const kn_attn_args *args, const kn_attn_plan *plan);
+bool kn_attn_intervals_fit(const kn_attn_plan *plan, int64_t dim, int64_t dv);
+/* What such a plan costs, in dense attentions: visible pairs, half of them in whole vectors. */
+double kn_attn_intervals_cost(const kn_attn_plan *plan);
 kn_attn_executor_fn kn_attn_run_intervals;
 kn_attn_executor_fn kn_attn_measure_intervals;
 

@@ -123,6 +123,10 @@ void kn_attn_plan_count(const kn_attn_plan *plan, int block_q, int block_k,
  * second. */
 double kn_attn_plan_seconds(const kn_attn_plan *plan, int heads, int dim, int block_q, int block_k,
                             double flops);
+/* What a call costs the CPU executor for heads of `dim`, in dense attentions: it pays for the visible keys
+ * where a window spans all frames and tokens lie in (h,w,t) order, else for the listed keys, for whole
+ * panels of queries. */
+double kn_attn_plan_host_cost(const kn_attn_plan *plan, int dim);
 
 /* visible[token] = 1 where the query (both as stored) sees the key, else 0. [tokens] */
 KN_CHECKED kn_status kn_attn_plan_row(const kn_attn_plan *plan, int head, int64_t query,
