@@ -4,7 +4,7 @@
 
 #include "attention/attention.h"
 
-_Static_assert(KN_INT8_DIM == KN_ATTN_INT8_HEAD_DIM, "what callers are told is what the kernels have");
+_Static_assert((int)KN_INT8_DIM == (int)KN_ATTN_INT8_HEAD_DIM, "what callers are told is what the kernels have");
 
 size_t kn_attn_int8_place(void *memory, int64_t queries, int64_t keys, int heads, kn_attn_int8 *x)
 {
