@@ -536,7 +536,7 @@ done:
     return st;
 }
 
-double kn_attn_plan_host_cost(const kn_attn_plan *plan, int dim)
+double kn_attn_plan_host_cost(const kn_attn_plan *plan, int64_t dim)
 {
     enum { PANEL = 32 /* of the widest kernels */ };
     if (kn_attn_intervals_fit(plan, dim, dim)) return kn_attn_intervals_cost(plan);

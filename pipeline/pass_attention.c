@@ -49,7 +49,7 @@ static kn_grid_search window_search(const kn_pass_attention *a, int block)
  * 6 to 12 % dearer per key (docs/performance.md). */
 static double host_cost(const kn_pass_attention *a, const kn_attn_plan *plan, int block)
 {
-    return kn_attn_plan_host_cost(plan, (int)a->dit->head_dim) * (block == PANEL ? 1.1 : 1.0);
+    return kn_attn_plan_host_cost(plan, a->dit->head_dim) * (block == PANEL ? 1.1 : 1.0);
 }
 
 /* Keys in unaligned runs of (h,w,t) order, in the place of a->plan where that costs less than *cost. */
