@@ -47,6 +47,7 @@ def variant(name, flags, ref=None, base=True, share=1):
 
 
 OVERRIDE = "override=true refresh=1 "
+FITTED = "full-positions=fitted "
 SIZES = (("2x", "2x"), ("4x", "2x,4x"))
 
 
@@ -58,11 +59,18 @@ def main_set():
         at = f"refine-size={size} "
         yield variant(f"{scale} window", at)
         yield variant(f"{scale} override", at + OVERRIDE, f"{scale} window")
+        yield variant(f"{scale} override fitted", at + OVERRIDE + FITTED, f"{scale} window")
         yield variant(f"{scale} dense", at + "attention=dense", f"{scale} window")
+        yield variant(f"{scale} dense fitted", at + "attention=dense " + FITTED, f"{scale} window")
         at = f"refine-size={scale} {direct} "
         yield variant(f"{scale} direct window", at)
         yield variant(f"{scale} direct override", at + OVERRIDE)
+        yield variant(f"{scale} direct override fitted", at + OVERRIDE + FITTED)
         yield variant(f"{scale} direct dense", f"size={full}", base=False)
+        yield variant(f"{scale} direct dense fitted", at + "attention=dense " + FITTED)
+    at = "refine-size=2x,4x strength=1,0.4 refine-guidance=3,2 "
+    yield variant("4x staged window", at)
+    yield variant("4x staged override fitted", at + OVERRIDE + FITTED)
 
 
 def upscale_set(share=1):
@@ -74,47 +82,49 @@ def upscale_set(share=1):
             yield variant(f"{scale} window {how}", f"refine-size={size} upscale={how}", f"{scale} window", share=share)
 
 
-def caching_set(sizes=SIZES, share=2):
+def caching_set(sizes=SIZES, share=2, fitted=FITTED):
     """How long the second branch's contexts are kept, and for which prompts."""
     yield variant(NATIVE, "", base=False)
+    override = "override" + (" fitted" if fitted else "")
     for scale, size in sizes:
         yield variant(f"{scale} window", f"refine-size={size}")
-        yield variant(f"{scale} override", f"refine-size={size} " + OVERRIDE, f"{scale} window")
+        yield variant(f"{scale} {override}", f"refine-size={size} " + OVERRIDE + fitted, f"{scale} window")
         for who, n in (("both", 2), ("both", 5), ("prompt", 1), ("prompt", 2), ("prompt", 5)):
-            yield variant(f"{scale} override {who} n={n}", f"refine-size={size} override=true override-for={who} refresh={n}",
-                          f"{scale} override", share=share)
+            yield variant(f"{scale} {override} {who} n={n}", f"refine-size={size} override=true override-for={who} refresh={n} " + fitted,
+                          f"{scale} {override}", share=share)
 
 
-def sweep_set(scale="2x", share=1):
+def sweep_set(scale="2x", strengths=("0.8", "0.7", "0.9"), share=1):
     """From a light refinement to pure noise: where does each method keep one object?"""
     yield variant(NATIVE, "", base=False)
-    for strength in ("0.8", "0.7", "0.9", "1", "0.6", "0.95"):
+    for strength in strengths:
         at = f"refine-size={scale} strength={strength} "
         yield variant(f"{scale} {strength} window", at, share=share)
-        yield variant(f"{scale} {strength} override", at + OVERRIDE, share=share)
-        yield variant(f"{scale} {strength} dense", at + "attention=dense", share=share)
+        for how in ("", FITTED):
+            name = " fitted" if how else ""
+            yield variant(f"{scale} {strength} override{name}", at + OVERRIDE + how, share=share)
+            yield variant(f"{scale} {strength} dense{name}", at + "attention=dense " + how, share=share)
 
 
-def ways_set(strength, share=2):
-    """Ways to let a full branch steer, where the window alone repeats the object (from 0.8 on) or does not (0.5)."""
+def ways_set(strength, fitted=FITTED, more="", share=2):
+    """Ways to let a full branch steer, where the window alone repeats the object."""
     yield variant(NATIVE, "", base=False)
-    at = f"refine-size=2x strength={strength} "
+    at = f"refine-size=2x strength={strength} {more}"
     ways = {f"steps {n}": f"override-steps={n}" for n in (1, 2, 4, 8)}
-    ways.update({f"layers {r}": f"override-layers={r}" for r in ("1-2", "1-4", "3-6", "5-8")})
-    ways.update({f"temperature {t}": f"temperature={t}" for t in ("off", "1.2", "1.4")})
-    for full in ("draft", "permute"):
-        ways.update({f"full {full} {d}": f"full-attention={full} density={d}" for d in ("0.25", "0.1")})
     ways.update({f"n={n}": f"override-for=both refresh={n}" for n in (2, 5)})
     ways["prompt only"] = "override-for=prompt"
-    ways["guidance 4"] = "refine-guidance=4"
-    ways["steps 4 layers 1-4"] = "override-steps=4 override-layers=1-4"
-    ways["steps 4 full draft 0.25"] = "override-steps=4 full-attention=draft density=0.25"
+    ways.update({f"temperature {t}": f"temperature={t}" for t in ("off", "1.2", "1.4")})
+    ways.update({f"layers {r}": f"override-layers={r}" for r in ("1-2", "1-4", "3-6", "5-8")})
+    for full in ("draft", "permute"):
+        ways.update({f"full {full} {d}": f"full-attention={full} density={d}" for d in ("0.25", "0.1")})
+    suffix = " fitted" if fitted else ""
     for name, flags in ways.items():
-        yield variant(f"2x {strength} override {name}", at + OVERRIDE + flags, share=share)
-    for t in ("off", "1.2", "1.4"):
-        yield variant(f"2x {strength} window temperature {t}", at + f"temperature={t}", share=share)
-    for n in (1, 2, 4):
-        yield variant(f"2x {strength} window dense steps {n}", at + f"dense-steps={n}", share=share)
+        yield variant(f"2x {strength} override{suffix} {name}", at + OVERRIDE + fitted + flags, share=share)
+    for n in (1, 2, 4, 8):
+        yield variant(f"2x {strength} window{suffix} dense steps {n}", at + f"{fitted}dense-steps={n}", share=share)
+    if not fitted:
+        for t in ("off", "1.2", "1.4"):
+            yield variant(f"2x {strength} window temperature {t}", at + f"temperature={t}", share=share)
 
 
 def methods_set(share=4):
@@ -134,8 +144,9 @@ def methods_set(share=4):
 
 def all_sets():
     names = set()
-    for one in (main_set(), upscale_set(), caching_set(), sweep_set(), ways_set("0.8"), ways_set("0.9"), methods_set(),
-                ways_set("0.5", 4), ways_set("1", 4), sweep_set("4x", 4)):
+    for one in (main_set(), upscale_set(), caching_set(), sweep_set(), ways_set("1", more="refine-guidance=3 "), ways_set("0.8"),
+                ways_set("0.8", ""), methods_set(), sweep_set("2x", ("0.6", "0.95"), 2), caching_set(fitted=""),
+                ways_set("0.5", share=4), sweep_set("4x", ("0.8", "0.9"), 4)):
         for v in one:
             if v["name"] not in names:
                 names.add(v["name"])
@@ -143,7 +154,7 @@ def all_sets():
 
 
 SETS = {"main": main_set, "sweep": sweep_set, "upscale": upscale_set, "caching": caching_set, "methods": methods_set,
-        "ways": lambda: ways_set("0.8"), "ways0.9": lambda: ways_set("0.9"), "all": all_sets,
+        "ways": lambda: ways_set("0.8"), "all": all_sets,
         "caching2": lambda: caching_set(SIZES[:1], 1), "caching4": lambda: caching_set(SIZES[1:], 1)}
 
 
