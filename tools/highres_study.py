@@ -110,17 +110,16 @@ def ways_set(strength, fitted=FITTED, more="", share=2):
     """Ways to let a full branch steer, where the window alone repeats the object."""
     yield variant(NATIVE, "", base=False)
     at = f"refine-size=2x strength={strength} {more}"
-    ways = {f"steps {n}": f"override-steps={n}" for n in (1, 2, 4, 8)}
+    ways = {f"steps {n}": f"override-steps={n}" for n in (2, 4, 8)}
     ways.update({f"n={n}": f"override-for=both refresh={n}" for n in (2, 5)})
     ways["prompt only"] = "override-for=prompt"
     ways.update({f"temperature {t}": f"temperature={t}" for t in ("off", "1.2", "1.4")})
-    ways.update({f"layers {r}": f"override-layers={r}" for r in ("1-2", "1-4", "3-6", "5-8")})
-    for full in ("draft", "permute"):
-        ways.update({f"full {full} {d}": f"full-attention={full} density={d}" for d in ("0.25", "0.1")})
+    ways.update({f"layers {r}": f"override-layers={r}" for r in ("1-4", "5-8")})
+    ways.update({f"full {full} 0.25": f"full-attention={full} density=0.25" for full in ("draft", "permute")})
     suffix = " fitted" if fitted else ""
     for name, flags in ways.items():
         yield variant(f"2x {strength} override{suffix} {name}", at + OVERRIDE + fitted + flags, share=share)
-    for n in (1, 2, 4, 8):
+    for n in (2, 4, 8):
         yield variant(f"2x {strength} window{suffix} dense steps {n}", at + f"{fitted}dense-steps={n}", share=share)
     if not fitted:
         for t in ("off", "1.2", "1.4"):
@@ -144,8 +143,8 @@ def methods_set(share=4):
 
 def all_sets():
     names = set()
-    for one in (main_set(), upscale_set(), caching_set(), sweep_set(), ways_set("1", more="refine-guidance=3 "), ways_set("0.8"),
-                ways_set("0.8", ""), methods_set(), sweep_set("2x", ("0.6", "0.95"), 2), caching_set(fitted=""),
+    for one in (main_set(), upscale_set(), caching_set(), sweep_set(), ways_set("1", more="refine-guidance=3 "),
+                ways_set("0.8", ""), ways_set("0.8", share=4), methods_set(), sweep_set("2x", ("0.6", "0.95"), 2), caching_set(fitted=""),
                 ways_set("0.5", share=4), sweep_set("4x", ("0.8", "0.9"), 4)):
         for v in one:
             if v["name"] not in names:
