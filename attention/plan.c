@@ -389,8 +389,8 @@ void kn_attn_plan_count(const kn_attn_plan *p, int block_q, int block_k, kn_attn
         }
         executed += (double)blocks * block_k * (double)(ceil_div(queries, block_q) * block_q);
         sum += (double)blocks;
-        if (blocks < s.blocks_min) s.blocks_min = (double)blocks;
-        if (blocks > s.blocks_max) s.blocks_max = (double)blocks;
+        if ((double)blocks < s.blocks_min) s.blocks_min = (double)blocks;
+        if ((double)blocks > s.blocks_max) s.blocks_max = (double)blocks;
     }
     s.blocks_mean = sum / (double)p->rows;
     s.listed = kn_attn_plan_listed(p);

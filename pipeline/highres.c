@@ -171,14 +171,18 @@ static kn_status read_temperature(const kn_options *o, const int64_t base[2], do
 
 static kn_status read_override_layers(const kn_options *o, const kn_dit_config *dit, int layers[2])
 {
-    int first = 1, last = dit->layers, end = 0;
-    if (strcmp(o->override_layers, "all") != 0 &&
-        (sscanf(o->override_layers, "%d-%d%n", &first, &last, &end) != 2 || o->override_layers[end] || first < 1 ||
-         last < first || last > dit->layers))
-        return kn_fail(KN_ERR_ARG, "--override-layers: expected all or FIRST-LAST within 1-%d, found '%s'", dit->layers,
-                       o->override_layers);
-    layers[0] = first - 1;
-    layers[1] = last;
+    const char *text = o->override_layers;
+    int64_t first = 1, last = dit->layers;
+    if (strcmp(text, "all") != 0) {
+        char before[24] = "";
+        size_t n = strcspn(text, "-");
+        if (n < sizeof before) memcpy(before, text, n);
+        if (!text[n] || !kn_text_to_int(before, &first) || !kn_text_to_int(text + n + 1, &last) || first < 1 || last < first ||
+            last > dit->layers)
+            return kn_fail(KN_ERR_ARG, "--override-layers: expected all or FIRST-LAST within 1-%d, found '%s'", dit->layers, text);
+    }
+    layers[0] = (int)first - 1;
+    layers[1] = (int)last;
     return KN_OK;
 }
 

@@ -85,7 +85,7 @@ expect_error 2 "at least as large" "$kinora" render "${base[@]}" -o x.mp4 --refi
 expect_error 2 "TxHxW" "$kinora" render "${base[@]}" -o x.mkv --refine-size 2x --attention tile3d --attention-tile 8x8
 expect_error 2 "both odd" "$kinora" render "${base[@]}" -o x.mp4 --refine-size 2x --window 10x6
 expect_error 2 "auto, off or a factor" "$kinora" render "${base[@]}" -o x.mp4 --refine-size 2x --temperature warm
-for layers in 0-2 3-2 1-9 1- 1-2x some; do
+for layers in 0-2 3-2 1-9 1- 1-2x some 4294967297-4294967298 1-99999999999999999999; do
   expect_error 2 "FIRST-LAST within 1-8" "$kinora" render "${base[@]}" -o x.mp4 --refine-size 2x --override --override-layers "$layers"
 done
 expect_error 2 "commas between" "$kinora" render "${base[@]}" -o x.mp4 --refine-size 2x --strength 0.5,2
