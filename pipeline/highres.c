@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "attention/attention.h"
 #include "attention/permute.h"
 #include "io/memory.h"
 #include "io/text.h"
@@ -226,6 +227,9 @@ static kn_status refine_pass(const kn_options *o, const kn_dit_config *dit, cons
     p->skip_below = o->attention_skip;
     if (p->int8 && p->skip_below > 0)
         return kn_fail(KN_ERR_ARG, "--attention-skip: expected 0 with --attention-precision int8, found %g", p->skip_below);
+    if (p->int8 && dit->head_dim != KN_ATTN_INT8_HEAD_DIM)
+        return kn_fail(KN_ERR_UNSUPPORTED, "--attention-precision int8: expected a model with heads of %d, found heads of %d",
+                       KN_ATTN_INT8_HEAD_DIM, dit->head_dim);
     KN_TRY(read_window(o, tokens, p->window));
     const int64_t known[2] = {tokens[0], tokens[1]};
     frame_tokens(&p->geo, dit, tokens);

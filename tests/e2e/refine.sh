@@ -31,17 +31,9 @@ for fill in 37 74 111 148; do
 done
 
 # Killed as soon as a step of a stage is reported, then resumed.
-kill_at() { # STAGE STEP
+resumed() { # STAGE STEP
   rm -f cut.mp4*
-  "$kinora" render "${two[@]}" -o cut.mp4 --progress json >events.txt &
-  local pid=$!
-  for _ in $(seq 6000); do
-    grep -q "\"stage\":\"$1\",\"unit\":\"[a-z]*\",\"done\":$2," events.txt && break
-    kill -0 $pid 2>/dev/null || break
-    sleep 0.005
-  done
-  kill -9 $pid 2>/dev/null || true
-  wait $pid 2>/dev/null || true
+  killed_at "$1" "$2" 1 "$kinora" render "${two[@]}" -o cut.mp4
   if [ ! -e cut.mp4 ]; then
     [ -e cut.mp4.checkpoint.safetensors ] || fail "no checkpoint after $1, $2"
     "$kinora" render "${two[@]}" -o cut.mp4 --resume
@@ -49,11 +41,11 @@ kill_at() { # STAGE STEP
   cmp whole.mp4 cut.mp4 || fail "killed at $1, $2: other bytes after --resume"
   [ ! -e cut.mp4.checkpoint.safetensors ] || fail "checkpoint left behind"
 }
-kill_at denoise 5
-kill_at denoise 6
-kill_at 'upscale 1' 1
+resumed denoise 5
+resumed denoise 6
+resumed 'upscale 1' 1
 for stage in 1 2; do
-  for step in 1 2 3; do kill_at "refine $stage" $step; done
+  for step in 1 2 3; do resumed "refine $stage" $step; done
 done
 two+=(--override-steps 2 --override-layers 2-7 --full-positions fitted)
 rm whole.mp4*
@@ -61,7 +53,7 @@ rm whole.mp4*
 "$kinora" render "${two[@]}" -o whole.mp4
 grep -q 'full branch every 3 steps of the first 2, for both prompts, layers 2 to 7' part.txt || fail "override: $(cat part.txt)"
 grep -q 'refine 2: full self-attention at positions times ' part.txt || fail "positions: $(cat part.txt)"
-for step in 1 2; do kill_at "refine 2" $step; done
+for step in 1 2; do resumed "refine 2" $step; done
 
 # From stored base latents: the same as in one run.
 base=("${quick[@]}" --frames 5 --threads 1)
