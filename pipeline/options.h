@@ -58,6 +58,7 @@ typedef enum kn_context_cache_choice {
     KN_CACHE_HOST,
     KN_CACHE_INT8
 } kn_context_cache_choice;
+typedef enum kn_positions_choice { KN_POSITIONS_OWN, KN_POSITIONS_FITTED } kn_positions_choice;
 typedef enum kn_override_choice { KN_OVERRIDE_AUTO, KN_OVERRIDE_PROMPT, KN_OVERRIDE_BOTH } kn_override_choice;
 
 enum { KN_OPTION_MAX = 128 };
@@ -94,6 +95,7 @@ typedef struct kn_options {
     int64_t attention_precision; /* kn_attention_precision */
     double attention_skip;       /* share of the largest weight below which blocks are left out; 0: none */
     int64_t base_attention, full_attention; /* 0 dense, 1 draft, 2 permute */
+    int64_t full_positions; /* KN_POSITIONS_ */
     double density, mass;
     char *paro_axes; /* "auto", an order, or one per head */
     int64_t paro_rows;
