@@ -283,6 +283,8 @@ static kn_status tell_refine(kn_job *j, const kn_pass *p)
     kn_job_note(j, "%s: %" PRId64 "x%" PRId64 ", %" PRId64 " tokens; %d of %d steps from sigma %.4f, guidance %g, shift %g; %s%s, temperature %.4f",
                 p->name, p->geo.out_width_px, p->geo.out_height_px, p->geo.tokens, schedule.steps - schedule.begin,
                 schedule.steps, schedule.sigma[schedule.begin], p->guidance, p->shift, sees, p->dual ? ", override" : "", p->temperature);
+    if (p->fitted && (p->dual || p->dense_steps || p->attention == KN_ATTENTION_DENSE))
+        kn_job_note(j, "%s: full self-attention at positions times %.3g x %.3g", p->name, p->position_scale[2], p->position_scale[1]);
     if (p->dual) {
         char steps[48] = "";
         if (p->dual_steps) snprintf(steps, sizeof steps, " of the first %d", p->dual_steps);
