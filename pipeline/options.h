@@ -230,8 +230,10 @@ json_t *kn_options_json(const kn_options *o, int flags);
  * Fills in what follows from others (frames from seconds). Does not look at files. */
 KN_CHECKED kn_status kn_options_resolve(kn_options *o);
 
-/* Documentation from the table. */
-void kn_options_print_help(FILE *f, int columns);
+/* Documentation from the table. only: of groups that belong to one command, the one to print; KN_EVERY_COMMAND:
+ * none of them; NULL: all. */
+#define KN_EVERY_COMMAND ""
+void kn_options_print_help(FILE *f, const char *only, int columns);
 void kn_options_print_man(FILE *f);
 void kn_options_print_markdown(FILE *f);
 /* shell: bash, zsh or fish; KN_ERR_ARG for others. */
