@@ -47,6 +47,7 @@ typedef struct kn_pass {
     int reuse_lists;
     kn_attention_choice full_attention; /* of the second branch */
     bool int8;          /* self-attention with 8-bit products */
+    bool f8;            /* linear layers likewise, in e4m3 */
     double skip_below;  /* softmax-threshold skipping in it; 0: none */
     double temperature; /* factor on 1/sqrt(D) */
     bool dual;          /* the second branch supplies the cross-attention */
