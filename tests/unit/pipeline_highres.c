@@ -3,6 +3,7 @@
 #include "tests/expect.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "io/memory.h"
@@ -307,6 +308,16 @@ static void resize(kn_resize_params p, const float *from, float *to)
     kn_resize *r;
     expect_ok(kn_resize_build(&p, &r));
     kn_resize_run(r, from, to);
+    size_t bytes = (size_t)(p.to_width * p.to_height * p.channels) * sizeof *to;
+    float *shared = malloc(bytes);
+    assert_non_null(shared);
+    kn_resize_free(&r);
+    expect_ok(kn_workers_open(3, &p.workers)); /* the same bytes from several threads */
+    expect_ok(kn_resize_build(&p, &r));
+    kn_resize_run(r, from, shared);
+    assert_memory_equal(to, shared, bytes);
+    kn_workers_close(&p.workers);
+    free(shared);
     kn_resize_free(&r);
 }
 
