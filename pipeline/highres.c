@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "attention/attention.h"
 #include "attention/permute.h"
 #include "io/memory.h"
 #include "io/text.h"
@@ -171,14 +172,18 @@ static kn_status read_temperature(const kn_options *o, const int64_t base[2], do
 
 static kn_status read_override_layers(const kn_options *o, const kn_dit_config *dit, int layers[2])
 {
-    int first = 1, last = dit->layers, end = 0;
-    if (strcmp(o->override_layers, "all") != 0 &&
-        (sscanf(o->override_layers, "%d-%d%n", &first, &last, &end) != 2 || o->override_layers[end] || first < 1 ||
-         last < first || last > dit->layers))
-        return kn_fail(KN_ERR_ARG, "--override-layers: expected all or FIRST-LAST within 1-%d, found '%s'", dit->layers,
-                       o->override_layers);
-    layers[0] = first - 1;
-    layers[1] = last;
+    const char *text = o->override_layers;
+    int64_t first = 1, last = dit->layers;
+    if (strcmp(text, "all") != 0) {
+        char before[24] = "";
+        size_t n = strcspn(text, "-");
+        if (n < sizeof before) memcpy(before, text, n);
+        if (!text[n] || !kn_text_to_int(before, &first) || !kn_text_to_int(text + n + 1, &last) || first < 1 || last < first ||
+            last > dit->layers)
+            return kn_fail(KN_ERR_ARG, "--override-layers: expected all or FIRST-LAST within 1-%d, found '%s'", dit->layers, text);
+    }
+    layers[0] = (int)first - 1;
+    layers[1] = (int)last;
     return KN_OK;
 }
 
@@ -225,6 +230,9 @@ static kn_status refine_pass(const kn_options *o, const kn_dit_config *dit, cons
     p->skip_below = o->attention_skip;
     if (p->int8 && p->skip_below > 0)
         return kn_fail(KN_ERR_ARG, "--attention-skip: expected 0 with --attention-precision int8, found %g", p->skip_below);
+    if (p->int8 && dit->head_dim != KN_ATTN_INT8_HEAD_DIM)
+        return kn_fail(KN_ERR_UNSUPPORTED, "--attention-precision int8: expected a model with heads of %d, found heads of %d",
+                       KN_ATTN_INT8_HEAD_DIM, dit->head_dim);
     KN_TRY(read_window(o, tokens, p->window));
     frame_tokens(&p->geo, dit, tokens);
     if (p->attention == KN_ATTENTION_WINDOW && p->window[0] >= tokens[0] && p->window[1] >= tokens[1])

@@ -355,12 +355,6 @@ kn_option_source kn_options_source(const kn_options *o, const kn_option *opt)
     return (kn_option_source)o->source[opt - table];
 }
 
-const char *kn_option_source_name(kn_option_source s)
-{
-    static const char *const names[] = {"default", "model", "preset", "config", "command line"};
-    return names[s];
-}
-
 static const char *choice_name(const kn_option *opt, int64_t index, size_t *length)
 {
     const char *p = opt->choices;

@@ -222,7 +222,6 @@ const char *kn_options_text(const kn_options *o, const kn_option *opt, char buf[
 /* Item of a LIST option's value for stage i = 0, 1, ... */
 double kn_option_list_at(const char *list, int i);
 kn_option_source kn_options_source(const kn_options *o, const kn_option *opt);
-const char *kn_option_source_name(kn_option_source s);
 
 /* JSON object of all set options that have any of `flags` (0 = all). New reference; NULL = no memory. */
 json_t *kn_options_json(const kn_options *o, int flags);

@@ -7,6 +7,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "io/text.h"
+
 double kn_now_sec(void)
 {
     struct timespec t;
@@ -177,10 +179,13 @@ int kn_progress_event(void *user, const kn_event *e)
     } else if (e->kind == KN_EVENT_NOTE || e->kind == KN_EVENT_DONE) {
         kn_progress_break(p);
         int at = e->kind == KN_EVENT_DONE ? fprintf(p->file, "wrote ") : 0;
+        char text[4608]; /* a path and some words */
+        snprintf(text, sizeof text, "%s", e->text);
+        kn_text_make_plain(text); /* names come from files too */
         if (p->style == KN_PROGRESS_BAR)
-            kn_print_wrapped(p->file, e->text, at, 2, kn_columns_of(p->file));
+            kn_print_wrapped(p->file, text, at, 2, kn_columns_of(p->file));
         else
-            fprintf(p->file, "%s\n", e->text);
+            fprintf(p->file, "%s\n", text);
         fflush(p->file);
     } else if (p->style == KN_PROGRESS_BAR) {
         print_bar(p, e);

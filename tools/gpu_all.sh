@@ -57,6 +57,7 @@ run_checks() { # side by side: nothing is timed
   step attention-sm80 200 "$build/attention_hopper" check sm80 &
   step attention-sm90 200 "$build/attention_hopper" check sm90 &
   step picture 300 python3 "$tools/check_gpu_render.py" "$build/kinora" "$model" "$results" --commit "$commit" &
+  step numerics 200 bash "$tools/../tests/e2e/gpu_numerics.sh" "$build/kinora" "$(dirname "$tools")" &
   wait
 }
 

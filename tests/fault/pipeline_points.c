@@ -261,7 +261,7 @@ static void start(const job *j, int resume, int keep, run *r)
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) child(j, resume);
-    int status;
+    int status = 0;
     if (pid < 0 || waitpid(pid, &status, 0) != pid) fail_msg("starting a process: %s", strerror(errno));
     inject->active = 0; /* a process that was killed had no time for it */
     r->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
