@@ -221,6 +221,13 @@ static kn_status candidates_of(const kn_cuda *cuda, const call *c, const product
                                                 sizeof k->alignment);
     cublasStatus_t e = b->cublasLtMatmulAlgoGetHeuristic(b->handle, c->op, c->w, c->x, c->out,
                                                          c->out, pref, CANDIDATES, found, count);
+    if (e == CUBLAS_STATUS_NOT_SUPPORTED || (e == CUBLAS_STATUS_SUCCESS && *count == 0)) {
+        /* few rows and columns of long sums in e4m3, for one */
+        uint32_t any = CUBLASLT_REDUCTION_SCHEME_MASK;
+        b->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &any, sizeof any);
+        e = b->cublasLtMatmulAlgoGetHeuristic(b->handle, c->op, c->w, c->x, c->out, c->out, pref, CANDIDATES, found,
+                                              count);
+    }
     b->cublasLtMatmulPreferenceDestroy(pref);
     KN_TRY(lt(b, e, "heuristic", k));
     return *count > 0 ? KN_OK : lt(b, CUBLAS_STATUS_NOT_SUPPORTED, "heuristic", k);
