@@ -465,7 +465,15 @@ kn_status kn_cuda_open(kn_dev *d, const kn_dev_params *params)
     KN_CUDA_TRY(cudaSetDevice(c->ordinal));
     KN_CUDA_TRY(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));
     /* behind the workspace: a convolution's bias in bf16, cuda_conv.c */
-    KN_CUDA_TRY(cudaMalloc(&c->workspace, c->workspace_bytes + KN_CUDA_BIAS_BYTES));
+    cudaError_t e = cudaMalloc(&c->workspace, c->workspace_bytes + KN_CUDA_BIAS_BYTES);
+    if (e == cudaErrorMemoryAllocation) {
+        cudaGetLastError(); /* forget it */
+        return kn_fail(KN_ERR_NOMEM,
+                       "device cuda: %s has no room for the %d MiB that every run takes; another "
+                       "program holds its memory",
+                       prop.name, (int)(KN_CUDA_OWN_BYTES >> 20));
+    }
+    KN_CUDA_TRY(e);
     KN_CUDA_TRY(cudaMalloc(&c->scalars, KN_CUDA_SCALARS_BYTES));
     kn_dev_count(d, KN_CUDA_OWN_BYTES);
     KN_CUDA_TRY(cudaMallocHost(&c->letters, KN_CUDA_LETTERS * KN_CUDA_LETTER_BYTES));

@@ -226,6 +226,7 @@ static kn_status refine_pass(const kn_options *o, const kn_dit_config *dit, cons
     frame_tokens(&base->geo, dit, tokens);
     KN_TRY(read_temperature(o, tokens, &p->temperature));
     p->attention = (kn_attention_choice)o->attention;
+    p->fitted = o->full_positions == KN_POSITIONS_FITTED;
     p->int8 = o->attention_precision == KN_ATTENTION_INT8;
     p->skip_below = o->attention_skip;
     if (p->int8 && p->skip_below > 0)
@@ -234,7 +235,10 @@ static kn_status refine_pass(const kn_options *o, const kn_dit_config *dit, cons
         return kn_fail(KN_ERR_UNSUPPORTED, "--attention-precision int8: expected a model with heads of %d, found heads of %d",
                        KN_ATTN_INT8_HEAD_DIM, dit->head_dim);
     KN_TRY(read_window(o, tokens, p->window));
+    const int64_t known[2] = {tokens[0], tokens[1]};
     frame_tokens(&p->geo, dit, tokens);
+    p->position_scale[0] = 1;
+    for (int i = 0; i < 2; i++) p->position_scale[1 + i] = tokens[i] > known[i] ? (double)known[i] / (double)tokens[i] : 1;
     if (p->attention == KN_ATTENTION_WINDOW && p->window[0] >= tokens[0] && p->window[1] >= tokens[1])
         p->attention = KN_ATTENTION_DENSE; /* the window would hide nothing */
     bool chosen = p->attention >= KN_ATTENTION_DRAFT || (o->cross_override && o->full_attention > 0);

@@ -59,6 +59,7 @@ typedef enum kn_context_cache_choice {
     KN_CACHE_HOST,
     KN_CACHE_INT8
 } kn_context_cache_choice;
+typedef enum kn_positions_choice { KN_POSITIONS_OWN, KN_POSITIONS_FITTED } kn_positions_choice;
 typedef enum kn_override_choice { KN_OVERRIDE_AUTO, KN_OVERRIDE_PROMPT, KN_OVERRIDE_BOTH } kn_override_choice;
 
 enum { KN_OPTION_MAX = 128 };
@@ -96,6 +97,7 @@ typedef struct kn_options {
     int64_t linear_precision;    /* kn_linear_precision */
     double attention_skip;       /* share of the largest weight below which blocks are left out; 0: none */
     int64_t base_attention, full_attention; /* 0 dense, 1 draft, 2 permute */
+    int64_t full_positions; /* KN_POSITIONS_ */
     double density, mass;
     char *paro_axes; /* "auto", an order, or one per head */
     int64_t paro_rows;
@@ -230,8 +232,10 @@ json_t *kn_options_json(const kn_options *o, int flags);
  * Fills in what follows from others (frames from seconds). Does not look at files. */
 KN_CHECKED kn_status kn_options_resolve(kn_options *o);
 
-/* Documentation from the table. */
-void kn_options_print_help(FILE *f, int columns);
+/* Documentation from the table. only: of groups that belong to one command, the one to print; KN_EVERY_COMMAND:
+ * none of them; NULL: all. */
+#define KN_EVERY_COMMAND ""
+void kn_options_print_help(FILE *f, const char *only, int columns);
 void kn_options_print_man(FILE *f);
 void kn_options_print_markdown(FILE *f);
 /* shell: bash, zsh or fish; KN_ERR_ARG for others. */

@@ -133,7 +133,8 @@ static void print_line(kn_progress *p, const kn_event *e)
     double now = kn_now_sec();
     if (e->kind == KN_EVENT_BEGIN) p->last_sec = now;
     if (e->kind == KN_EVENT_END)
-        fprintf(p->file, "%s: %lld %s in %s\n", e->stage, (long long)e->total, e->unit,
+        fprintf(p->file, "%s: %lld %.*s in %s\n", e->stage, (long long)e->total,
+                (int)strlen(e->unit) - (e->total == 1), e->unit, /* 1 step */
                 kn_duration_text(e->elapsed_sec, a, sizeof a));
     /* A log file wants a sign of life, not one line per step. */
     if (e->kind == KN_EVENT_STEP && e->done < e->total && now - p->last_sec >= 10) {

@@ -235,7 +235,7 @@ static kn_status check_options(const kn_options *o)
     size_t n = o->output ? strlen(o->output) : 0;
     const char *wrong = o->debug_dir ? "--debug-dir" : o->tile_windows ? "--tile-windows" : o->resume ? "--resume" : NULL;
     if (n < 6 || strcmp(o->output + n - 5, ".json"))
-        return kn_fail(KN_ERR_ARG, "--output: expected the file for the windows, *.json, found '%s'", o->output ? o->output : "nothing");
+        return kn_fail(KN_ERR_ARG, "--output: expected the file for the windows, *.json, found %s", o->output ? o->output : "none");
     if (wrong) return kn_fail(KN_ERR_ARG, "%s: not with search-windows", wrong);
     if (!o->refine_size && !o->input) return kn_fail(KN_ERR_ARG, "--refine-size: expected a refine stage to search windows for, found none");
     return KN_OK;

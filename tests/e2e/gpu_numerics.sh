@@ -19,7 +19,7 @@ two=("${one[@]}" --refine-size 2x --upscale latent --strength 0.5 --no-override)
 expect_error 5 "--attention-precision int8: expected a model with heads of 128, found heads of 64" \
   "$kinora" render --model "$model" "${two[@]}" --device cuda --attention-precision int8 --latents-out x.safetensors
 heads_of_128 m
-"$kinora" render --model m "${one[@]}" --latents-out base.safetensors
+"$kinora" render --model m "${one[@]}" --device cpu --latents-out base.safetensors
 refined() { "$kinora" render --model m "${two[@]}" --latents-in base.safetensors --latents-out "$1.safetensors" --device "${@:2}"; }
 got=0
 refined int8 cuda --attention-precision int8 2>stderr.txt || got=$?

@@ -55,10 +55,13 @@ killed_at() {
   wait $pid 2>/dev/null || true
 }
 
+# own_model FOLDER: a copy of the shipped model to be altered; through links, or the change would go to what they point at.
+own_model() { cp -rL "$model/." "$1" && chmod -R u+w "$1"; }
+
 # overflowing FOLDER: the shipped model with a time embedding beyond float32 for timesteps below 820: NaN from the third of
 # four steps on. One hidden unit is 2^100 (cos(t / 1000) - 0.68), which silu cuts off below 0, times 2^60.
 overflowing() {
-  cp -r "$model" "$1" && chmod -R u+w "$1"
+  own_model "$1"
   python3 - "$1/transformer/diffusion_pytorch_model.safetensors" <<'P'
 import json, struct, sys
 with open(sys.argv[1], "r+b") as f:
@@ -82,7 +85,7 @@ P
 # heads_of_128 FOLDER: the shipped model read as one of two heads of 128 instead of four of 64. The weights have the same
 # shapes; the picture means nothing.
 heads_of_128() {
-  cp -r "$model" "$1" && chmod -R u+w "$1"
+  own_model "$1"
   sed -i 's/"num_attention_heads": 4/"num_attention_heads": 2/; s/"attention_head_dim": 64/"attention_head_dim": 128/' "$1/transformer/config.json"
 }
 

@@ -47,11 +47,12 @@ resumed 'upscale 1' 1
 for stage in 1 2; do
   for step in 1 2 3; do resumed "refine $stage" $step; done
 done
-two+=(--override-steps 2 --override-layers 2-7)
+two+=(--override-steps 2 --override-layers 2-7 --full-positions fitted)
 rm whole.mp4*
 "$kinora" plan "${two[@]}" --progress lines -o whole.mp4 2>part.txt
 "$kinora" render "${two[@]}" -o whole.mp4
 grep -q 'full branch every 3 steps of the first 2, for both prompts, layers 2 to 7' part.txt || fail "override: $(cat part.txt)"
+grep -q 'refine 2: full self-attention at positions times ' part.txt || fail "positions: $(cat part.txt)"
 for step in 1 2; do resumed "refine 2" $step; done
 
 # From stored base latents: the same as in one run.
@@ -65,7 +66,8 @@ payload() { tail -c $((4 * 16 * 2 * 24 * 40)) "$1" | cksum; }
 # Every way to enlarge and to attend runs.
 for more in "--upscale lanczos" "--upscale latent" "--attention dense" "--attention tile3d --tile-window 1x1x1 --attention-tile 2x4x4 --dense-steps 0" \
     "--attention cross --attention-tile 1x4x4" "--attention draft --density 0.2 --dense-steps 0" "--attention permute --mass 0.5" \
-    "--attention paro --mass 0.5 --reuse-lists 9" "--override --refresh 1 --full-attention draft --dense-steps 0" "--override --refresh 1" "--override --override-steps 1" "--override --override-layers 1-2" "--temperature off --window 5x3"; do
+    "--attention paro --mass 0.5 --reuse-lists 9" "--override --refresh 1 --full-attention draft --dense-steps 0" "--override --refresh 1" "--override --override-steps 1" "--override --override-layers 1-2" \
+    "--attention dense --full-positions fitted" "--dense-steps 1 --full-positions fitted" "--temperature off --window 5x3"; do
   "$kinora" render "${base[@]}" --latents-in base.safetensors --refine-size 2x $more --latents-out more.safetensors -y
   [ "$(payload more.safetensors)" != "$(payload whole.safetensors)" ] || fail "$more changed nothing"
 done

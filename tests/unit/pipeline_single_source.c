@@ -27,7 +27,7 @@ static int print_all(void **state)
     for (int i = 0; i < FORMS; i++) {
         FILE *f = open_memstream(&forms[i].text, &forms[i].size);
         if (!f) return -1;
-        if (i == HELP) kn_options_print_help(f, 4000);
+        if (i == HELP) kn_options_print_help(f, NULL, 4000);
         if (i == MAN) kn_options_print_man(f);
         if (i == MARKDOWN) kn_options_print_markdown(f);
         if (i >= BASH && kn_options_print_completion(f, forms[i].name) != KN_OK) return -1;
