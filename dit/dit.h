@@ -100,6 +100,7 @@ typedef struct kn_dit_args {
     kn_dit_attn_fn *attn_fn;  /* NULL = off; never when measuring */
     void *attn_user;
     double softmax_scale;     /* of self-attention; 0 = 1/sqrt(D). A plan's own scale wins */
+    bool f8;                  /* the blocks' linear layers with both factors in e4m3 (kn_linear_f8) */
     bool int8;                /* self-attention with 8-bit products (attention/attention.h) */
     double skip_below;        /* of self-attention, as there; 0 = nothing is skipped */
     int64_t ffn_rows;         /* tokens that the feed-forward takes at a time; 0 = all, in even

@@ -197,8 +197,12 @@ static kn_status base_pass(const kn_options *o, const kn_dit_config *dit, kn_pas
                  .shift = o->shift,
                  .guidance = o->guidance,
                  .attention = methods[o->base_attention],
+                 .int8 = o->base_attention_precision == KN_ATTENTION_INT8,
+                 .f8 = o->linear_precision == KN_LINEAR_FP8,
                  .temperature = 1,
                  .refresh = 1};
+    if (out->int8 && out->attention != KN_ATTENTION_DENSE)
+        return kn_fail(KN_ERR_ARG, "--base-attention-precision: expected full with --base-attention draft and permute, found int8");
     return read_methods(o, dit, out);
 }
 

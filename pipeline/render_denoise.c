@@ -158,6 +158,7 @@ static kn_status open_all(denoise *x)
                               .guidance = p->guidance,
                               .attention = &x->attention,
                               .softmax_scale = p->temperature / sqrt(j->dit.head_dim),
+                              .f8 = p->f8,
                               .int8 = p->int8,
                               .skip_below = p->skip_below,
                               .dual = p->dual ? &x->dual : NULL,

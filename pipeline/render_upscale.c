@@ -16,6 +16,7 @@ typedef struct upscale {
     const kn_geometry *from, *to;
     kn_vae *vae;
     kn_vae_stream *decode, *encode;
+    kn_workers *workers; /* of resize; a device that is not this machine's processor has none of its own */
     kn_resize *resize;
     kn_clip_reader *clip; /* in place of decode and resize */
     float *frames; /* [<= 4, H, W, 3] of the next pass's size, waiting to be encoded */
@@ -37,6 +38,7 @@ static bool from_clip(const upscale *x)
 static kn_status open_resize(upscale *x, int channels, int64_t unit)
 {
     const kn_geometry *from = x->from, *to = x->to;
+    KN_TRY(kn_workers_open(kn_dev_threads(x->session->dev), &x->workers));
     kn_resize_params p = {.filter = x->job->o->upscale == KN_UPSCALE_LANCZOS ? KN_RESIZE_LANCZOS : KN_RESIZE_BILINEAR,
                           .from_width = from->width_px / unit,
                           .from_height = from->height_px / unit,
@@ -45,7 +47,8 @@ static kn_status open_resize(upscale *x, int channels, int64_t unit)
                           /* what is shown is enlarged to what is shown, whatever the padding */
                           .step_x = (double)from->out_width_px / (double)to->out_width_px,
                           .step_y = (double)from->out_height_px / (double)to->out_height_px,
-                          .channels = channels};
+                          .channels = channels,
+                          .workers = x->workers};
     return kn_resize_build(&p, &x->resize);
 }
 
@@ -76,6 +79,7 @@ static void close_all(upscale *x)
     kn_vae_stream_close(&x->encode);
     kn_session_done(x->session, KN_NETWORK_VAE);
     kn_resize_free(&x->resize);
+    kn_workers_close(&x->workers);
     kn_clip_reader_close(&x->clip);
     kn_free(x->frames);
     kn_free(x->latents);

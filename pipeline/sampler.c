@@ -23,6 +23,7 @@ static kn_dit_args args_of(const kn_sampler *s, int which)
                         .attn_fn = s->attn_fn,
                         .attn_user = s->attn_user,
                         .softmax_scale = s->softmax_scale,
+                        .f8 = s->f8,
                         .int8 = s->int8,
                         .skip_below = s->skip_below,
                         .ffn_rows = s->ffn_in_place ? KN_DIT_FFN_IN_PLACE : 0};
