@@ -457,6 +457,10 @@ bool kn_attn_intervals_fit(const kn_attn_plan *p, int64_t dim, int64_t dv)
 {
     /* Fewer frames give bands of so few queries that products wait for loads. */
     enum { MIN_FRAMES = 3 };
+    /* A band reads its keys anew, where a panel's are read by five times as many queries: longer intervals
+     * than the L1 cache holds gained nothing over panels on a CPU with two multiply-add ports
+     * (docs/performance.md). */
+    enum { INTERVAL_BYTES = 40 << 10 };
     if (p->rules != 1 || !p->pos || p->perm_k || p->grid[0] < MIN_FRAMES) return false;
     if (dim > MAX_DIM || dv > MAX_DIM) return false;
     for (int a = 0; a < 3; a++)
@@ -464,6 +468,9 @@ bool kn_attn_intervals_fit(const kn_attn_plan *p, int64_t dim, int64_t dv)
     const int32_t *lo = kn_attn_rule_lo(p, 0, 0), *len = kn_attn_rule_len(p, 0, 0);
     for (int t = 0; t < p->grid[0]; t++)
         if (lo[t] != 0 || len[t] != p->grid[0]) return false;
+    const int32_t *wide = kn_attn_rule_len(p, 0, 2);
+    for (int w = 0; w < p->grid[2]; w++)
+        if ((int64_t)wide[w] * p->grid[0] * dim * (int64_t)sizeof(float) > INTERVAL_BYTES) return false;
     return in_row_order(p);
 }
 
