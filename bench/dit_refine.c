@@ -103,7 +103,7 @@ static kn_status open_all(bench *b, const char *path, const int64_t lat[3], cons
     KN_TRY(random_tensor(b->dev, 4, (int64_t[]){c->out_channels, lat[0], lat[1], lat[2]},
                          &b->velocity));
     KN_TRY(kn_dit_context_open(b->model, &b->embeds, NULL, &b->context));
-    KN_TRY(kn_dit_contexts_open(b->model, &b->rope, place, 1, &b->contexts));
+    KN_TRY(kn_dit_contexts_open(b->model, &b->rope, place, (int[2]){0, 0}, 1, &b->contexts));
     kn_dit_args args = {.context = b->context,
                         .rope = &b->rope,
                         .latents = b->latents,

@@ -447,6 +447,8 @@ static kn_status self_attention(pass *p, const kn_dit_block *b)
     const kn_attn_plan *plan = args->plan;
     if (args->plan_fn && kn_dev_get_kind(p->dev) != KN_DEV_MEASURE)
         KN_TRY(args->plan_fn(args->plan_user, p->block, &attn.q, &attn.k, &plan));
+    else if (args->plan_fn && plan) /* who is asked may say dense too: the larger scratch of the two */
+        KN_TRY(kn_attn_dense(p->dev, &attn, p->mem));
     if (plan)
         KN_TRY(kn_attn_sparse(p->dev, &attn, plan, p->mem));
     else
@@ -636,9 +638,21 @@ static kn_status check_shape(const kn_dit *m, const kn_dit_rope *rope, const cha
                    what, kn_tensor_text(t, text), want[0], want[1], want[2], want[3]);
 }
 
-static kn_dit_contexts_shape contexts_shape(const kn_dit *m, const kn_dit_rope *rope, int sets)
+/* Both 0: all. */
+static kn_status check_blocks(const kn_dit *m, const int blocks[2])
 {
-    return (kn_dit_contexts_shape){.layers = m->config.layers,
+    bool all = blocks[0] == 0 && blocks[1] == 0;
+    if (all || (blocks[0] >= 0 && blocks[0] < blocks[1] && blocks[1] <= m->config.layers)) return KN_OK;
+    return kn_fail(KN_ERR_ARG, "transformer: cross-attention override of blocks %d to %d: expected some of 0 to %d",
+                   blocks[0], blocks[1] - 1, m->config.layers - 1);
+}
+
+static kn_dit_contexts_shape contexts_shape(const kn_dit *m, const kn_dit_rope *rope,
+                                            const int blocks[2], int sets)
+{
+    int end = blocks[1] ? blocks[1] : m->config.layers;
+    return (kn_dit_contexts_shape){.first = blocks[0],
+                                   .layers = end - blocks[0],
                                    .sets = sets,
                                    .tokens = rope->tokens,
                                    .heads = m->config.heads,
@@ -647,9 +661,11 @@ static kn_dit_contexts_shape contexts_shape(const kn_dit *m, const kn_dit_rope *
 }
 
 kn_status kn_dit_contexts_open(const kn_dit *m, const kn_dit_rope *rope, kn_dit_place place,
-                               int sets, kn_dit_contexts **out)
+                               const int blocks[2], int sets, kn_dit_contexts **out)
 {
-    kn_dit_contexts_shape shape = contexts_shape(m, rope, sets);
+    *out = NULL;
+    KN_TRY(check_blocks(m, blocks));
+    kn_dit_contexts_shape shape = contexts_shape(m, rope, blocks, sets);
     return kn_dit_contexts_make(m->dev, &shape, place, out);
 }
 
@@ -658,26 +674,22 @@ static kn_status check_contexts(const kn_dit *m, const kn_dit_args *args)
     if (args->contexts_only && args->cross != KN_DIT_CROSS_STORE)
         return kn_fail(KN_ERR_ARG, "transformer: contexts alone are wanted, but not stored");
     if (args->cross == KN_DIT_CROSS_OWN) return KN_OK;
-    const int *blocks = args->cross_blocks;
-    bool all = blocks[0] == 0 && blocks[1] == 0;
-    if (!all && !(blocks[0] >= 0 && blocks[0] < blocks[1] && blocks[1] <= m->config.layers))
-        return kn_fail(KN_ERR_ARG, "transformer: cross-attention override of blocks %d to %d: expected some of 0 to %d",
-                       blocks[0], blocks[1] - 1, m->config.layers - 1);
+    KN_TRY(check_blocks(m, args->cross_blocks));
     if (!args->contexts && kn_dev_get_kind(m->dev) == KN_DEV_MEASURE) return KN_OK;
     if (!args->contexts)
         return kn_fail(KN_ERR_ARG, "transformer: cross-attention contexts are missing");
     const kn_dit_contexts_shape *found = kn_dit_contexts_get_shape(args->contexts);
-    kn_dit_contexts_shape want = contexts_shape(m, args->rope, found->sets);
-    if (found->layers == want.layers && found->tokens == want.tokens &&
-        found->heads == want.heads && found->head_dim == want.head_dim &&
-        found->activation == want.activation && args->context_set >= 0 &&
-        args->context_set < found->sets)
+    kn_dit_contexts_shape want = contexts_shape(m, args->rope, args->cross_blocks, found->sets);
+    bool holds = found->first <= want.first && found->first + found->layers >= want.first + want.layers;
+    if (holds && found->tokens == want.tokens && found->heads == want.heads &&
+        found->head_dim == want.head_dim && found->activation == want.activation &&
+        args->context_set >= 0 && args->context_set < found->sets)
         return KN_OK;
     return kn_fail(KN_ERR_ARG,
-                   "transformer: cross-attention contexts are set %d of %d, %d layers of %" PRId64
-                   " tokens: expected %d layers of %" PRId64,
-                   args->context_set, found->sets, found->layers, found->tokens, want.layers,
-                   want.tokens);
+                   "transformer: cross-attention contexts are set %d of %d, blocks %d to %d of %" PRId64
+                   " tokens: expected blocks %d to %d of %" PRId64,
+                   args->context_set, found->sets, found->first, found->first + found->layers - 1,
+                   found->tokens, want.first, want.first + want.layers - 1, want.tokens);
 }
 
 kn_status kn_dit_forward(const kn_dit *m, const kn_dit_args *args)

@@ -336,7 +336,8 @@ static kn_status draw_attention(kn_job *j)
     const kn_pass *p = &j->pass[j->passes - 1];
     kn_pass_attention attention;
     char sees[KN_ATTENTION_TEXT], title[KN_ATTENTION_TEXT + 32];
-    kn_attention_map map = {.title = title, .has_query = o->attention_query != NULL};
+    bool host = kn_dev_measured(j->session->dev) != KN_DEV_CUDA;
+    kn_attention_map map = {.title = title, .host_dim = host ? j->dit.head_dim : 0, .has_query = o->attention_query != NULL};
     if (!o->dry_run) return kn_fail(KN_ERR_ARG, "--attention-map: expected with `kinora plan`; a render draws its maps into --debug-dir");
     if (o->attention_query) KN_TRY(kn_attention_query_parse(o->attention_query, map.query));
     KN_TRY(kn_pass_attention_build(p, &j->dit, j->session->dev, &attention));

@@ -8,7 +8,7 @@
 #include "pipeline/render_job.h"
 #include "pipeline/resize.h"
 
-enum { FRAMES_PER_LATENT = 4 };
+enum { FRAMES_PER_LATENT = 4, SMALL_BESIDE = 16 /* sizes that differ so much are budgeted by need */ };
 
 typedef struct upscale {
     kn_job *job;
@@ -69,6 +69,14 @@ static kn_status open_vae(upscale *x, kn_vae_stream_params *decode, kn_vae_strea
     double small = from_clip(x) ? 0 : (double)(x->from->width_px * x->from->height_px), large = (double)(x->to->width_px * x->to->height_px);
     size_t share = (size_t)(spare * small / (small + large));
     *decode = kn_job_vae_params(j, x->from, share);
+    /* Large factors leave the small stream less than it needs, though that is nothing beside the other. */
+    if (small > 0 && large >= SMALL_BESIDE * small && share > 0 && decode->tiling.rows == 0) {
+        kn_vae_stream_plan uncut;
+        decode->memory_bytes = 0;
+        KN_TRY(kn_vae_stream_plan_build(x->vae, KN_VAE_DECODE, decode, &uncut));
+        if (uncut.device_bytes > share && (double)uncut.device_bytes * SMALL_BESIDE <= spare) share = uncut.device_bytes;
+        decode->memory_bytes = share;
+    }
     *encode = kn_job_vae_params(j, x->to, (size_t)spare - share);
     return KN_OK;
 }

@@ -282,7 +282,7 @@ static void contexts_of_some_blocks(void **state)
         scene_open(&s, kinds[k / 2 % 2], 1, NULL);
         kn_dit_args args = scene_args(&s);
         run(&s, args, plain);
-        must(kn_dit_contexts_open(s.model, &s.rope, places[k / 4], 1, &args.contexts));
+        must(kn_dit_contexts_open(s.model, &s.rope, places[k / 4], (int[2]){block, block + 1}, 1, &args.contexts));
         args.cross_blocks[0] = block, args.cross_blocks[1] = block + 1;
         args.cross = KN_DIT_CROSS_STORE;
         run(&s, args, other);
@@ -303,6 +303,9 @@ static void contexts_of_some_blocks(void **state)
             assert_int_equal(kn_dit_forward(s.model, &args), KN_ERR_ARG);
             assert_non_null(strstr(kn_error_text(), "expected some of 0 to 1"));
         }
+        memset(args.cross_blocks, 0, sizeof args.cross_blocks); /* all: only one is there */
+        assert_int_equal(kn_dit_forward(s.model, &args), KN_ERR_ARG);
+        assert_non_null(strstr(kn_error_text(), "expected blocks 0 to 1"));
         kn_dit_contexts_close(&args.contexts);
         scene_close(&s);
     }
@@ -314,7 +317,7 @@ static void contexts_of_some_blocks(void **state)
 static void check_contexts(scene *s, kn_dit_place place, double close)
 {
     kn_dit_args args = scene_args(s);
-    must(kn_dit_contexts_open(s->model, &s->rope, place, 2, &args.contexts));
+    must(kn_dit_contexts_open(s->model, &s->rope, place, (int[2]){0, 0}, 2, &args.contexts));
     for (args.context_set = 0; args.context_set < 2; args.context_set++) {
         args.cross = KN_DIT_CROSS_STORE;
         run(s, args, other);
@@ -361,7 +364,7 @@ static void stored_contexts_take_the_place_of_own(void **state)
         check_contexts(&s, KN_DIT_EIGHT_BITS, 2e-2);
         assert_int_equal(kn_dev_host_bytes_now(s.dev), 0);
 
-        must(kn_dit_contexts_open(s.model, &s.rope, KN_DIT_ON_DEVICE, 1, &args.contexts));
+        must(kn_dit_contexts_open(s.model, &s.rope, KN_DIT_ON_DEVICE, (int[2]){0, 0}, 1, &args.contexts));
         args.contexts_only = true;
         assert_int_equal(kn_dit_forward(s.model, &args), KN_ERR_ARG);
         args.cross = KN_DIT_CROSS_STORE;

@@ -298,6 +298,9 @@ static void precisions_reach_their_passes(void **state)
     set(&o, "attention-precision", "full");
     expect_ok(kn_passes_build(&o, &wan, NULL, passes, &count));
     assert_true(passes[0].int8 && !passes[1].int8);
+    kn_dit_config narrow = wan;
+    narrow.head_dim = 64;
+    expect_fail(kn_passes_build(&o, &narrow, NULL, passes, &count), KN_ERR_UNSUPPORTED, "--base-attention-precision int8", "found heads of 64");
     set(&o, "base-attention", "draft");
     expect_fail(kn_passes_build(&o, &wan, NULL, passes, &count), KN_ERR_ARG, "--base-attention-precision");
     kn_options_free(&o);
