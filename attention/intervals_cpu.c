@@ -26,7 +26,8 @@ enum {
     WIDTH = 1024,   /* ...and its scores in a row */
     LINE = 16,      /* floats of a cache line */
     BLOCKS_WANTED = 512, /* heads are grouped until a group has this many blocks... */
-    BLOCKS_AT_ONCE = 4 /* that a thread takes */
+    BLOCKS_AT_ONCE = 4, /* that a thread takes, at most... */
+    SHARES = 8          /* ...so that there are this many shares for each */
 };
 static const int64_t GROUP_BYTES_MAX = 256ll << 20; /* ...or its keys and values would pass this size */
 
@@ -506,7 +507,8 @@ kn_status kn_attn_run_intervals(kn_dev *d, const kn_attn_args *args, const kn_at
     for (; job.head0 < heads; job.head0 += job.z.heads) {
         job.heads = min_i64(job.z.heads, heads - job.head0);
         kn_parallel_for(d, job.z.chunks, 1, pack_chunks, &job);
-        kn_parallel_for(d, job.heads * plan->q_blocks, BLOCKS_AT_ONCE, run_blocks, &job);
+        int64_t blocks = job.heads * plan->q_blocks, share = blocks / (SHARES * kn_dev_threads(d));
+        kn_parallel_for(d, blocks, min_i64(share, BLOCKS_AT_ONCE), run_blocks, &job);
     }
     kn_free(owned);
     if (scratch) kn_arena_reset(scratch, mark);

@@ -29,7 +29,7 @@ static void to_codes(const double *x, int64_t n, double inverse, kn_dtype t, voi
 
 static double value_of(const void *codes, int64_t i, kn_dtype t)
 {
-    return t == KN_F8 ? kn_f8_to_f32(((const uint8_t *)codes)[i]) : ((const int8_t *)codes)[i];
+    return t == KN_F8 ? (double)kn_f8_to_f32(((const uint8_t *)codes)[i]) : (double)((const int8_t *)codes)[i];
 }
 
 static void *row_of(const kn_tensor *t, int64_t i)
