@@ -5,7 +5,7 @@
 #   BUILD    a build folder with CUDA, or a folder of tools/gpu_bundle.sh with its env.sh sourced
 #   RESULTS  bench/results/h200.json, and h200-attention.json beside it: records of the same id are replaced, others stay
 #   STEPs    checks memory races dit dit14 vae text refine render (all of them when none is named)
-# Wanted beside them: python3 with torch, transformers, diffusers and Pillow; compute-sanitizer; for `races` the target
+# Wanted beside them: ../tests/e2e, python3 with torch, transformers, diffusers and Pillow; compute-sanitizer; for `races` the target
 # attention_hopper_every_lane; 60 GB of /dev/shm and 80 GB of the card's memory for dit14. What is
 # missing is named as left out and counts as a failure. Logs go to RESULTS.logs/. Ends with a table; exit code 1 when a
 # step failed. All steps take some 20 minutes on an H100.
