@@ -17,7 +17,8 @@
  * Rates     executed: 4 D operations per pair of each 128 x 128 block that the kernel runs; useful:
  *           per visible pair.
  * Error     Relative L2 of sampled rows against a softmax in double over the visible keys.
- * Output    A table; with --out the records {id, ours, peer, peer_name, unit, spread, commit, date}.
+ * Output    A table; with --out the records {id, ours, peer, peer_name, unit, spread, commit, date,
+ *           card}.
  */
 #include <math.h>
 #include <stdio.h>
@@ -465,10 +466,14 @@ static void record(bench *b, const char *id, double ours, double peer, const cha
     time_t t = time(NULL);
     strftime(date, sizeof date, "%Y-%m-%d", gmtime(&t));
     if (!b->out) return;
+    /* "cuda 0, NVIDIA H100 80GB HBM3, 79 GiB, ...": the card is the second part */
+    char card[96] = "unknown";
+    sscanf(kn_dev_describe(b->dev), "%*[^,], %95[^,]", card);
     fprintf(b->out,
             "%s\n  {\"id\": \"%s\", \"ours\": %.4g, \"peer\": %.4g, \"peer_name\": \"%s\", "
-            "\"unit\": \"%s\", \"spread\": [%.4g, %.4g], \"commit\": \"%s\", \"date\": \"%s\"}",
-            b->records++ ? "," : "[", id, ours, peer, peer_name, unit, p10, p90, b->commit, date);
+            "\"unit\": \"%s\", \"spread\": [%.4g, %.4g], \"commit\": \"%s\", \"date\": \"%s\", "
+            "\"card\": \"%s\"}",
+            b->records++ ? "," : "[", id, ours, peer, peer_name, unit, p10, p90, b->commit, date, card);
     fflush(b->out);
 }
 
