@@ -14,30 +14,35 @@
 
 /* ---- floats to a PNG ------------------------------------------------------------------------- */
 
-static kn_status write_png(const char *path, const float *rgb, int width_px, int height_px,
-                           int bits, const char *const *text)
+/* name: of the file, for messages. */
+static kn_status to_pixels(const char *name, const float *rgb, int width_px, int height_px, int bits, void *out)
 {
     if (bits != 8 && bits != 16)
-        return kn_fail(KN_ERR_ARG, "%s: expected 8 or 16 bits, found %d", path, bits);
-    kn_status st;
-    void *data = NULL;
+        return kn_fail(KN_ERR_ARG, "%s: expected 8 or 16 bits, found %d", name, bits);
     size_t n = 3 * (size_t)width_px * (size_t)height_px;
     float top = bits == 8 ? 255.0f : 65535.0f;
-    KN_TRY_GOTO(kn_alloc(n * (size_t)(bits / 8), &data));
     for (size_t i = 0; i < n; i++) {
         float v = rgb[i];
-        if (v != v) {
-            st = kn_fail(KN_ERR_NUMERIC, "%s: NaN in row %zu, expected finite colours", path,
-                         i / 3 / (size_t)width_px);
-            goto done;
-        }
+        if (v != v)
+            return kn_fail(KN_ERR_NUMERIC, "%s: NaN in row %zu, expected finite colours", name,
+                           i / 3 / (size_t)width_px);
         v = v > 0.0f ? v : 0.0f;
         v = v < 1.0f ? v : 1.0f;
         if (bits == 8)
-            ((uint8_t *)data)[i] = (uint8_t)(v * top + 0.5f);
+            ((uint8_t *)out)[i] = (uint8_t)(v * top + 0.5f);
         else
-            ((uint16_t *)data)[i] = (uint16_t)(v * top + 0.5f);
+            ((uint16_t *)out)[i] = (uint16_t)(v * top + 0.5f);
     }
+    return KN_OK;
+}
+
+static kn_status write_png(const char *path, const float *rgb, int width_px, int height_px,
+                           int bits, const char *const *text)
+{
+    kn_status st;
+    void *data = NULL;
+    KN_TRY_GOTO(kn_alloc(3 * (size_t)width_px * (size_t)height_px * (size_t)(bits == 16 ? 2 : 1), &data));
+    KN_TRY_GOTO(to_pixels(path, rgb, width_px, height_px, bits, data));
     kn_picture picture = {width_px, height_px, 3, bits, data};
     KN_TRY_GOTO(kn_png_write(path, &picture, text));
 done:
@@ -45,13 +50,34 @@ done:
     return st;
 }
 
+kn_status kn_frames_folder(const char *folder)
+{
+    if (mkdir(folder, 0777) != 0 && errno != EEXIST)
+        return kn_fail(KN_ERR_IO, "cannot make folder %s: %s", folder, strerror(errno));
+    return KN_OK;
+}
+
+kn_status kn_frames_path(const char *folder, int64_t index, char **path)
+{
+    return kn_asprintf(path, "%s/frame_%05lld.png", folder, (long long)index);
+}
+
+kn_status kn_frames_pixels(const char *folder, int64_t index, const float *rgb, int width_px, int height_px,
+                           int bits, void *out)
+{
+    char *path;
+    KN_TRY(kn_frames_path(folder, index, &path));
+    kn_status st = to_pixels(path, rgb, width_px, height_px, bits, out);
+    kn_free(path);
+    return st;
+}
+
 kn_status kn_frames_write(const char *folder, int64_t index, const float *rgb, int width_px,
                           int height_px, int bits, const char *const *text)
 {
     char *path = NULL;
-    if (mkdir(folder, 0777) != 0 && errno != EEXIST)
-        return kn_fail(KN_ERR_IO, "cannot make folder %s: %s", folder, strerror(errno));
-    KN_TRY(kn_asprintf(&path, "%s/frame_%05lld.png", folder, (long long)index));
+    KN_TRY(kn_frames_folder(folder));
+    KN_TRY(kn_frames_path(folder, index, &path));
     kn_status st = write_png(path, rgb, width_px, height_px, bits, text);
     kn_free(path);
     return st;

@@ -24,6 +24,14 @@ KN_CHECKED kn_status kn_frames_write(const char *folder, int64_t index, const fl
                                      int width_px, int height_px, int bits,
                                      const char *const *text);
 
+/* Its parts, for a writer that does other things between them (io/frame_writer.h). */
+KN_CHECKED kn_status kn_frames_folder(const char *folder);
+/* The file's name; freed by the caller. */
+KN_CHECKED kn_status kn_frames_path(const char *folder, int64_t index, char **path);
+/* The colours as `out`, [H,W,3] of uint8_t or uint16_t. folder and index: for messages. */
+KN_CHECKED kn_status kn_frames_pixels(const char *folder, int64_t index, const float *rgb, int width_px,
+                                      int height_px, int bits, void *out);
+
 enum { KN_FRAMES_MAX = 1000000 };
 
 typedef struct kn_frame_list {

@@ -87,6 +87,27 @@ static kn_status open_video(const kn_job *j, kn_output *x)
     return kn_video_writer_open(&p, &x->video);
 }
 
+/* A GPU decodes frames faster than one thread compresses them. On a CPU the decoder has the threads, and an
+ * overlap would win nothing. */
+static int file_threads(const kn_job *j)
+{
+    if (kn_dev_get_kind(j->session->dev) != KN_DEV_CUDA) return 0;
+    int most = kn_dev_threads(j->session->dev);
+    return most < KN_FRAME_WRITER_THREADS ? most : KN_FRAME_WRITER_THREADS;
+}
+
+static kn_status open_files(const kn_job *j, kn_output *x)
+{
+    if (!j->o->frames_dir) return KN_OK;
+    return kn_frame_writer_open(&(kn_frame_writer_params){.folder = j->o->frames_dir,
+                                                          .width_px = (int)j->geo.out_width_px,
+                                                          .height_px = (int)j->geo.out_height_px,
+                                                          .bits = (int)j->o->frames_depth,
+                                                          .text = x->text,
+                                                          .threads = file_threads(j)},
+                                &x->files);
+}
+
 size_t kn_output_bytes(const kn_job *j)
 {
     const kn_geometry *g = &j->geo;
@@ -108,6 +129,9 @@ kn_status kn_output_open(const kn_job *j, kn_output *out)
     KN_TRY_GOTO(settings_text(j, &out->settings));
     KN_TRY_GOTO(kn_alloc((size_t)(3 * width) * (size_t)height * sizeof(float), (void **)&out->frame));
     KN_TRY_GOTO(open_video(j, out));
+    out->text[0] = "kinora";
+    out->text[1] = out->settings;
+    KN_TRY_GOTO(open_files(j, out));
     if (o->contact_sheet)
         KN_TRY_GOTO(kn_contact_sheet_build(j->segments.frames, SHEET_TILES, width, height, SHEET_WIDTH_PX, &out->sheet));
 done:
@@ -117,13 +141,9 @@ done:
 
 static kn_status put_frame(kn_output *x)
 {
-    const kn_options *o = x->job->o;
-    const char *text[] = {"kinora", x->settings, NULL};
     if (x->video) KN_TRY(kn_video_writer_put(x->video, x->frame));
     if (x->sheet) KN_TRY(kn_contact_sheet_add(x->sheet, x->frame));
-    if (o->frames_dir)
-        KN_TRY(kn_frames_write(o->frames_dir, x->count, x->frame, (int)x->job->geo.out_width_px,
-                               (int)x->job->geo.out_height_px, (int)o->frames_depth, text));
+    if (x->files) KN_TRY(kn_frame_writer_put(x->files, x->frame));
     if (x->job->frame)
         KN_TRY(x->job->frame(x->job->frame_user, x->frame, (int)x->job->geo.out_width_px,
                              (int)x->job->geo.out_height_px, x->count));
@@ -202,15 +222,16 @@ static kn_status write_sidecar(const kn_output *x)
 
 kn_status kn_output_finish(kn_output *x)
 {
+    if (x->files) KN_TRY(kn_frame_writer_finish(x->files));
     if (x->video) KN_TRY(kn_video_writer_finish(x->video));
-    const char *text[] = {"kinora", x->settings, NULL};
-    if (x->sheet) KN_TRY(kn_contact_sheet_write(x->sheet, x->job->o->contact_sheet, text));
+    if (x->sheet) KN_TRY(kn_contact_sheet_write(x->sheet, x->job->o->contact_sheet, x->text));
     if (x->video && x->job->o->sidecar) KN_TRY(write_sidecar(x));
     return KN_OK;
 }
 
 void kn_output_close(kn_output *x)
 {
+    kn_frame_writer_close(&x->files);
     kn_video_writer_close(&x->video);
     kn_contact_sheet_free(&x->sheet);
     kn_free(x->frame);

@@ -8,6 +8,7 @@
 #ifndef KN_PIPELINE_RENDER_OUTPUT_H
 #define KN_PIPELINE_RENDER_OUTPUT_H
 
+#include "io/frame_writer.h"
 #include "io/frames.h"
 #include "io/video.h"
 #include "pipeline/render_job.h"
@@ -16,8 +17,10 @@ typedef struct kn_output {
     const kn_job *job;
     kn_video_writer *video;   /* NULL: no video asked for */
     kn_contact_sheet *sheet;  /* likewise */
+    kn_frame_writer *files;   /* likewise */
     float *frame;             /* [height, width, 3] cropped, in [0,1] */
     char *settings;           /* JSON that goes into the files */
+    const char *text[3];      /* the same as a text of a PNG file */
     int64_t count;            /* frames taken so far */
 } kn_output;
 

@@ -1,4 +1,5 @@
 /* Allocations that fail while a video is written and read: an error, nothing leaked, no file. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "io/frame_writer.h"
 #include "io/frames.h"
 #include "io/log.h"
 #include "io/memory.h"
@@ -68,6 +70,24 @@ static kn_status sheet(const char *path)
     return st;
 }
 
+/* Whole files or none: of a writer with threads frames beside the failed one may be there. */
+static kn_status frame_files(const char *path)
+{
+    kn_frame_writer *w;
+    char name[64];
+    KN_TRY(kn_frame_writer_open(&(kn_frame_writer_params){path, W, H, 8, NULL, 2}, &w));
+    kn_status st = KN_OK;
+    for (int t = 0; t < FRAMES && st == KN_OK; t++) st = kn_frame_writer_put(w, frame);
+    if (st == KN_OK) st = kn_frame_writer_finish(w);
+    kn_frame_writer_close(&w);
+    for (int t = 0; t < FRAMES; t++) {
+        snprintf(name, sizeof name, "%s/frame_%05d.png", path, t);
+        if (unlink(name) != 0) assert_int_not_equal(st, KN_OK);
+    }
+    if (rmdir(path) != 0) assert_int_equal(errno, ENOENT); /* empty, or never made */
+    return st;
+}
+
 /* Fail allocation 1, 2, 3, ... until the call gets through. */
 static void every_failure(kn_status (*call)(const char *), const char *path, bool writes)
 {
@@ -107,6 +127,7 @@ static void writing_and_reading(void **state)
         assert_int_equal(unlink(file_names[i]), 0);
     }
     unlink("fault_sheet.png");
+    every_failure(frame_files, "fault_frames", true);
     every_failure(sheet, "fault_sheet.png", true);
     assert_int_equal(unlink("fault_sheet.png"), 0);
 }

@@ -7,11 +7,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "io/atomic_file.h"
+#include "io/frame_writer.h"
 #include "io/frames.h"
+#include "io/memory.h"
 #include "io/png.h"
 #include "io/video.h"
 
@@ -134,12 +138,117 @@ static void wrong_arguments_are_refused(void **state)
                  kn_frames_is_list("a.mp4"));
 }
 
+static void same_file(const char *a, const char *b)
+{
+    char *x, *y;
+    size_t nx, ny;
+    must(kn_file_read(a, 1 << 20, &x, &nx));
+    must(kn_file_read(b, 1 << 20, &y, &ny));
+    assert_int_equal(nx, ny);
+    assert_memory_equal(x, y, nx);
+    kn_free(x);
+    kn_free(y);
+}
+
+/* Any number of threads gives the files that kn_frames_write gives. */
+static void threads_write_the_same_files(void **state)
+{
+    (void)state;
+    enum { FRAMES = 21 };
+    static float rgb[3 * W * H];
+    const char *const text[] = {"key", "value", NULL};
+    char one[] = "io_frames_XXXXXX", many[] = "io_frames_XXXXXX", a[96], b[96];
+    assert_non_null(mkdtemp(one));
+    assert_non_null(mkdtemp(many));
+    for (int bits = 8; bits <= 16; bits += 8) {
+        for (int t = 0; t < FRAMES; t++) {
+            draw(rgb, t);
+            must(kn_frames_write(one, t, rgb, W, H, bits, text));
+        }
+        static const int threads[] = {0, 1, 3, KN_FRAME_WRITER_THREADS};
+        for (int i = 0; i < 4; i++) {
+            kn_frame_writer *w;
+            must(kn_frame_writer_open(&(kn_frame_writer_params){many, W, H, bits, text, threads[i]}, &w));
+            for (int t = 0; t < FRAMES; t++) {
+                draw(rgb, t);
+                must(kn_frame_writer_put(w, rgb));
+            }
+            must(kn_frame_writer_finish(w));
+            kn_frame_writer_close(&w);
+            assert_null(w);
+            for (int t = 0; t < FRAMES; t++) {
+                snprintf(a, sizeof a, "%s/frame_%05d.png", one, t);
+                snprintf(b, sizeof b, "%s/frame_%05d.png", many, t);
+                same_file(a, b);
+                assert_int_equal(unlink(b), 0);
+            }
+        }
+    }
+    for (int t = 0; t < FRAMES; t++) {
+        snprintf(a, sizeof a, "%s/frame_%05d.png", one, t);
+        assert_int_equal(unlink(a), 0);
+    }
+    assert_int_equal(rmdir(one), 0);
+    assert_int_equal(rmdir(many), 0); /* no temporary file is left */
+}
+
+/* The error of a file that a thread wrote reaches the caller, with the file's name. */
+static void errors_of_threads_are_reported(void **state)
+{
+    (void)state;
+    static float rgb[3 * W * H];
+    kn_frame_writer *w;
+    char dir[] = "io_frames_XXXXXX", name[96];
+    assert_non_null(mkdtemp(dir));
+    draw(rgb, 0);
+    kn_frame_writer_params p = {dir, W, H, 8, NULL, 3};
+    snprintf(name, sizeof name, "%s/frame_00002.png", dir);
+    assert_int_equal(mkdir(name, 0777), 0); /* a folder is not replaced */
+    must(kn_frame_writer_open(&p, &w));
+    kn_status st = KN_OK;
+    for (int t = 0; t < 12 && st == KN_OK; t++) st = kn_frame_writer_put(w, rgb);
+    if (st == KN_OK) st = kn_frame_writer_finish(w);
+    assert_int_equal(st, KN_ERR_IO);
+    assert_non_null(strstr(kn_error_text(), "frame_00002.png"));
+    assert_int_equal(kn_frame_writer_finish(w), KN_ERR_IO); /* and stays */
+    kn_frame_writer_close(&w);
+    assert_int_equal(rmdir(name), 0);
+    for (int t = 0; t < 12; t++) {
+        snprintf(name, sizeof name, "%s/frame_%05d.png", dir, t);
+        unlink(name);
+    }
+    assert_int_equal(rmdir(dir), 0);
+    /* a writer that is given up leaves whole files or none */
+    must(kn_frame_writer_open(&p, &w));
+    assert_int_equal(kn_frame_writer_put(w, rgb), KN_OK);
+    rgb[0] = NAN;
+    assert_int_equal(kn_frame_writer_put(w, rgb), KN_ERR_NUMERIC);
+    assert_non_null(strstr(kn_error_text(), "frame_00001.png"));
+    kn_frame_writer_close(&w);
+    snprintf(name, sizeof name, "%s/frame_00000.png", dir);
+    unlink(name);
+    assert_int_equal(rmdir(dir), 0);
+    p.folder = "no_such/folder";
+    draw(rgb, 0);
+    must(kn_frame_writer_open(&p, &w));
+    assert_int_equal(kn_frame_writer_put(w, rgb), KN_ERR_IO);
+    kn_frame_writer_close(&w);
+    p.threads = KN_FRAME_WRITER_THREADS + 1;
+    assert_int_equal(kn_frame_writer_open(&p, &w), KN_ERR_ARG);
+    assert_null(w);
+    p.threads = 1;
+    p.bits = 10;
+    assert_int_equal(kn_frame_writer_open(&p, &w), KN_ERR_ARG);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pictures_are_a_video),
         cmocka_unit_test(contact_sheet_means_areas),
         cmocka_unit_test(wrong_arguments_are_refused),
+        cmocka_unit_test(threads_write_the_same_files),
+        cmocka_unit_test(errors_of_threads_are_reported),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
