@@ -1,7 +1,7 @@
 /* bench/bench_attn.c - attention on a CUDA device: every method, grid and density, beside its peers.
  *
  * bench_attn [--only NAME,...] [--rounds 7] [--heads 12] [--dim 128] [--peer "COMMAND"]
- *            [--out FILE] [--commit HASH] [--error-rows 24] [--list 1]
+ *            [--out FILE] [--commit HASH] [--error-rows 24] [--sample 10]
  *
  * Purpose   One run answers: how long does each plan take, at which rate, how much faster than dense
  *           is it, how much of its density's promise is that, and how wrong is it. Contenders of a
@@ -12,7 +12,9 @@
  * Inputs    Normal random q, k, v (bf16, batch 1). Lists and tiles as the planners make them.
  * Timing    Warm-up of 10 calls, or 2 seconds of them after the first; then the median over the
  *           rounds (3 where a call takes over 2 seconds), with 10th and 90th percentile. A sample is
- *           one call, or as many as fill 10 ms. Planners of data-dependent methods run inside the
+ *           one call, or as many as fill --sample milliseconds. At its power limit the card's clock follows
+ *           the load by some hundred milliseconds: in samples shorter than that a contender runs at the
+ *           clock that the one before left it. Planners of data-dependent methods run inside the
  *           sample; their share is also timed alone.
  * Rates     executed: 4 D operations per pair of each 128 x 128 block that the kernel runs; useful:
  *           per visible pair.
@@ -96,7 +98,7 @@ typedef struct spread {
 
 typedef struct bench {
     kn_dev *dev;
-    int heads, dim, rounds, error_rows;
+    int heads, dim, rounds, error_rows, sample_ms;
     const char *commit, *only;
     float *base; /* [PERIOD] normal numbers */
     FILE *to_peer, *from_peer;
@@ -345,7 +347,7 @@ static kn_status call(bench *b, const bench_case *c, made *m, contender who, dou
     return KN_OK;
 }
 
-/* One sample: calls until 10 ms are full, the first of them estimated by the warm-up. */
+/* One sample: calls that fill its time, as the warm-up estimates them. */
 static kn_status sample(bench *b, const bench_case *c, made *m, contender who, int calls,
                         double *ms)
 {
@@ -368,7 +370,7 @@ static kn_status warm_up(bench *b, const bench_case *c, made *m, contender who, 
         if (who != FLEX) one = now_ms() - begun;
         if (i == 0 && one < 2000) start = now_ms();
     }
-    *calls = one < 10 ? (int)(10 / (one < 0.1 ? 0.1 : one)) + 1 : 1;
+    *calls = one < b->sample_ms ? (int)(b->sample_ms / (one < 0.1 ? 0.1 : one)) + 1 : 1;
     *rounds = one > 2000 && b->rounds > 3 ? 3 : b->rounds;
     return KN_OK;
 }
@@ -625,6 +627,7 @@ int main(int argc, char **argv)
                .dim = atoi(option(argc, argv, "--dim", "128")),
                .rounds = atoi(option(argc, argv, "--rounds", "7")),
                .error_rows = atoi(option(argc, argv, "--error-rows", "24")),
+               .sample_ms = atoi(option(argc, argv, "--sample", "10")),
                .commit = option(argc, argv, "--commit", "unknown"),
                .only = option(argc, argv, "--only", NULL)};
     const char *out = option(argc, argv, "--out", NULL), *peer = option(argc, argv, "--peer", NULL);
