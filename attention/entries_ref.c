@@ -183,7 +183,7 @@ static void save_query(const entries_job *j, int64_t head, const query_state *x)
     const double *mean = j->channel ? j->channel + (head * 4 + 2) * DIM : NULL;
     for (int64_t c = 0; c < a->v.dim[2]; c++)
         kn_attn_save(&a->out, o + c,
-                     x->sum == 0 ? 0 : x->acc[c] / x->sum + (a->int8 ? mean[c] : 0));
+                     x->sum == 0 ? 0 : x->acc[c] / x->sum + (mean ? mean[c] : 0));
     if (a->lse.rank)
         kn_attn_save(&a->lse, head * a->lse.stride[0] + x->token * a->lse.stride[1],
                      x->sum == 0 ? -INFINITY : x->top + log(x->sum) + x->shift);

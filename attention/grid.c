@@ -168,7 +168,10 @@ static axis_count count_axis(const axis_tables *x, int q_edge, int k_edge)
             c.full += all;
         }
     }
-    for (int q = 0; q < x->length; q++) c.visible += (x->len[q] - 1) / x->dilation + 1;
+    for (int q = 0; q < x->length; q++) {
+        int visible = (x->len[q] - 1) / x->dilation + 1;
+        c.visible += visible;
+    }
     return c;
 }
 
@@ -242,9 +245,9 @@ static void count_shape(const kn_grid_search *s, const axis_tables x[3], const i
         for (int a = 0; a < 3; a++) touched *= c[a].touched, full *= c[a].full;
     }
     int64_t per_tile = kn_grid_tokens(tile);
-    double blocks_q = (double)((per_tile + s->block_q - 1) / s->block_q * s->block_q);
-    double blocks_k =
-        s->runs ? s->block_k : (double)((per_tile + s->block_k - 1) / s->block_k * s->block_k);
+    int64_t count_q = (per_tile + s->block_q - 1) / s->block_q;
+    int64_t count_k = s->runs ? 1 : (per_tile + s->block_k - 1) / s->block_k;
+    double blocks_q = (double)(count_q * s->block_q), blocks_k = (double)(count_k * s->block_k);
     for (int a = 0; a < 3; a++) out->tile[a] = tile[a];
     out->ideal = ideal / all_pairs;
     out->executed = touched * blocks_q * blocks_k / all_pairs;

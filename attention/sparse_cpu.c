@@ -30,7 +30,7 @@ enum {
     PACK_LINE = 16,           /* floats of a cache line */
     PACK_AHEAD = 8            /* tokens that packing asks for in advance */
 };
-static const int64_t GROUP_BYTES_MAX = 256ll << 20; /* ...or its copies would pass this size */
+static const int64_t GROUP_BYTES_MAX = 256LL << 20; /* ...or its copies would pass this size */
 
 /* One head's keys or values as the kernels read them. */
 typedef struct rows {

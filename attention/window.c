@@ -105,7 +105,10 @@ static double exact_density(const kn_attn_plan *p)
     for (int a = 0; a < 3; a++) {
         const int32_t *len = kn_attn_rule_len(p, 0, a);
         double axis = 0;
-        for (int c = 0; c < p->grid[a]; c++) axis += (len[c] - 1) / p->dilation[0][a] + 1;
+        for (int c = 0; c < p->grid[a]; c++) {
+            int visible = (len[c] - 1) / p->dilation[0][a] + 1;
+            axis += visible;
+        }
         pairs *= axis;
     }
     return (pairs + tokens * tokens - video * video) / (tokens * tokens);

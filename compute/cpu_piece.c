@@ -79,6 +79,7 @@ static void run_split_segments(const kn_cpu_piece *p, kn_strip *s)
             s->sum = s->out;
             s->sum_pitch = s->out_pitch;
         }
+    s->segment = NULL; /* it was a local's address */
 }
 
 /* One long segment and one line: a matrix product. Rows that lie far apart compete for few sets of
@@ -106,6 +107,7 @@ static void run_packed(const kn_cpu_piece *p, kn_strip *s)
         run_block(p, s, 0, begin);
         s->sum = sums;
     }
+    s->segment = NULL;
 }
 
 void kn_cpu_piece_run(const kn_cpu_piece *p)

@@ -100,12 +100,15 @@ kn_tensor kn_tensor_reshape(const kn_tensor *t, int rank, const int64_t *dims)
 
 const char *kn_tensor_text(const kn_tensor *t, char buf[KN_SHAPE_TEXT])
 {
-    if (t == NULL || t->rank == 0) return strcpy(buf, "absent");
+    if (t == NULL || t->rank == 0) {
+        snprintf(buf, KN_SHAPE_TEXT, "absent");
+        return buf;
+    }
     int n = snprintf(buf, KN_SHAPE_TEXT, "%s[", kn_dtype_name(t->dtype));
     /* 6 dims of at most 20 characters always fit into KN_SHAPE_TEXT with the separators cut. */
     for (int i = 0; i < t->rank && n < KN_SHAPE_TEXT; i++)
         n += snprintf(buf + n, (size_t)(KN_SHAPE_TEXT - n), "%s%" PRId64, i ? ", " : "", t->dim[i]);
-    if (n < KN_SHAPE_TEXT - 1) strcpy(buf + n, "]");
+    if (n < KN_SHAPE_TEXT - 1) memcpy(buf + n, "]", 2);
     return buf;
 }
 

@@ -97,4 +97,8 @@ KN_CHECKED kn_status kn_node_ints(const kn_node *map, const char *key, int low, 
 KN_CHECKED kn_status kn_node_doubles(const kn_node *map, const char *key, double low, double high,
                                      int min_count, int max_count, double *out, int *count);
 
+#ifdef KN_ANALYZE /* as kn_fail in io/status.h */
+#define kn_node_fail(code, ...) (kn_node_fail((code), __VA_ARGS__), KN_FAILURE(code))
+#endif
+
 #endif

@@ -63,7 +63,7 @@ static void place_of(const kn_node *n, const char *key, char out[PLACE_CHARS])
     if (*path) append(out, PLACE_CHARS, " key '%s':", path);
 }
 
-kn_status kn_node_fail(kn_status code, const kn_node *node, const char *fmt, ...)
+kn_status(kn_node_fail)(kn_status code, const kn_node *node, const char *fmt, ...)
 {
     char place[PLACE_CHARS], text[1024];
     va_list ap;

@@ -102,10 +102,10 @@ void kn_memory_trim(void)
 
 size_t kn_memory_resident(void)
 {
-    unsigned long long all, pages = 0;
+    char line[128] = "", *end = line;
     FILE *f = fopen("/proc/self/statm", "r"); /* pages: size, resident, ... */
     if (!f) return 0;
-    if (fscanf(f, "%llu %llu", &all, &pages) != 2) pages = 0;
+    if (fgets(line, sizeof line, f)) (void)strtoull(line, &end, 10);
     fclose(f);
-    return (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
+    return (size_t)strtoull(end, NULL, 10) * (size_t)sysconf(_SC_PAGESIZE);
 }

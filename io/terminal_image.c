@@ -65,7 +65,8 @@ static kn_status base64(const unsigned char *data, size_t size, kn_text *out)
         unsigned left = (unsigned)(size - i < 3 ? size - i : 3), v = (unsigned)data[i] << 16;
         if (left > 1) v |= (unsigned)data[i + 1] << 8;
         if (left > 2) v |= data[i + 2];
-        char four[4] = {digit[v >> 18], digit[v >> 12 & 63], left > 1 ? digit[v >> 6 & 63] : '=', left > 2 ? digit[v & 63] : '='};
+        char four[4] = {digit[v >> 18], digit[v >> 12 & 63], digit[v >> 6 & 63], digit[v & 63]};
+        for (unsigned k = 1 + left; k < 4; k++) four[k] = '=';
         KN_TRY(kn_text_add_bytes(out, four, sizeof four));
     }
     return KN_OK;

@@ -101,7 +101,7 @@ static const char *decimal_point(void)
 char *kn_text_double(double value, char out[KN_DOUBLE_CHARS])
 {
     if (!isfinite(value)) {
-        strcpy(out, isnan(value) ? "nan" : value < 0 ? "-inf" : "inf");
+        snprintf(out, KN_DOUBLE_CHARS, "%s", isnan(value) ? "nan" : value < 0 ? "-inf" : "inf");
         return out;
     }
     for (int digits = 15; digits <= 17; digits++) {
@@ -115,7 +115,7 @@ char *kn_text_double(double value, char out[KN_DOUBLE_CHARS])
         *at = '.';
         memmove(at + 1, at + wide, strlen(at + wide) + 1);
     } else if (!strchr(out, 'e')) {
-        strcat(out, ".0"); /* at most 17 digits and a sign precede: it fits */
+        memcpy(out + strlen(out), ".0", 3); /* at most 17 digits and a sign precede: it fits */
     }
     return out;
 }

@@ -496,6 +496,7 @@ bool kn_video_reader_metadata(const kn_video_reader *r, int i, const char **key,
         e = av_dict_get(r->in->metadata, "", e, AV_DICT_IGNORE_SUFFIX);
         if (!e) return false;
     }
+    if (!e) return false;
     *key = e->key;
     *value = e->value;
     return true;

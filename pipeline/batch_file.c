@@ -291,10 +291,11 @@ static kn_status each_combination(reader *r, const kn_node *matrix, int at)
         const kn_node *v = n->kind == KN_NODE_LIST ? &n->item[i] : n;
         if (v->kind != KN_NODE_SCALAR) return kn_node_fail(KN_ERR_ARG, v, "expected one value");
         if (v->scalar != KN_SCALAR_STRING && range_of(v->text, &from, &to)) {
-            for (int64_t k = from; k <= to; k++) {
+            for (int64_t k = from;; k++) {
                 char number[24];
                 snprintf(number, sizeof number, "%" PRId64, k);
                 KN_TRY(one_value(r, matrix, at, number));
+                if (k == to) break; /* not k <= to: the last one may be INT64_MAX */
             }
         } else {
             KN_TRY(one_value(r, matrix, at, v->text));

@@ -219,7 +219,9 @@ void kn_remove_leftovers(const char *output)
     DIR *d = opendir(folder);
     for (struct dirent *e; d && (e = readdir(d));) {
         /* ".NAME.mp4.tmp-1-2", ".NAME.mp4.json.tmp-1-3"; names of other outputs go on otherwise */
-        if (e->d_name[0] != '.' || strncmp(e->d_name + 1, base, n) || !strstr(e->d_name + 1 + n, ".tmp-")) continue;
+        if (e->d_name[0] != '.' || strncmp(e->d_name + 1, base, n) || e->d_name[1 + n] != '.' ||
+            !strstr(e->d_name + 1 + n, ".tmp-"))
+            continue;
         snprintf(path, sizeof path, "%s%s", folder, e->d_name);
         unlink(path);
     }

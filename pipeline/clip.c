@@ -134,7 +134,7 @@ struct kn_clip_reader {
 /* Where the picture lies. s: shown pixels of the clip for one of the output. */
 static void place(const kn_clip *c, int64_t fit, const kn_geometry *g, kn_resize_params *p, kn_clip_reader *r)
 {
-    double width = p->from_width, height = p->from_height, shown = (double)c->width_px / width;
+    double width = (double)p->from_width, height = (double)p->from_height, shown = (double)c->width_px / width;
     double sx = (double)c->width_px / (double)g->out_width_px, sy = height / (double)g->out_height_px;
     double s = fit == KN_FIT_CROP ? fmin(sx, sy) : fmax(sx, sy);
     p->to_width = g->width_px;

@@ -57,7 +57,8 @@ kn_status kn_compare_ssim(const float *a, const float *b, int width_px, int heig
     float *rows; /* the last WINDOW blurred rows, in turn */
     KN_TRY(kn_alloc_array(WINDOW * row, sizeof *rows, (void **)&rows));
     for (int k = 0; k < WINDOW; k++) {
-        double d = k - WINDOW / 2;
+        int middle = WINDOW / 2;
+        double d = k - middle;
         total += weight[k] = exp(-d * d / (2 * SIGMA * SIGMA));
     }
     for (int k = 0; k < WINDOW; k++) weight[k] /= total;

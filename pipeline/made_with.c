@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "io/atomic_file.h"
@@ -78,7 +79,9 @@ kn_status kn_made_with_read(const char *path, json_t **out)
     char *text = NULL, *beside = NULL;
     kn_status st = KN_OK;
     *out = NULL;
-    if (access(path, R_OK) != 0) return kn_fail(KN_ERR_IO, "%s: %s", path, strerror(errno));
+    struct stat info; /* of a pipe, reading might never end */
+    if (stat(path, &info) != 0 || access(path, R_OK) != 0) return kn_fail(KN_ERR_IO, "%s: %s", path, strerror(errno));
+    if (!S_ISREG(info.st_mode)) return kn_fail(KN_ERR_IO, "%s: expected a regular file", path);
     if (ends_with(path, ".json"))
         KN_TRY_GOTO(sidecar_text(path, &text));
     else if (ends_with(path, ".png"))

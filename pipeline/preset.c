@@ -79,19 +79,68 @@ static kn_status user_file(const char *name, char **out)
     return st;
 }
 
-static void add_name(void *user, const char *name, const char *about, bool own)
+static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+static void free_names(char **names, int count)
 {
-    char *names = user;
-    size_t n = strlen(names);
-    (void)about, (void)own;
-    snprintf(names + n, 1024 - n, "%s%s", n ? ", " : "", name);
+    for (int i = 0; i < count; i++) kn_free(names[i]);
+    kn_free(names);
+}
+
+/* Names of the shipped presets and of the user's, sorted, each once; free with free_names. */
+static kn_status collect_names(char ***names, int *count)
+{
+    enum { NAMES_MAX = 512 };
+    char *folder = NULL, **name = NULL;
+    int n = 0, shipped;
+    const kn_preset *all = kn_presets(&shipped);
+    DIR *d = NULL;
+    kn_status st = KN_OK;
+    *names = NULL;
+    *count = 0;
+    KN_TRY_GOTO(kn_alloc_array(NAMES_MAX, sizeof *name, (void **)&name));
+    KN_TRY_GOTO(user_folder(&folder));
+    for (int i = 0; i < shipped && n < NAMES_MAX; i++) {
+        KN_TRY_GOTO(kn_strdup(all[i].name, &name[n]));
+        n++;
+    }
+    d = folder ? opendir(folder) : NULL;
+    while (d && n < NAMES_MAX) {
+        const char *file;
+        KN_TRY_GOTO(kn_folder_next(d, folder, &file));
+        if (!file) break;
+        size_t size = strlen(file);
+        if (size <= 5 || strcmp(file + size - 5, ".yaml")) continue;
+        KN_TRY_GOTO(kn_asprintf(&name[n], "%.*s", (int)(size - 5), file));
+        if (find_shipped(name[n]))
+            kn_free(name[n]);
+        else
+            n++;
+    }
+    qsort(name, (size_t)n, sizeof *name, by_name);
+done:
+    if (d) closedir(d);
+    kn_free(folder);
+    if (st != KN_OK) {
+        free_names(name, n);
+        return st;
+    }
+    *names = name;
+    *count = n;
+    return KN_OK;
 }
 
 static kn_status unknown(const char *name)
 {
-    char names[1024] = "";
-    KN_TRY(kn_preset_list(add_name, names));
-    return kn_fail(KN_ERR_ARG, "unknown preset '%s'; there are: %s", name, names);
+    char text[1024] = "", **names;
+    int count;
+    KN_TRY(collect_names(&names, &count));
+    for (int i = 0; i < count; i++) {
+        size_t n = strlen(text);
+        snprintf(text + n, sizeof text - n, "%s%s", n ? ", " : "", names[i]);
+    }
+    free_names(names, count);
+    return kn_fail(KN_ERR_ARG, "unknown preset '%s'; there are: %s", name, text);
 }
 
 static kn_status open_preset(const char *name, bool shipped_only, kn_config **out, bool *own)
@@ -168,35 +217,14 @@ static kn_status list_one(const char *name, kn_preset_list_fn *fn, void *user)
     return st;
 }
 
-static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
-
 kn_status kn_preset_list(kn_preset_list_fn *fn, void *user)
 {
-    enum { MAX = 512 };
-    char *folder = NULL, *name[MAX];
-    int count = 0, shipped;
-    const kn_preset *all = kn_presets(&shipped);
-    kn_status st = user_folder(&folder);
-    for (int i = 0; st == KN_OK && i < shipped && count < MAX; i++)
-        if ((st = kn_strdup(all[i].name, &name[count])) == KN_OK) count++;
-    DIR *d = st == KN_OK && folder ? opendir(folder) : NULL;
-    const char *file;
-    while (d && st == KN_OK && count < MAX && (st = kn_folder_next(d, folder, &file)) == KN_OK && file) {
-        size_t n = strlen(file);
-        if (n <= 5 || strcmp(file + n - 5, ".yaml")) continue;
-        st = kn_asprintf(&name[count], "%.*s", (int)(n - 5), file);
-        if (st == KN_OK && !find_shipped(name[count]))
-            count++;
-        else if (st == KN_OK)
-            kn_free(name[count]);
-    }
-    if (d) closedir(d);
-    qsort(name, (size_t)count, sizeof *name, by_name);
-    for (int i = 0; i < count; i++) {
-        if (st == KN_OK) st = list_one(name[i], fn, user);
-        kn_free(name[i]);
-    }
-    kn_free(folder);
+    char **names;
+    int count;
+    KN_TRY(collect_names(&names, &count));
+    kn_status st = KN_OK;
+    for (int i = 0; i < count && st == KN_OK; i++) st = list_one(names[i], fn, user);
+    free_names(names, count);
     return st;
 }
 

