@@ -56,6 +56,7 @@ static kn_status open_cudnn(kn_cuda *c)
             st = kn_fail(KN_ERR_DEVICE, "cuDNN: opening it: %s", n->cudnnGetErrorString(e));
     }
     if (st != KN_OK) {
+        if (n->handle) n->cudnnDestroy(n->handle);
         kn_free(n);
         return st;
     }

@@ -121,9 +121,20 @@ static kn_status cuda_download_begin(kn_dev *d, const void *src, void *host, siz
 }
 
 /* ---- ferries: copies beside the work -----------------------------------------------------------*/
-static kn_status open_copies(kn_cuda *c)
+static void close_copies(kn_cuda *c)
 {
-    if (c->copies) return KN_OK;
+    if (c->copies) cudaStreamDestroy(c->copies);
+    if (c->queued) cudaEventDestroy(c->queued);
+    c->copies = NULL;
+    c->queued = NULL;
+    for (int i = 0; i < KN_TICKETS; i++) {
+        if (c->ticket[i]) cudaEventDestroy(c->ticket[i]);
+        c->ticket[i] = NULL;
+    }
+}
+
+static kn_status make_copies(kn_cuda *c)
+{
     KN_CUDA_TRY(cudaEventCreateWithFlags(&c->queued, cudaEventDisableTiming));
     for (int i = 0; i < KN_TICKETS; i++)
         KN_CUDA_TRY(cudaEventCreateWithFlags(&c->ticket[i], cudaEventDisableTiming));
@@ -131,12 +142,13 @@ static kn_status open_copies(kn_cuda *c)
     return KN_OK;
 }
 
-static void close_copies(kn_cuda *c)
+/* All or nothing: a batch goes on with the device after a job that failed. */
+static kn_status open_copies(kn_cuda *c)
 {
-    if (c->copies) cudaStreamDestroy(c->copies);
-    if (c->queued) cudaEventDestroy(c->queued);
-    for (int i = 0; i < KN_TICKETS; i++)
-        if (c->ticket[i]) cudaEventDestroy(c->ticket[i]);
+    if (c->copies) return KN_OK;
+    kn_status st = make_copies(c);
+    if (st != KN_OK) close_copies(c);
+    return st;
 }
 
 static kn_status cuda_copy_begin(kn_dev *d, void *dst, const void *src, size_t bytes, bool to_host,
@@ -220,8 +232,12 @@ kn_status kn_cuda_list(kn_dev *d, const int32_t *host, int64_t count, const int3
     kn_dev_free(d, oldest->device, (size_t)oldest->count * sizeof *host);
     *oldest = (sent_list){0};
     KN_TRY(kn_dev_alloc(d, (size_t)count * sizeof *host, &p));
+    kn_status st = cuda_upload(d, host, p, (size_t)count * sizeof *host);
+    if (st != KN_OK) {
+        kn_dev_free(d, p, (size_t)count * sizeof *host);
+        return st;
+    }
     *oldest = (sent_list){host, count, hash, p, ++c->lists->clock};
-    KN_TRY(cuda_upload(d, host, p, (size_t)count * sizeof *host));
     *device = p;
     return KN_OK;
 }
@@ -238,10 +254,9 @@ void kn_cuda_lists_close(kn_dev *d)
 
 /* ---- weights: file pages to pinned memory to the device, converted there ----------------------- */
 /* Two buffers in turn: one is filled by the host while the other travels. */
-static kn_status open_stage(kn_dev *d)
+static kn_status make_stage(kn_dev *d)
 {
     kn_cuda *c = kn_cuda_of(d);
-    if (c->staged_done[1]) return KN_OK;
     for (int i = 0; i < 2; i++) {
         KN_CUDA_TRY(cudaMallocHost(&c->pinned[i], KN_CUDA_STAGE_BYTES));
         KN_CUDA_TRY(cudaMalloc(&c->staged[i], KN_CUDA_STAGE_BYTES));
@@ -265,6 +280,14 @@ static void close_stage(kn_dev *d)
         c->staged_done[i] = NULL;
         c->pinned[i] = c->staged[i] = NULL;
     }
+}
+
+static kn_status open_stage(kn_dev *d)
+{
+    if (kn_cuda_of(d)->staged_done[1]) return KN_OK;
+    kn_status st = make_stage(d);
+    if (st != KN_OK) close_stage(d);
+    return st;
 }
 
 /* The next piece of a weight, on its way to the device; *staged is where it will be. */

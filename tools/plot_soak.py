@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 logs, out = [sys.argv[1]] + sys.argv[3:], sys.argv[2]
 fig, (top, bottom) = plt.subplots(2, 1, figsize=(8, 5), sharex=True)
 for number, path in enumerate(logs, 1):
-    rows = [list(map(float, line.split())) for line in open(path) if not line.startswith("#")]
+    rows = [list(map(float, line.split()[:7])) for line in open(path) if not line.startswith("#")]
     hours = [r[0] / 3600 for r in rows]
     name = f"process {number}: " if len(logs) > 1 else ""
     top.plot(hours, [r[3] / 1024 for r in rows], label=f"{name}peak (VmHWM)")

@@ -26,7 +26,7 @@ unsigned long *inject_stacks;
 
 const char *inject_kind_name(int kind)
 {
-    static const char *const names[] = {"alloc", "read", "write", "full", "thread", "device", "dry"};
+    static const char *const names[] = {"alloc", "read", "write", "full", "thread", "device", "dry", "cuda", "lost"};
     return names[kind];
 }
 
@@ -72,6 +72,11 @@ static int due(int kind, const char *what, const void *caller, int persists)
     if (persists ? n < inject->at : n != inject->at) return 0;
     note_hit(what);
     return 1;
+}
+
+int inject_due(int kind, const char *what)
+{
+    return due(kind, what, &__executable_start, kind == INJECT_LOST);
 }
 
 /* A call of two kinds: once alone and once with all that follow. */
@@ -416,7 +421,7 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
 }
 
 /* ---- device ----------------------------------------------------------------------------------
- * Every operation, transfer, allocation and weight of the ref and cpu devices passes through here.
+ * Every operation, transfer, allocation and weight of the device passes through here.
  */
 static kn_status device_due(const char *what)
 {
@@ -490,7 +495,7 @@ kn_status __real_kn_dev_open(const kn_dev_params *params, kn_dev **out);
 kn_status __wrap_kn_dev_open(const kn_dev_params *params, kn_dev **out);
 kn_status __wrap_kn_dev_open(const kn_dev_params *params, kn_dev **out)
 {
-    bool computes = params->kind == KN_DEV_CPU || params->kind == KN_DEV_REF;
+    bool computes = params->kind != KN_DEV_MEASURE;
     *out = NULL;
     if (computes) KN_TRY(device_due("opening the device"));
     KN_TRY(__real_kn_dev_open(params, out));

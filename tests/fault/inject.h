@@ -11,8 +11,12 @@
  *           full     open for writing, mkdir, write, pwrite, ftruncate, fsync from that call on: ENOSPC, the
  *                    first write moves half of its bytes
  *           thread   pthread_create: EAGAIN
- *           device   operations, memory, transfers and weights of the ref and cpu devices: KN_ERR_DEVICE
+ *           device   operations, memory, transfers and weights of the device: KN_ERR_DEVICE
  *           dry      as alloc, but every allocation from that one on
+ *           cuda     of builds with CUDA (inject_cuda.c): the runtime's functions, kernel launches, products of
+ *                    cuBLASLt, graphs of cuDNN: cudaErrorMemoryAllocation or cudaErrorUnknown
+ *           lost     the same calls, each from that one on: cudaErrorECCUncorrectable, which no call clears
+ * Cards     With card_bytes a CUDA device has that much memory; with `card` there is none of use.
  * Owners    A call is Kinora's own when its return address lies in the program's text; what libav, its
  *           codecs, oneDNN or libc call among themselves is theirs. Calls are numbered per owner.
  * Leaks     Own blocks are counted: taken by an own call, given back by anyone.
@@ -20,6 +24,8 @@
  */
 #ifndef KN_TESTS_FAULT_INJECT_H
 #define KN_TESTS_FAULT_INJECT_H
+
+#include <stddef.h>
 
 enum inject_kind {
     INJECT_ALLOC,
@@ -29,7 +35,17 @@ enum inject_kind {
     INJECT_THREAD,
     INJECT_DEVICE,
     INJECT_DRY,
+    INJECT_CUDA,
+    INJECT_LOST,
     INJECT_KINDS
+};
+
+enum inject_card {
+    INJECT_CARD_REAL, /* as it is */
+    INJECT_CARD_NO_DRIVER,
+    INJECT_CARD_OLD_DRIVER,
+    INJECT_CARD_NONE,
+    INJECT_CARD_TOO_OLD /* compute capability 7.0 */
 };
 
 enum { INJECT_FRAMES = 24, INJECT_STACKS = 1 << 17 };
@@ -47,6 +63,8 @@ typedef struct inject_state {
     int ended;                    /* the program came back from its main function */
     int descriptors;              /* open at its end, less those open at its start */
     int note_stacks;              /* note the call stack of every call of `kind` by `theirs` */
+    int card;                     /* enum inject_card */
+    size_t card_bytes;            /* memory of the CUDA device; 0: what it has */
     long blocks;                  /* own blocks not given back */
     void *leaked[4];              /* return addresses of those who took some of them */
 } inject_state;
@@ -55,6 +73,8 @@ extern inject_state *inject; /* NULL until the runner sets it */
 extern unsigned long *inject_stacks; /* [INJECT_STACKS], shared too: hash of the stack of call n at n - 1 */
 
 const char *inject_kind_name(int kind);
+/* Counts an own call of a kind; 1: it must fail. */
+int inject_due(int kind, const char *what);
 /* Fill in leaked[] of the blocks that are left. */
 void inject_find_leaks(void);
 

@@ -1,13 +1,17 @@
 /* Fails one call of the whole program at a time - allocation, read, write, thread, device operation,
- * and a disk that is full from that call on - for loading, rendering, refining, a batch and resuming.
+ * and a disk that is full from that call on - for loading, rendering, refining, a batch and resuming; on a
+ * machine with an NVIDIA GPU also each call of CUDA's libraries, and the GPU lost at that call.
  *
  *   fault_pipeline_points                         a few calls of each kind, spread evenly: the ctest
  *   fault_pipeline_points count                             calls of each kind, own+theirs
- *   fault_pipeline_points full TSV [JOB [KIND [EVERY]]]     every call (or every EVERY-th) until the job gets
- *                                                           through, a table into TSV; `all` for JOB or KIND;
- *                                                           `stacks` for EVERY: of each call stack the first
- *                                                           two calls, the last and one in 64
- *   fault_pipeline_points theirs TSV [JOB [KIND [EVERY]]]   likewise the libraries' allocations and threads
+ *   fault_pipeline_points full TSV [JOB [KIND [EVERY [FROM [TO]]]]]   every call (or every EVERY-th) from
+ *                                                           number FROM to TO or until the job gets through, a
+ *                                                           table into TSV; `all` for JOB or KIND; `stacks` for
+ *                                                           EVERY: of each call stack the first two calls, the
+ *                                                           last and one in 64
+ *   fault_pipeline_points theirs TSV [JOB ...]              likewise the libraries' allocations and threads
+ *
+ * tools/fault_points.sh shares the full campaign out over processes.
  *
  * The job runs in a forked process by kn_cli_main, so that a crash is seen and state is fresh. After each:
  * no signal, no hang; a documented exit code; one message; no temporary file; whatever has its final name
@@ -23,6 +27,7 @@
 #include <execinfo.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/mman.h>
@@ -41,11 +46,20 @@ enum { FILES = 64, SAMPLES = 4, LIMIT_SEC = 120 };
 
 typedef struct job {
     const char *name;
-    const char *args[40]; /* without the program; NULL ends them */
-    int resumes;          /* --resume may be added */
+    const char *args[48]; /* without the program; NULL ends them */
+    int is;
 } job;
+enum {
+    RESUMES = 1, /* --resume may be added */
+    BATCH = 2,   /* of two jobs */
+    GPU = 4      /* left out on a machine without */
+};
 
-#define SMALL "--model", MODEL, "--threads", "2", "--steps", "2", "--seed", "1", "--progress", "none"
+#define TINY "--model", MODEL, "--threads", "2", "--steps", "2", "--seed", "1", "--progress", "none"
+#define SMALL TINY, "--device", "cpu"
+#define ON_GPU                                                                                     \
+    TINY, "--device", "cuda", "--size", "32x32", "--frames", "5", "--refine-size", "48x32", "--override", \
+        "--refresh", "2", "--output", "x.mkv", "--codec", "ffv1", "--overwrite"
 
 static const job jobs[] = {
     {"load",
@@ -55,16 +69,19 @@ static const job jobs[] = {
     {"render",
      {"render", "--prompt", "a ball", SMALL, "--size", "32x32", "--frames", "5", "--output", "x.mp4", "--frames-dir",
       "png", "--contact-sheet", "sheet.png", "--latents-out", "x.safetensors", "--overwrite"},
-     1},
+     RESUMES},
     {"refine",
      {"refine", "../in/clip.mkv", SMALL, "--frames", "5", "--overlap", "1", "--strength", "0.5", "--refine-size",
       "48x32", "--guidance", "1", "--output", "x.mkv", "--codec", "ffv1", "--overwrite"},
-     1},
-    {"batch", {"batch", "../in/batch.yaml", "--output-dir", ".", "--progress", "none"}, 1},
+     RESUMES},
+    {"batch", {"batch", "../in/batch.yaml", "--output-dir", ".", "--progress", "none"}, RESUMES | BATCH},
     {"resume",
      {"render", "--prompt", "a ball", SMALL, "--size", "32x32", "--frames", "5", "--output", "x.mkv", "--codec",
       "ffv1", "--resume", "--overwrite"},
      0},
+    {"gpu", {"render", "--prompt", "a ball", ON_GPU, "--attention", "permute"}, RESUMES | GPU},
+    {"gpu-offload", {"render", "--prompt", "a ball", ON_GPU, "--attention", "draft", "--offload", "--context-cache", "host"}, RESUMES | GPU},
+    {"gpu-batch", {"batch", "../in/gpu.yaml", "--output-dir", ".", "--progress", "none"}, RESUMES | BATCH | GPU},
 };
 enum { JOBS = sizeof jobs / sizeof *jobs };
 
@@ -80,6 +97,9 @@ typedef struct run {
 } run;
 
 static outputs expected[JOBS];
+static int gpu_here;
+static long kept_blocks[JOBS]; /* CUDA's runtime, linked into the program, keeps some */
+static int kept_descriptors[JOBS];
 static char root[256], out_folder[300];
 
 /* ---- files ----------------------------------------------------------------------------------- */
@@ -174,7 +194,7 @@ static int open_descriptors(void)
 
 static void child(const job *j, int resume)
 {
-    char *argv[48] = {"kinora"}, text[320];
+    char *argv[56] = {"kinora"}, text[320];
     int argc = 1;
     for (; j->args[argc - 1]; argc++) argv[argc] = (char *)j->args[argc - 1];
     if (resume) argv[argc++] = "--resume";
@@ -210,7 +230,7 @@ static void check_message(const job *j, run *r)
         lines++;
     }
     if (f) fclose(f);
-    if (r->code == 1 && !strcmp(j->name, "batch")) {
+    if (r->code == 1 && (j->is & BATCH)) {
         in_root(path, "out.txt");
         f = fopen(path, "r");
         while (f && fgets(line, sizeof line, f))
@@ -261,7 +281,21 @@ static int documented(const job *j, int code)
     static const int codes[] = {0, 2, 3, 4, 5, 6, 130};
     for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
         if (code == codes[i]) return 1;
-    return code == 1 && !strcmp(j->name, "batch");
+    return code == 1 && (j->is & BATCH);
+}
+
+static void check_kept(const job *j, run *r)
+{
+    long blocks = inject->blocks - kept_blocks[j - jobs];
+    int descriptors = inject->descriptors - kept_descriptors[j - jobs];
+    if (blocks > 0) snprintf(r->trouble, sizeof r->trouble, "%ld own blocks leaked", blocks);
+    if (descriptors > 0) snprintf(r->trouble, sizeof r->trouble, "%d descriptors kept", descriptors);
+}
+
+static int applies(const job *j, int kind)
+{
+    if (kind == INJECT_CUDA || kind == INJECT_LOST) return (j->is & GPU) && gpu_here;
+    return kind == INJECT_DEVICE ? !(j->is & GPU) || gpu_here : !(j->is & GPU);
 }
 
 /* Fails one call; says in r->trouble what is wrong with the end of the run. */
@@ -287,15 +321,16 @@ static void try_point(const job *j, int kind, int theirs, long at, int again, ru
         return;
     }
     if (r->code != 0) check_message(j, r);
-    if (r->code > 1 && r->code != 4 && !theirs && (kind == INJECT_ALLOC || kind == INJECT_DRY || kind == INJECT_DEVICE))
+    int short_of = kind == INJECT_ALLOC || kind == INJECT_DRY || kind == INJECT_DEVICE || kind == INJECT_CUDA || kind == INJECT_LOST;
+    int no_driver = !strcmp(inject->what, "cudaDriverGetVersion"); /* is taken for a machine without one */
+    if (r->code > 1 && r->code != (no_driver ? 5 : 4) && !theirs && short_of)
         snprintf(r->trouble, sizeof r->trouble, "exit code %d, expected 4", r->code);
-    if (inject->blocks) snprintf(r->trouble, sizeof r->trouble, "%ld own blocks leaked", inject->blocks);
-    if (inject->descriptors) snprintf(r->trouble, sizeof r->trouble, "%d descriptors kept", inject->descriptors);
+    check_kept(j, r);
     /* A temporary file that cannot be removed stays; the next run of the job removes it. */
     int stays = !strcmp(inject->what, "unlink");
     compare_outputs(want, r->code == 0, r->trouble);
     if (stays && !strncmp(r->trouble, "left behind", 11)) *r->trouble = '\0';
-    if (*r->trouble || !again || !j->resumes) return;
+    if (*r->trouble || !again || !(j->is & RESUMES)) return;
     inject_state kept = *inject;
     run second;
     reset(kind, theirs, 0);
@@ -407,6 +442,31 @@ static void undisturbed(const job *j, int keep, outputs *o)
     }
 }
 
+/* The first of those for a GPU. */
+static const job *gpu_job(void)
+{
+    int i = 0;
+    while (!(jobs[i].is & GPU)) i++;
+    return &jobs[i];
+}
+
+static void undisturbed_on_gpu(int i)
+{
+    run r;
+    if (&jobs[i] != gpu_job() && !gpu_here) return;
+    reset(INJECT_ALLOC, 0, 0);
+    start(&jobs[i], 0, 0, &r);
+    gpu_here = r.code != 5; /* no driver, no GPU, a build without */
+    if (!gpu_here) return;
+    if (r.code != 0 || r.signal) {
+        check_message(&jobs[i], &r);
+        fail_msg("%s, undisturbed: exit code %d, signal %d: %s", jobs[i].name, r.code, r.signal, r.message);
+    }
+    list_outputs(out_folder, "", &expected[i], r.trouble);
+    kept_blocks[i] = inject->blocks;
+    kept_descriptors[i] = inject->descriptors;
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -427,8 +487,13 @@ static int setup(void **state)
     make_model();
     put_text("in/config.yaml", "guidance: 1\nshift: 3\n");
     put_text("in/prompt.txt", "a ball\n");
+    put_text("in/gpu.yaml",
+             "defaults: {model: " MODEL ", device: cuda, threads: 2, steps: 2, frames: 5, size: 32x32, seed: 1, refine-size: 48x32}\n"
+             "jobs:\n"
+             "  - {prompt: a ball, name: a, attention: permute, codec: ffv1, output: a.mkv}\n"
+             "  - {prompt: a star, name: b, offload: true, codec: ffv1, output: b.mkv}\n");
     put_text("in/batch.yaml",
-             "defaults: {model: " MODEL ", threads: 2, steps: 2, frames: 5, size: 32x32, seed: 1, guidance: 1}\n"
+             "defaults: {model: " MODEL ", device: cpu, threads: 2, steps: 2, frames: 5, size: 32x32, seed: 1, guidance: 1}\n"
              "jobs:\n"
              "  - {prompt: a ball, name: a}\n"
              "  - {prompt: a star, name: b, refine-size: 48x32, attention: permute, codec: ffv1, output: b.mkv}\n");
@@ -444,7 +509,11 @@ static int setup(void **state)
     snprintf(path, sizeof path, "%.250s/x.mkv.checkpoint.safetensors", out_folder);
     in_root(to, "in/checkpoint.safetensors");
     if (rename(path, to) != 0) return -1;
-    for (int i = 0; i < JOBS; i++) undisturbed(&jobs[i], 0, &expected[i]);
+    for (int i = 0; i < JOBS; i++)
+        if (jobs[i].is & GPU)
+            undisturbed_on_gpu(i);
+        else
+            undisturbed(&jobs[i], 0, &expected[i]);
     return 0;
 }
 
@@ -464,13 +533,16 @@ static void samples_of_every_kind(void **state)
     for (int i = 0; i < JOBS; i++) {
         long seen[INJECT_KINDS];
         run r;
+        if ((jobs[i].is & GPU) && !gpu_here) continue;
         reset(INJECT_ALLOC, 0, 0);
         start(&jobs[i], 0, 0, &r);
         for (int k = 0; k < INJECT_KINDS; k++) seen[k] = inject->seen[k][0];
         assert_true(seen[INJECT_ALLOC] > 100 && seen[INJECT_READ] > 10); /* the calls do pass through inject.c */
         assert_true(i == 0 || (seen[INJECT_DEVICE] > 100 && seen[INJECT_WRITE] > 10 && seen[INJECT_THREAD] > 0));
+        if (jobs[i].is & GPU) assert_true(seen[INJECT_CUDA] > 1000);
         for (int k = 0; k < INJECT_KINDS; k++) {
             long last = 0;
+            if (!applies(&jobs[i], k)) continue;
             for (int n = 0; n < SAMPLES; n++) {
                 long at = 1 + (seen[k] - 1) * n / (SAMPLES - 1);
                 if (at <= last || at > seen[k]) continue;
@@ -485,6 +557,61 @@ static void samples_of_every_kind(void **state)
     printf("%d points tried, %d bad\n", tried, bad);
     assert_int_equal(bad, 0);
     assert_true(tried > 100);
+}
+
+/* ---- machines and cards ------------------------------------------------------------------------ */
+
+static void no_gpu_of_use(void **state)
+{
+    (void)state;
+#ifndef KN_HAVE_CUDA
+    skip();
+#else
+    static const struct {
+        int card;
+        const char *says;
+    } cards[] = {
+        {INJECT_CARD_NO_DRIVER, "no NVIDIA driver on this machine"},
+        {INJECT_CARD_OLD_DRIVER, "the driver is for CUDA 11.4; this build needs one for"},
+        {INJECT_CARD_NONE, "the driver shows no GPU"},
+        {INJECT_CARD_TOO_OLD, "A card of 2017 has compute capability 7.0; 8.0 or newer is needed"},
+    };
+    static const outputs none;
+    for (size_t i = 0; i < sizeof cards / sizeof *cards; i++) {
+        run r;
+        reset(INJECT_ALLOC, 0, 0);
+        inject->card = cards[i].card;
+        start(gpu_job(), 0, 0, &r);
+        check_message(gpu_job(), &r);
+        compare_outputs(&none, 0, r.trouble);
+        if (r.code != 5 || *r.trouble || !strstr(r.message, cards[i].says))
+            fail_msg("card %d: exit code %d, signal %d, %s: %s", cards[i].card, r.code, r.signal, r.trouble, r.message);
+    }
+#endif
+}
+
+/* From a card that holds nothing to one on which the job gets through. */
+static void card_too_small(void **state)
+{
+    (void)state;
+    if (!gpu_here) skip();
+    int refused = 0, done = 0;
+    for (size_t mib = 16; mib <= 2048; mib += mib < 512 ? 16 : 512) {
+        run r;
+        reset(INJECT_ALLOC, 0, 0);
+        inject->card_bytes = mib << 20;
+        start(gpu_job(), 0, 0, &r);
+        if (r.code != 0) check_message(gpu_job(), &r);
+        compare_outputs(&expected[gpu_job() - jobs], r.code == 0, r.trouble);
+        if (r.code != 0 && r.code != 4) snprintf(r.trouble, sizeof r.trouble, "exit code %d, expected 4", r.code);
+        if (r.signal) snprintf(r.trouble, sizeof r.trouble, "signal %d", r.signal);
+        check_kept(gpu_job(), &r);
+        print_message("%4zu MiB: exit code %d: %s\n", mib, r.code, r.message);
+        if (*r.trouble) fail_msg("a card of %zu MiB: %s", mib, r.trouble);
+        refused += r.code == 4;
+        done += r.code == 0;
+    }
+    assert_true(refused > 0 && done > 0);
 }
 
 /* ---- the full campaign ----------------------------------------------------------------------- */
@@ -533,8 +660,9 @@ static long choose_calls(const job *j, int kind, int theirs, bool *worth, long *
     return n;
 }
 
-/* every: 0 means one of each call stack, see choose_calls. */
-static void sweep(const job *j, int kind, int theirs, long every, FILE *tsv)
+/* Calls number from, from + every, ... to `to`, or until the job gets through; every: 0 means one of each call
+ * stack, see choose_calls. */
+static void sweep(const job *j, int kind, int theirs, long every, long from, long to, FILE *tsv)
 {
     static bool worth[INJECT_STACKS];
     tally t = {0};
@@ -543,7 +671,7 @@ static void sweep(const job *j, int kind, int theirs, long every, FILE *tsv)
     if (!every) printf("%s, %s, %s: %ld calls from %ld different call stacks\n", j->name, inject_kind_name(kind), theirs ? "libraries" : "own", calls, distinct);
     fflush(stdout);
     /* Two in a row without a hit: with threads the number of calls varies by a few. */
-    for (long at = 1; missed < 2; at += every ? every : 1) {
+    for (long at = from; missed < 2 && at <= to; at += every ? every : 1) {
         run r;
         if (!every && at <= calls && !worth[at - 1]) continue;
         int again = !theirs && (kind == INJECT_READ || kind == INJECT_WRITE || kind == INJECT_FULL);
@@ -556,11 +684,11 @@ static void sweep(const job *j, int kind, int theirs, long every, FILE *tsv)
         t.tried++;
         t.code[r.code & 255]++;
         t.bad += *r.trouble != 0;
-        Dl_info from = {0};
-        if (theirs && inject->frames > 2) dladdr(inject->frame[2], &from);
+        Dl_info library = {0};
+        if (theirs && inject->frames > 2) dladdr(inject->frame[2], &library);
         if (*r.trouble) tell(j, kind, theirs, at, &r);
         fprintf(tsv, "%s\t%s\t%s\t%ld\t%s\t%s\t%d\t%d\t%s\t%s\n", j->name, inject_kind_name(kind), theirs ? "theirs" : "own", at,
-                inject->what, from.dli_fname ? from.dli_fname : "-", r.code, r.signal, *r.trouble ? r.trouble : "-", r.message);
+                inject->what, library.dli_fname ? library.dli_fname : "-", r.code, r.signal, *r.trouble ? r.trouble : "-", r.message);
         fflush(tsv);
     }
     printf("%s, %s, %s: %ld points, %ld bad; exit codes", j->name, inject_kind_name(kind), theirs ? "libraries" : "own", t.tried, t.bad);
@@ -578,8 +706,10 @@ static int count_points(void)
         run r;
         reset(INJECT_ALLOC, 0, 0);
         start(&jobs[i], 0, 0, &r);
+        if ((jobs[i].is & GPU) && !gpu_here) continue;
         printf("%s:", jobs[i].name);
-        for (int k = 0; k < INJECT_KINDS; k++) printf(" %s %ld+%ld", inject_kind_name(k), inject->seen[k][0], inject->seen[k][1]);
+        for (int k = 0; k < INJECT_KINDS; k++)
+            if (applies(&jobs[i], k)) printf(" %s %ld+%ld", inject_kind_name(k), inject->seen[k][0], inject->seen[k][1]);
         printf("\n");
     }
     return teardown(NULL);
@@ -595,7 +725,9 @@ static int campaign(int argc, char **argv)
         for (int k = 0; k < INJECT_KINDS; k++) {
             if (argc > 4 && strcmp(argv[4], "all") && strcmp(argv[4], inject_kind_name(k))) continue;
             if (theirs && k != INJECT_ALLOC && k != INJECT_THREAD) continue;
-            sweep(&jobs[i], k, theirs, argc > 5 ? atol(argv[5]) : 1, tsv);
+            if (!applies(&jobs[i], k)) continue;
+            sweep(&jobs[i], k, theirs, argc > 5 ? atol(argv[5]) : 1, argc > 6 ? atol(argv[6]) : 1,
+                  argc > 7 ? atol(argv[7]) : LONG_MAX, tsv);
         }
     }
     fclose(tsv);
@@ -606,6 +738,7 @@ int main(int argc, char **argv)
 {
     if (argc == 2 && !strcmp(argv[1], "count")) return count_points();
     if (argc >= 3) return campaign(argc, argv);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(samples_of_every_kind)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(samples_of_every_kind), cmocka_unit_test(no_gpu_of_use),
+                                      cmocka_unit_test(card_too_small)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,0 +1,205 @@
+/* The calls of the CUDA runtime, of cuBLASLt's products and of cuDNN's graphs, for inject.h: by the linker's
+ * --wrap, for runtime functions linked statically. A call that fails is not made, but for those that give
+ * something back. Like the runtime, a failure is also what cudaGetLastError says next; a lost device says it
+ * forever. */
+#include "tests/fault/inject.h"
+
+#include <cublasLt.h>
+#include <cuda_runtime_api.h>
+#include <cudnn.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "io/status.h"
+
+static cudaError_t last;
+
+static int due(const char *what)
+{
+    int lost = inject_due(INJECT_LOST, what), once = inject_due(INJECT_CUDA, what);
+    if (lost) last = cudaErrorECCUncorrectable;
+    if (once) last = strstr(what, "Malloc") ? cudaErrorMemoryAllocation : cudaErrorUnknown;
+    return lost | once;
+}
+
+/* Nothing but --wrap declares the two names. */
+#define WRAP(type, name, parameters, arguments)                                                    \
+    type __real_##name parameters;                                                                 \
+    type __wrap_##name parameters;                                                                 \
+    type __wrap_##name parameters                                                                  \
+    {                                                                                              \
+        if (due(#name)) return last;                                                               \
+        return __real_##name arguments;                                                            \
+    }
+/* Gives something back: done even where it is said to have failed. */
+#define WRAP_END(name, parameters, arguments)                                                      \
+    cudaError_t __real_##name parameters;                                                          \
+    cudaError_t __wrap_##name parameters;                                                          \
+    cudaError_t __wrap_##name parameters                                                           \
+    {                                                                                              \
+        cudaError_t e = __real_##name arguments;                                                   \
+        return due(#name) ? last : e;                                                              \
+    }
+
+WRAP(cudaError_t, cudaMallocHost, (void **p, size_t bytes), (p, bytes))
+WRAP(cudaError_t, cudaMemcpyAsync,
+     (void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t s),
+     (to, from, bytes, kind, s))
+WRAP(cudaError_t, cudaMemsetAsync, (void *p, int value, size_t bytes, cudaStream_t s),
+     (p, value, bytes, s))
+WRAP(cudaError_t, cudaStreamCreateWithFlags, (cudaStream_t * s, unsigned flags), (s, flags))
+WRAP(cudaError_t, cudaStreamSynchronize, (cudaStream_t s), (s))
+WRAP(cudaError_t, cudaStreamWaitEvent, (cudaStream_t s, cudaEvent_t e, unsigned flags),
+     (s, e, flags))
+WRAP(cudaError_t, cudaEventCreate, (cudaEvent_t * e), (e))
+WRAP(cudaError_t, cudaEventCreateWithFlags, (cudaEvent_t * e, unsigned flags), (e, flags))
+WRAP(cudaError_t, cudaEventRecord, (cudaEvent_t e, cudaStream_t s), (e, s))
+WRAP(cudaError_t, cudaEventSynchronize, (cudaEvent_t e), (e))
+WRAP(cudaError_t, cudaEventElapsedTime, (float *ms, cudaEvent_t a, cudaEvent_t b), (ms, a, b))
+WRAP(cudaError_t, cudaFuncSetAttribute, (const void *f, enum cudaFuncAttribute a, int value),
+     (f, a, value))
+WRAP(cudaError_t, cudaSetDevice, (int ordinal), (ordinal))
+WRAP(cudaError_t, cudaDeviceGetAttribute, (int *value, enum cudaDeviceAttr a, int ordinal),
+     (value, a, ordinal))
+WRAP(cudaError_t, __cudaLaunchKernel,
+     (cudaKernel_t kernel, dim3 grid, dim3 block, void **arguments, size_t shared, cudaStream_t s),
+     (kernel, grid, block, arguments, shared, s))
+WRAP_END(cudaFreeHost, (void *p), (p))
+WRAP_END(cudaStreamDestroy, (cudaStream_t s), (s))
+WRAP_END(cudaEventDestroy, (cudaEvent_t event), (event))
+
+cudaError_t __real_cudaGetLastError(void);
+cudaError_t __wrap_cudaGetLastError(void);
+cudaError_t __wrap_cudaGetLastError(void)
+{
+    cudaError_t e = last;
+    if (last != cudaErrorECCUncorrectable) last = cudaSuccess;
+    return e ? e : __real_cudaGetLastError();
+}
+
+/* ---- a card of inject->card_bytes -------------------------------------------------------------- */
+
+enum { HELD = 1 << 14 };
+static struct {
+    void *p;
+    size_t bytes;
+} held[HELD];
+static size_t taken;
+
+cudaError_t __real_cudaMalloc(void **p, size_t bytes);
+cudaError_t __wrap_cudaMalloc(void **p, size_t bytes);
+cudaError_t __wrap_cudaMalloc(void **p, size_t bytes)
+{
+    if (due("cudaMalloc")) return last;
+    int i = 0;
+    while (i < HELD && held[i].p) i++;
+    if (i == HELD || (inject && inject->card_bytes && taken + bytes > inject->card_bytes)) {
+        if (!inject->hits++) snprintf(inject->what, sizeof inject->what, "cudaMalloc");
+        return last = cudaErrorMemoryAllocation;
+    }
+    cudaError_t e = __real_cudaMalloc(p, bytes);
+    if (e != cudaSuccess) return e;
+    held[i].p = *p;
+    taken += held[i].bytes = bytes;
+    return e;
+}
+
+cudaError_t __real_cudaFree(void *p);
+cudaError_t __wrap_cudaFree(void *p);
+cudaError_t __wrap_cudaFree(void *p)
+{
+    for (int i = 0; p && i < HELD; i++)
+        if (held[i].p == p) {
+            taken -= held[i].bytes;
+            held[i].p = NULL;
+            break;
+        }
+    cudaError_t e = __real_cudaFree(p);
+    return due("cudaFree") ? last : e;
+}
+
+cudaError_t __real_cudaMemGetInfo(size_t *left, size_t *total);
+cudaError_t __wrap_cudaMemGetInfo(size_t *left, size_t *total);
+cudaError_t __wrap_cudaMemGetInfo(size_t *left, size_t *total)
+{
+    if (due("cudaMemGetInfo")) return last;
+    cudaError_t e = __real_cudaMemGetInfo(left, total);
+    if (e != cudaSuccess || !inject || !inject->card_bytes) return e;
+    *total = inject->card_bytes;
+    *left = *total - (taken < *total ? taken : *total);
+    return e;
+}
+
+/* ---- a machine whose GPU is of no use: answers that need no GPU ---------------------------------- */
+
+cudaError_t __real_cudaGetDeviceCount(int *count);
+cudaError_t __wrap_cudaGetDeviceCount(int *count);
+cudaError_t __wrap_cudaGetDeviceCount(int *count)
+{
+    if (due("cudaGetDeviceCount")) return last;
+    *count = inject && inject->card == INJECT_CARD_TOO_OLD;
+    switch (inject ? inject->card : INJECT_CARD_REAL) {
+    case INJECT_CARD_TOO_OLD: return cudaSuccess;
+    case INJECT_CARD_NO_DRIVER:
+    case INJECT_CARD_OLD_DRIVER: return cudaErrorInsufficientDriver;
+    case INJECT_CARD_NONE: return cudaErrorNoDevice;
+    default: return __real_cudaGetDeviceCount(count);
+    }
+}
+
+cudaError_t __real_cudaDriverGetVersion(int *version);
+cudaError_t __wrap_cudaDriverGetVersion(int *version);
+cudaError_t __wrap_cudaDriverGetVersion(int *version)
+{
+    if (due("cudaDriverGetVersion")) return last;
+    if (!inject || inject->card == INJECT_CARD_REAL) return __real_cudaDriverGetVersion(version);
+    *version = inject->card == INJECT_CARD_NO_DRIVER ? 0 : inject->card == INJECT_CARD_OLD_DRIVER ? 11040 : 13000;
+    return cudaSuccess;
+}
+
+cudaError_t __real_cudaGetDeviceProperties(struct cudaDeviceProp *prop, int ordinal);
+cudaError_t __wrap_cudaGetDeviceProperties(struct cudaDeviceProp *prop, int ordinal);
+cudaError_t __wrap_cudaGetDeviceProperties(struct cudaDeviceProp *prop, int ordinal)
+{
+    if (due("cudaGetDeviceProperties")) return last;
+    if (!inject || inject->card == INJECT_CARD_REAL)
+        return __real_cudaGetDeviceProperties(prop, ordinal);
+    *prop = (struct cudaDeviceProp){.name = "A card of 2017", .major = 7, .totalGlobalMem = (size_t)16 << 30};
+    return cudaSuccess;
+}
+
+/* ---- libraries found at run time ----------------------------------------------------------------- */
+
+static __typeof__(&cublasLtMatmul) real_matmul;
+static __typeof__(&cudnnBackendExecute) real_execute;
+
+static cublasStatus_t try_matmul(cublasLtHandle_t h, cublasLtMatmulDesc_t op, const void *alpha, const void *a,
+                                 cublasLtMatrixLayout_t la, const void *b, cublasLtMatrixLayout_t lb,
+                                 const void *beta, const void *c, cublasLtMatrixLayout_t lc, void *d,
+                                 cublasLtMatrixLayout_t ld, const cublasLtMatmulAlgo_t *algo, void *workspace,
+                                 size_t bytes, cudaStream_t s)
+{
+    if (due("cublasLtMatmul")) return CUBLAS_STATUS_EXECUTION_FAILED;
+    return real_matmul(h, op, alpha, a, la, b, lb, beta, c, lc, d, ld, algo, workspace, bytes, s);
+}
+
+static cudnnStatus_t try_execute(cudnnHandle_t h, cudnnBackendDescriptor_t plan, cudnnBackendDescriptor_t pack)
+{
+    if (due("cudnnBackendExecute")) return CUDNN_STATUS_EXECUTION_FAILED;
+    return real_execute(h, plan, pack);
+}
+
+kn_status __real_kn_cuda_symbol(void *handle, const char *what, const char *name, void **fn);
+kn_status __wrap_kn_cuda_symbol(void *handle, const char *what, const char *name, void **fn);
+kn_status __wrap_kn_cuda_symbol(void *handle, const char *what, const char *name, void **fn)
+{
+    KN_TRY(__real_kn_cuda_symbol(handle, what, name, fn));
+    if (!strcmp(name, "cublasLtMatmul")) {
+        memcpy(&real_matmul, fn, sizeof *fn);
+        *(__typeof__(&cublasLtMatmul) *)fn = try_matmul;
+    } else if (!strcmp(name, "cudnnBackendExecute")) {
+        memcpy(&real_execute, fn, sizeof *fn);
+        *(__typeof__(&cudnnBackendExecute) *)fn = try_execute;
+    }
+    return KN_OK;
+}
