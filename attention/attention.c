@@ -64,9 +64,9 @@ static kn_status check_approximations(const kn_dev *d, const kn_attn_args *a)
     if (kind == KN_DEV_CPU)
         return kn_fail(KN_ERR_UNSUPPORTED, "attention: %s need a Hopper GPU (or the ref device), this is the cpu device", what);
     if (a->bias.rank) return kn_fail(KN_ERR_ARG, "attention: %s cannot have a bias", what);
-    if (a->int8 && (a->q.dim[2] != 128 || a->v.dim[2] != 128))
-        return kn_fail(KN_ERR_UNSUPPORTED, "attention: 8-bit products take heads of 128, q has %lld and v %lld",
-                       (long long)a->q.dim[2], (long long)a->v.dim[2]);
+    if (a->int8 && (a->q.dim[2] != KN_ATTN_INT8_HEAD_DIM || a->v.dim[2] != KN_ATTN_INT8_HEAD_DIM))
+        return kn_fail(KN_ERR_UNSUPPORTED, "attention: 8-bit products take heads of %d, q has %lld and v %lld",
+                       KN_ATTN_INT8_HEAD_DIM, (long long)a->q.dim[2], (long long)a->v.dim[2]);
     return KN_OK;
 }
 

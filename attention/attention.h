@@ -24,6 +24,8 @@
 
 typedef struct kn_attn_plan kn_attn_plan; /* attention/plan.h */
 
+enum { KN_ATTN_INT8_HEAD_DIM = 128 }; /* the only one with 8-bit products: attention/int8.h */
+
 typedef struct kn_attn_args {
     kn_tensor q, k, v;
     kn_tensor bias; /* rank 0 = none; not with a plan */
@@ -32,7 +34,7 @@ typedef struct kn_attn_args {
     kn_tensor lse; /* rank 0 = not wanted */
     /* Approximations of self-attention, not both at once and not with a bias. On Hopper GPUs, and on
      * ref, which computes the same rules in double (attention/entries_ref.c). */
-    bool int8;        /* products of 8-bit integers, D = Dv = 128: attention/int8.h */
+    bool int8;        /* products of 8-bit integers, D = Dv = KN_ATTN_INT8_HEAD_DIM */
     float skip_below; /* leave out blocks of keys in which no weight reaches this share of the largest
                          before, for any of 64 queries (BLASST, arXiv 2512.12087); 0 = none, < 1 */
 } kn_attn_args;

@@ -2,6 +2,10 @@
  * made on any machine. */
 #include "attention/int8.h"
 
+#include "attention/attention.h"
+
+_Static_assert((int)KN_INT8_DIM == (int)KN_ATTN_INT8_HEAD_DIM, "what callers are told is what the kernels have");
+
 size_t kn_attn_int8_place(void *memory, int64_t queries, int64_t keys, int heads, kn_attn_int8 *x)
 {
     size_t n = (size_t)heads, at = 0;

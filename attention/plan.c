@@ -7,10 +7,6 @@
 
 #include "io/memory.h"
 
-static int64_t min_i64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
 static int64_t ceil_div(int64_t a, int64_t b)
 {
     return (a + b - 1) / b;
@@ -389,8 +385,8 @@ void kn_attn_plan_count(const kn_attn_plan *p, int block_q, int block_k, kn_attn
         }
         executed += (double)blocks * block_k * (double)(ceil_div(queries, block_q) * block_q);
         sum += (double)blocks;
-        if (blocks < s.blocks_min) s.blocks_min = (double)blocks;
-        if (blocks > s.blocks_max) s.blocks_max = (double)blocks;
+        if ((double)blocks < s.blocks_min) s.blocks_min = (double)blocks;
+        if ((double)blocks > s.blocks_max) s.blocks_max = (double)blocks;
     }
     s.blocks_mean = sum / (double)p->rows;
     s.listed = kn_attn_plan_listed(p);
@@ -398,14 +394,6 @@ void kn_attn_plan_count(const kn_attn_plan *p, int block_q, int block_k, kn_attn
     s.partial = ruled / all / s.listed;
     s.overhead = s.executed / s.density;
     *out = s;
-}
-
-double kn_attn_plan_seconds(const kn_attn_plan *p, int heads, int dim, int block_q, int block_k,
-                            double flops)
-{
-    kn_attn_plan_stats s;
-    kn_attn_plan_count(p, block_q, block_k, &s);
-    return 4.0 * dim * heads * s.executed * (double)p->tokens * (double)p->tokens / flops;
 }
 
 static kn_status check_head(const kn_attn_plan *p, int head, int64_t query)
@@ -433,27 +421,6 @@ kn_status kn_attn_plan_row(const kn_attn_plan *p, int head, int64_t query, uint8
             visible[key] =
                 rule < 0 || kn_attn_rule_sees(p, rule, p->pos + 3 * query, p->pos + 3 * key);
         }
-    return KN_OK;
-}
-
-kn_status kn_attn_plan_picture(const kn_attn_plan *p, int head, int block_k, uint8_t *image)
-{
-    KN_TRY(check_head(p, head, 0));
-    int64_t columns = ceil_div(p->tokens, block_k);
-    for (int64_t b = 0; b < p->q_blocks; b++) {
-        int64_t row = (p->heads > 1 ? head : 0) * p->q_blocks + b, i = p->row_ptr[row];
-        for (int64_t c = 0; c < columns; c++) {
-            int64_t first = c * block_k, last = min_i64(first + block_k, p->tokens);
-            double weight = 0;
-            for (; i < p->row_ptr[row + 1] && p->runs[i].key < last; i++) {
-                int64_t from = p->runs[i].key > first ? p->runs[i].key : first;
-                int64_t end = (int64_t)p->runs[i].key + p->runs[i].count;
-                weight += (double)(min_i64(end, last) - from) * (p->runs[i].rule < 0 ? 1.0 : 0.5);
-                if (end > last) break; /* goes on in the next column */
-            }
-            image[b * columns + c] = (uint8_t)lround(255.0 * weight / (double)(last - first));
-        }
-    }
     return KN_OK;
 }
 

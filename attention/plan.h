@@ -119,19 +119,10 @@ typedef struct kn_attn_plan_stats {
 /* block_q, block_k: tokens that an executor pays for at once. Runs that touch share blocks. */
 void kn_attn_plan_count(const kn_attn_plan *plan, int block_q, int block_k,
                         kn_attn_plan_stats *out);
-/* Estimated seconds of one call: executed operations (4 D per pair and head) at `flops` per
- * second. */
-double kn_attn_plan_seconds(const kn_attn_plan *plan, int heads, int dim, int block_q, int block_k,
-                            double flops);
 
 /* visible[token] = 1 where the query (both as stored) sees the key, else 0. [tokens] */
 KN_CHECKED kn_status kn_attn_plan_row(const kn_attn_plan *plan, int head, int64_t query,
                                       uint8_t *visible);
-/* Picture of one head's lists: row = query block, column = block_k keys; 0 nothing listed, 255 all
- * keys in full runs, partial runs count half. [q_blocks][columns], columns = ceil(tokens /
- * block_k) */
-KN_CHECKED kn_status kn_attn_plan_picture(const kn_attn_plan *plan, int head, int block_k,
-                                          uint8_t *image);
 /* Receptive field of a query (as stored) on the latent frames: 255 visible, 0 hidden. [T][H][W];
  * needs a plan with a grid. */
 KN_CHECKED kn_status kn_attn_plan_field(const kn_attn_plan *plan, int head, int64_t query,

@@ -28,11 +28,8 @@ typedef struct kn_cpu_piece {
     int64_t out_pitch, out_line;
     const float *residual, *bias; /* or NULL; as out, may be out; [columns] */
     int64_t residual_pitch, residual_line;
-    float *scratch; /* linear: room for the rows' part of x and their sums; else NULL */
+    float *scratch; /* linear: [rows, columns + 256], for the rows' sums and part of x; else NULL */
 } kn_cpu_piece;
-
-/* Floats of scratch that a linear piece needs at most. */
-#define KN_CPU_PIECE_SCRATCH(rows, columns) ((rows) * ((columns) + 256))
 
 /* Width of the panel that starts at column n: two vectors, or one when that holds the rest. */
 static inline int kn_cpu_panel_width(int64_t columns, int64_t n, int lanes)

@@ -316,7 +316,7 @@ static kn_status send_converted(kn_dev *d, const kn_tensor *host, void *dst, kn_
     int64_t count = kn_tensor_count(host), piece = KN_CUDA_STAGE_BYTES / (int64_t)from_size;
     for (int64_t i = 0; i < count; i += piece) {
         int64_t n = count - i < piece ? count - i : piece;
-        void *staged;
+        void *staged = NULL;
         KN_TRY(stage_piece(c, (const char *)host->data + (size_t)i * from_size,
                            (size_t)n * from_size, &staged));
         KN_TRY(kn_cuda_convert(d, staged, host->dtype, (char *)dst + (size_t)i * to_size, to, n));
@@ -337,7 +337,7 @@ static kn_status send_conv(kn_dev *d, const kn_tensor *host, void *dst)
                        row_bytes);
     for (int64_t i = 0; i < co; i += piece) {
         int64_t n = co - i < piece ? co - i : piece;
-        void *staged;
+        void *staged = NULL;
         KN_TRY(stage_piece(c, (const char *)host->data + (size_t)i * row_bytes,
                            (size_t)n * row_bytes, &staged));
         KN_TRY(kn_cuda_convert_conv(d, staged, host->dtype, (uint16_t *)dst + i * ci * taps, n, ci,
@@ -449,7 +449,7 @@ static kn_status find_device(const kn_dev_params *params, struct cudaDeviceProp 
 
 kn_status kn_cuda_open(kn_dev *d, const kn_dev_params *params)
 {
-    struct cudaDeviceProp prop;
+    struct cudaDeviceProp prop = {0};
     KN_TRY(find_device(params, &prop));
     void *p;
     KN_TRY(kn_alloc_zero(sizeof(kn_cuda), &p));
@@ -465,7 +465,15 @@ kn_status kn_cuda_open(kn_dev *d, const kn_dev_params *params)
     KN_CUDA_TRY(cudaSetDevice(c->ordinal));
     KN_CUDA_TRY(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking));
     /* behind the workspace: a convolution's bias in bf16, cuda_conv.c */
-    KN_CUDA_TRY(cudaMalloc(&c->workspace, c->workspace_bytes + KN_CUDA_BIAS_BYTES));
+    cudaError_t e = cudaMalloc(&c->workspace, c->workspace_bytes + KN_CUDA_BIAS_BYTES);
+    if (e == cudaErrorMemoryAllocation) {
+        cudaGetLastError(); /* forget it */
+        return kn_fail(KN_ERR_NOMEM,
+                       "device cuda: %s has no room for the %d MiB that every run takes; another "
+                       "program holds its memory",
+                       prop.name, (int)(KN_CUDA_OWN_BYTES >> 20));
+    }
+    KN_CUDA_TRY(e);
     KN_CUDA_TRY(cudaMalloc(&c->scalars, KN_CUDA_SCALARS_BYTES));
     kn_dev_count(d, KN_CUDA_OWN_BYTES);
     KN_CUDA_TRY(cudaMallocHost(&c->letters, KN_CUDA_LETTERS * KN_CUDA_LETTER_BYTES));

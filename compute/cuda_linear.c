@@ -202,7 +202,7 @@ static kn_status choose(kn_dev *d, const call *c, const product_key *k, const kn
     const kn_cuda *cuda = kn_cuda_of(d);
     kn_blaslt *b = c->b;
     for (int i = 0; i < b->count; i++)
-        if (memcmp(&b->cache[i].key, k, sizeof *k) == 0) {
+        if (memcmp(&b->cache[i].key, k, sizeof *k) == 0) { /* NOLINT(bugprone-suspicious-memory-comparison): zeroed before */
             *out = &b->cache[i].algo;
             return KN_OK;
         }
@@ -336,7 +336,7 @@ static kn_status choose_batch(const kn_cuda *cuda, const call *c, const kn_cuda_
     memcpy(&key, p, sizeof key); /* padding too: keys are compared as bytes */
     key.x = key.y = key.out = NULL;
     for (int i = 0; i < b->batches; i++)
-        if (memcmp(&b->batch[i].key, &key, sizeof key) == 0) {
+        if (memcmp(&b->batch[i].key, &key, sizeof key) == 0) { /* NOLINT(bugprone-suspicious-memory-comparison): likewise */
             *algo = &b->batch[i].algo;
             return KN_OK;
         }

@@ -89,19 +89,26 @@ const kn_dit_config *kn_dit_get_config(const kn_dit *m)
 kn_status kn_dit_rope_open(const kn_dit *m, int64_t frames_lat, int64_t height_lat,
                            int64_t width_lat, const int32_t *order, kn_dit_rope *out)
 {
+    const int64_t latents[3] = {frames_lat, height_lat, width_lat};
+    return kn_dit_rope_open_scaled(m, latents, NULL, order, out);
+}
+
+kn_status kn_dit_rope_open_scaled(const kn_dit *m, const int64_t latents[3], const double scale[3],
+                                  const int32_t *order, kn_dit_rope *out)
+{
     const kn_dit_config *c = &m->config;
-    int64_t grid[3] = {frames_lat, height_lat, width_lat};
+    int64_t grid[3] = {latents[0], latents[1], latents[2]};
     memset(out, 0, sizeof *out);
     for (int a = 0; a < 3; a++) {
         if (grid[a] % c->patch[a])
             return kn_fail(KN_ERR_ARG,
                            "latents of %" PRId64 " x %" PRId64 " x %" PRId64
                            ": expected multiples of the patch, %d x %d x %d",
-                           frames_lat, height_lat, width_lat, c->patch[0], c->patch[1],
+                           latents[0], latents[1], latents[2], c->patch[0], c->patch[1],
                            c->patch[2]);
         grid[a] /= c->patch[a];
     }
-    return kn_dit_rope_open_grid(m->dev, c->head_dim, c->rope_max_positions, grid, order, out);
+    return kn_dit_rope_open_grid(m->dev, c->head_dim, c->rope_max_positions, grid, scale, order, out);
 }
 
 /* Work from now on may use the block's weights. A forward that is only measured uses none. */

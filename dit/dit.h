@@ -49,6 +49,10 @@ const kn_dit_config *kn_dit_get_config(const kn_dit *m);
  * the patch. order: as kn_dit_rope_open_grid. Close with kn_dit_rope_close. */
 KN_CHECKED kn_status kn_dit_rope_open(const kn_dit *m, int64_t frames_lat, int64_t height_lat,
                                       int64_t width_lat, const int32_t *order, kn_dit_rope *out);
+/* The same with the positions of each axis scaled; NULL: 1. */
+KN_CHECKED kn_status kn_dit_rope_open_scaled(const kn_dit *m, const int64_t latents[3],
+                                             const double scale[3], const int32_t *order,
+                                             kn_dit_rope *out);
 
 /* ---- prompt -----------------------------------------------------------------------------------
  * What every step needs of a prompt and no timestep changes: each block's cross-attention keys and

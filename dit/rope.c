@@ -11,14 +11,14 @@ enum { CHUNK_ROWS = 4096 };
 
 static const double theta = 10000.0;
 
-/* cos and sin of position * frequency for one axis: [positions, pairs] each. */
+/* cos and sin of position * scale * frequency for one axis: [positions, pairs] each. */
 typedef struct axis_table {
     int64_t positions;
     int pairs;
     float *cos, *sin;
 } axis_table;
 
-static kn_status axis_open(int64_t positions, int pairs, axis_table *t)
+static kn_status axis_open(int64_t positions, int pairs, double scale, axis_table *t)
 {
     void *p;
     t->positions = positions;
@@ -30,8 +30,8 @@ static kn_status axis_open(int64_t positions, int pairs, axis_table *t)
     for (int i = 0; i < pairs; i++) {
         double frequency = 1.0 / pow(theta, (double)i / pairs);
         for (int64_t k = 0; k < positions; k++) {
-            t->cos[k * pairs + i] = (float)cos((double)k * frequency);
-            t->sin[k * pairs + i] = (float)sin((double)k * frequency);
+            t->cos[k * pairs + i] = (float)cos(scale * (double)k * frequency);
+            t->sin[k * pairs + i] = (float)sin(scale * (double)k * frequency);
         }
     }
     return KN_OK;
@@ -91,7 +91,7 @@ done:
 }
 
 kn_status kn_dit_rope_open_grid(kn_dev *d, int head_dim, int max_positions, const int64_t grid[3],
-                                const int32_t *order, kn_dit_rope *out)
+                                const double scale[3], const int32_t *order, kn_dit_rope *out)
 {
     memset(out, 0, sizeof *out);
     for (int a = 0; a < 3; a++)
@@ -112,9 +112,8 @@ kn_status kn_dit_rope_open_grid(kn_dev *d, int head_dim, int max_positions, cons
         memcpy(r.order, order, (size_t)r.tokens * sizeof(int32_t));
     }
     int side = head_dim / 6, pairs = head_dim / 2;
-    KN_TRY_GOTO(axis_open(grid[0], pairs - 2 * side, &axis[0]));
-    KN_TRY_GOTO(axis_open(grid[1], side, &axis[1]));
-    KN_TRY_GOTO(axis_open(grid[2], side, &axis[2]));
+    for (int a = 0; a < 3; a++)
+        KN_TRY_GOTO(axis_open(grid[a], a ? side : pairs - 2 * side, scale ? scale[a] : 1, &axis[a]));
     r.cos = kn_tensor_of(NULL, KN_F32, r.tokens, pairs);
     r.sin = r.cos;
     KN_TRY_GOTO(kn_dev_alloc(d, kn_tensor_bytes(&r.cos), &r.cos.data));

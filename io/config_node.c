@@ -279,6 +279,7 @@ kn_status kn_node_ints(const kn_node *map, const char *key, int low, int high, i
 {
     const kn_node *list;
     KN_TRY(find_list(map, key, min_count, max_count, &list));
+    /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): find_list has set it */
     for (int i = 0; i < list->count; i++) KN_TRY(read_int(&list->item[i], low, high, &out[i]));
     if (count) *count = list->count;
     return KN_OK;
@@ -289,6 +290,7 @@ kn_status kn_node_doubles(const kn_node *map, const char *key, double low, doubl
 {
     const kn_node *list;
     KN_TRY(find_list(map, key, min_count, max_count, &list));
+    /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): find_list has set it */
     for (int i = 0; i < list->count; i++) KN_TRY(read_double(&list->item[i], low, high, &out[i]));
     if (count) *count = list->count;
     return KN_OK;

@@ -257,11 +257,6 @@ static int tile_of(const kn_contact_sheet *s, int64_t frame)
     return -1;
 }
 
-bool kn_contact_sheet_wants(const kn_contact_sheet *s, int64_t frame)
-{
-    return tile_of(s, frame) >= 0;
-}
-
 kn_status kn_contact_sheet_build(int64_t total_frames, int tiles, int width_px, int height_px,
                                  int max_width_px, kn_contact_sheet **out)
 {

@@ -58,8 +58,6 @@ KN_CHECKED kn_status kn_contact_sheet_build(int64_t total_frames, int tiles, int
                                             kn_contact_sheet **out);
 /* The next frame in order, from 0; those that have no tile cost nothing. */
 KN_CHECKED kn_status kn_contact_sheet_add(kn_contact_sheet *s, const float *rgb);
-/* Does the frame of this number have a tile? */
-bool kn_contact_sheet_wants(const kn_contact_sheet *s, int64_t frame);
 /* text: as for kn_png_write. */
 KN_CHECKED kn_status kn_contact_sheet_write(const kn_contact_sheet *s, const char *path,
                                             const char *const *text);

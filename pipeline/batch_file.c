@@ -39,11 +39,22 @@ typedef struct reader {
 
 /* ---- names ------------------------------------------------------------------------------------*/
 
+/* A control character of one byte, or of two: U+0080 to U+009F. */
+static bool is_control(const char *text)
+{
+    const unsigned char *p = (const unsigned char *)text;
+    return *p < 0x20 || *p == 0x7f || (p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0);
+}
+
 void kn_batch_slug(const char *text, size_t limit, char *out)
 {
     size_t n = 0, word = 0;
     for (; *text && n < limit; text++) {
         unsigned char c = (unsigned char)*text;
+        if (is_control(text)) {
+            text += c == 0xc2;
+            c = ' ';
+        }
         bool upper = c >= 'A' && c <= 'Z', plain = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c >= 0x80;
         if (upper || plain) {
             out[n++] = (char)(upper ? c - 'A' + 'a' : c);
@@ -122,8 +133,11 @@ static kn_status make_name(reader *r, kn_batch_entry *e, const char *template)
 {
     char *name;
     KN_TRY(template ? fill(template, e, &name) : default_name(r, e, &name));
-    for (char *p = name; *p; p++)
-        if (*p == '/' || (unsigned char)*p < 0x20) *p = '-'; /* a name is no path, and stands in tables */
+    for (char *p = name; *p; p++) {
+        bool two = is_control(p) && (unsigned char)*p == 0xc2;
+        if (*p == '/' || is_control(p)) *p = '-'; /* a name is no path, and stands in tables */
+        if (two) *++p = '-';
+    }
     char *tried = name;
     int first = r->slot[name_slot(r, name)]; /* the job that has the name, + 1 */
     kn_status st = KN_OK;

@@ -251,55 +251,6 @@ static int run_presets(int argc, char **argv)
     return kn_cli_report(show_preset(argv[1]));
 }
 
-const kn_command kn_commands[] = {
-    {"render", "make a video from a prompt"},
-    {"refine", "make an existing video larger and sharper: `refine VIDEO`, with or without a prompt"},
-    {"batch", "make many videos from a batch file (YAML, JSON or CSV)"},
-    {"plan", "print sizes, memory and work of a render, and whether it fits; renders nothing"},
-    {"compare", "tell two clips apart: PSNR, SSIM, difference picture (-o x.png) or video (-o x.mp4), --csv; or two safetensors files"},
-    {"info", "describe a model folder, a video, a sidecar or a safetensors file; alone: this build"},
-    {"bench", "render with the options of render, show where the time goes; keeps no file it was not asked for"},
-    {"search-windows", "choose the windows of --attention tile3d by layer and head, on a calibration prompt: -o windows.json"},
-    {"presets", "list the presets; `presets show NAME` prints one"},
-    {"help", "this text; --man, --markdown, --completion bash|zsh|fish"},
-    {NULL, NULL},
-};
-
-static int run_help(FILE *f)
-{
-    enum { UNSAID = 100 }; /* lines that long read well */
-    int columns = kn_columns_of(f);
-    if (columns == KN_UNCUT) columns = UNSAID;
-    kn_print_wrapped(f, "Kinora renders video with pretrained video diffusion transformers.", 0, 0, columns);
-    fputs("\nusage: kinora COMMAND [options]\n"
-          "       kinora render -m MODEL -p PROMPT -o out.mp4\n"
-          "       kinora refine VIDEO -m MODEL -o out.mp4\n\nCommands:\n", f);
-    for (int i = 0; kn_commands[i].name; i++)
-        kn_print_wrapped(f, kn_commands[i].about, fprintf(f, "  %-14s ", kn_commands[i].name), 17, columns);
-    fputs("\nOptions of render, refine, batch, bench and plan:\n", f);
-    kn_options_print_help(f, columns);
-    fputc('\n', f);
-    kn_print_wrapped(f, "Exit codes: 0 done, 1 some jobs of a batch failed, 2 usage, 3 file or model, 4 memory or device, "
-                        "5 not supported, 6 NaN in the computation, 70 bug, 130 stopped by a signal.", 0, 0, columns);
-    return 0;
-}
-
-static int run_man(void)
-{
-    puts(".TH KINORA 1 \"\" \"Kinora " KN_VERSION "\" \"User Commands\"\n"
-         ".SH NAME\nkinora \\- render video with pretrained video diffusion transformers\n"
-         ".SH SYNOPSIS\n.B kinora\n.I command\n[\\fIoptions\\fR]\n.SH COMMANDS");
-    for (int i = 0; kn_commands[i].name; i++)
-        printf(".TP\n.B %s\n%s\n", kn_commands[i].name, kn_commands[i].about);
-    puts(".SH OPTIONS\n.ad l\nOptions of \\fBrender\\fR, \\fBrefine\\fR, \\fBbatch\\fR, \\fBbench\\fR and \\fBplan\\fR. The same keys, without dashes in front, are used in presets\n"
-         "and in files given to \\fB\\-\\-config\\fR.");
-    kn_options_print_man(stdout);
-    puts(".SH EXIT STATUS\n0 done; 1 some jobs of a batch failed; 2 usage or a bad option; 3 a file, folder or model that does not fit; 4 memory or device;\n"
-         "5 not supported by this build or device; 6 NaN in the computation; 70 a bug; 130 stopped by a signal.\n"
-         ".SH EXAMPLE\n.nf\nkinora render \\-\\-model demo/model \\-\\-prompt \"a red ball bouncing over grass\" \\-\\-output ball.mp4\n.fi");
-    return 0;
-}
-
 /* "kinora rendr": the nearest command, by common prefix. */
 static const char *nearest_command(const char *name)
 {
@@ -307,6 +258,31 @@ static const char *nearest_command(const char *name)
         for (int i = 0; kn_commands[i].name; i++)
             if (!strncmp(kn_commands[i].name, name, n)) return kn_commands[i].name;
     return NULL;
+}
+
+static int unknown_command(const char *name)
+{
+    const char *near = nearest_command(name);
+    return kn_cli_report(kn_fail(KN_ERR_ARG, "unknown command '%s'%s%s%s", name, near ? "; did you mean '" : "; `kinora help` lists them",
+                          near ? near : "", near ? "'?" : ""));
+}
+
+/* kinora help [COMMAND], and the forms for other programs. */
+static int run_help(int argc, char **argv)
+{
+    if (argc == 2 && !strcmp(argv[0], "--completion"))
+        return kn_cli_report(kn_options_print_completion(stdout, argv[1]));
+    if (argc > 1) return kn_cli_report(kn_fail(KN_ERR_ARG, "expected `kinora help` or `kinora help COMMAND`, found '%s' after it", argv[1]));
+    if (argc == 0 || !strcmp(argv[0], "--help") || !strcmp(argv[0], "-h")) {
+        kn_cli_help(stdout);
+    } else if (!strcmp(argv[0], "--man")) {
+        kn_cli_man();
+    } else if (!strcmp(argv[0], "--markdown")) {
+        kn_options_print_markdown(stdout);
+    } else if (!kn_cli_help_command(stdout, argv[0])) {
+        return unknown_command(argv[0]);
+    }
+    return 0;
 }
 
 static int asks_help(int argc, char **argv)
@@ -319,7 +295,7 @@ static int asks_help(int argc, char **argv)
 int kn_cli_main(int argc, char **argv)
 {
     if (argc < 2) {
-        run_help(stderr);
+        kn_cli_help(stderr);
         return 2;
     }
     const char *command = argv[1];
@@ -328,15 +304,9 @@ int kn_cli_main(int argc, char **argv)
         puts("kinora " KN_VERSION);
         return 0;
     }
-    if (!strcmp(command, "help") && argc == 1 && !strcmp(argv[0], "--man")) return run_man();
-    if (!strcmp(command, "help") && argc == 2 && !strcmp(argv[0], "--completion"))
-        return kn_cli_report(kn_options_print_completion(stdout, argv[1]));
-    if (!strcmp(command, "help") && argc == 1 && !strcmp(argv[0], "--markdown")) {
-        kn_options_print_markdown(stdout);
-        return 0;
-    }
-    if (!strcmp(command, "help") || !strcmp(command, "--help") || !strcmp(command, "-h") || asks_help(argc, argv))
-        return run_help(stdout);
+    if (!strcmp(command, "help")) return run_help(argc, argv);
+    if (!strcmp(command, "--help") || !strcmp(command, "-h")) return run_help(0, NULL);
+    if (asks_help(argc, argv) && kn_cli_help_command(stdout, command)) return 0;
     if (!strcmp(command, "render")) return run_render(argc, argv, NULL, 0);
     if (!strcmp(command, "refine")) return run_refine(argc, argv);
     if (!strcmp(command, "batch")) return kn_cli_batch(argc, argv);
@@ -346,7 +316,5 @@ int kn_cli_main(int argc, char **argv)
     if (!strcmp(command, "search-windows")) return run_job(argc, argv, NULL, 0, kn_window_search);
     if (!strcmp(command, "presets")) return run_presets(argc, argv);
     if (!strcmp(command, "info")) return kn_cli_report(kn_info_print(argc, argv, stdout));
-    const char *near = nearest_command(command);
-    return kn_cli_report(kn_fail(KN_ERR_ARG, "unknown command '%s'%s%s%s", command, near ? "; did you mean '" : "; `kinora help` lists them",
-                          near ? near : "", near ? "'?" : ""));
+    return unknown_command(command);
 }

@@ -12,7 +12,8 @@
 #include "io/status.h"
 
 typedef struct kn_command {
-    const char *name, *about;
+    const char *name, *usage, *about;
+    const char *options; /* for kn_options_print_help; NULL: takes none of the table */
 } kn_command;
 
 /* All commands, for help, man page and completion; one without a name ends the list. */

@@ -2,6 +2,9 @@
 #ifndef KN_PIPELINE_CLI_COMMON_H
 #define KN_PIPELINE_CLI_COMMON_H
 
+#include <stdbool.h>
+#include <stdio.h>
+
 #include "pipeline/progress.h"
 
 /* Print the error to standard error; its exit code. */
@@ -21,6 +24,11 @@ int kn_cli_on_event(void *user, const kn_event *event);
 
 /* Defaults, flags, config file and preset. o is to be freed also after a failure. */
 KN_CHECKED kn_status kn_cli_options(kn_options *o, int argc, char **argv);
+/* kinora help; kinora help COMMAND, false when there is no such command; kinora help --man. */
+void kn_cli_help(FILE *f);
+bool kn_cli_help_command(FILE *f, const char *name);
+void kn_cli_man(void);
+
 /* kinora bench ...; its exit code. */
 int kn_cli_bench(int argc, char **argv);
 

@@ -8,6 +8,7 @@
 
 #include "compute/tensor.h"
 #include "io/safetensors.h"
+#include "pipeline/columns.h"
 #include "pipeline/compare.h"
 
 bool kn_compare_is_tensors(const char *path)
@@ -40,11 +41,12 @@ static void print_difference(const char *shape, const kn_st_tensor *a, const kn_
         norm += u * u;
         if (fabs(d) > most) most = fabs(d), most_at = (int64_t)i;
     }
+    printf(" %s: ", shape);
     if (error == 0) {
-        printf("%s %s: equal\n", a->name, shape);
+        printf("equal\n");
         return;
     }
-    printf("%s %s: relative L2 %.3e, largest difference %.3e at [", a->name, shape, sqrt(error / norm), most);
+    printf("relative L2 %.3e, largest difference %.3e at [", sqrt(error / norm), most);
     int64_t step = 1;
     for (int k = 0; k < a->rank; k++) step *= a->dim[k];
     for (int k = 0; k < a->rank; k++) {
@@ -62,13 +64,21 @@ static void print_pair(const kn_st_tensor *a, const kn_st_tensor *b)
     for (int i = 0; i < 2; i++) {
         kn_tensor t = kn_tensor_make(NULL, KN_F32, both[i]->rank, both[i]->dim);
         shape[i] = strchr(kn_tensor_text(&t, text[i]), '[');
+        if (!shape[i]) shape[i] = "[]"; /* a single number */
     }
+    kn_print_plain(stdout, a->name); /* from a file: no control characters */
     if (!same_shape(a, b))
-        printf("%s: %s and %s\n", a->name, shape[0], shape[1]);
+        printf(": %s and %s\n", shape[0], shape[1]);
     else if (a->dtype != KN_ST_F32 || b->dtype != KN_ST_F32)
-        printf("%s: %s and %s: only F32 is compared\n", a->name, a->dtype_name, b->dtype_name);
+        printf(": %s and %s: only F32 is compared\n", a->dtype_name, b->dtype_name);
     else
         print_difference(shape[0], a, b);
+}
+
+static void print_only(const char *name, const char *path)
+{
+    kn_print_plain(stdout, name);
+    printf(": only in %s\n", path);
 }
 
 kn_status kn_compare_tensors(const char *a_path, const char *b_path)
@@ -82,11 +92,11 @@ kn_status kn_compare_tensors(const char *a_path, const char *b_path)
         if (u)
             print_pair(t, u);
         else
-            printf("%s: only in %s\n", t->name, a_path);
+            print_only(t->name, a_path);
     }
     for (int i = 0; i < kn_safetensors_count(b); i++) {
         const char *name = kn_safetensors_at(b, i)->name;
-        if (!kn_safetensors_find(a, name, NULL)) printf("%s: only in %s\n", name, b_path);
+        if (!kn_safetensors_find(a, name, NULL)) print_only(name, b_path);
     }
 done:
     kn_safetensors_close(&a);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "attention/attention.h"
 #include "attention/permute.h"
 #include "io/memory.h"
 #include "io/text.h"
@@ -171,14 +172,18 @@ static kn_status read_temperature(const kn_options *o, const int64_t base[2], do
 
 static kn_status read_override_layers(const kn_options *o, const kn_dit_config *dit, int layers[2])
 {
-    int first = 1, last = dit->layers, end = 0;
-    if (strcmp(o->override_layers, "all") != 0 &&
-        (sscanf(o->override_layers, "%d-%d%n", &first, &last, &end) != 2 || o->override_layers[end] || first < 1 ||
-         last < first || last > dit->layers))
-        return kn_fail(KN_ERR_ARG, "--override-layers: expected all or FIRST-LAST within 1-%d, found '%s'", dit->layers,
-                       o->override_layers);
-    layers[0] = first - 1;
-    layers[1] = last;
+    const char *text = o->override_layers;
+    int64_t first = 1, last = dit->layers;
+    if (strcmp(text, "all") != 0) {
+        char before[24] = "";
+        size_t n = strcspn(text, "-");
+        if (n < sizeof before) memcpy(before, text, n);
+        if (!text[n] || !kn_text_to_int(before, &first) || !kn_text_to_int(text + n + 1, &last) || first < 1 || last < first ||
+            last > dit->layers)
+            return kn_fail(KN_ERR_ARG, "--override-layers: expected all or FIRST-LAST within 1-%d, found '%s'", dit->layers, text);
+    }
+    layers[0] = (int)first - 1;
+    layers[1] = (int)last;
     return KN_OK;
 }
 
@@ -217,12 +222,19 @@ static kn_status refine_pass(const kn_options *o, const kn_dit_config *dit, cons
     frame_tokens(&base->geo, dit, tokens);
     KN_TRY(read_temperature(o, tokens, &p->temperature));
     p->attention = (kn_attention_choice)o->attention;
+    p->fitted = o->full_positions == KN_POSITIONS_FITTED;
     p->int8 = o->attention_precision == KN_ATTENTION_INT8;
     p->skip_below = o->attention_skip;
     if (p->int8 && p->skip_below > 0)
         return kn_fail(KN_ERR_ARG, "--attention-skip: expected 0 with --attention-precision int8, found %g", p->skip_below);
+    if (p->int8 && dit->head_dim != KN_ATTN_INT8_HEAD_DIM)
+        return kn_fail(KN_ERR_UNSUPPORTED, "--attention-precision int8: expected a model with heads of %d, found heads of %d",
+                       KN_ATTN_INT8_HEAD_DIM, dit->head_dim);
     KN_TRY(read_window(o, tokens, p->window));
+    const int64_t known[2] = {tokens[0], tokens[1]};
     frame_tokens(&p->geo, dit, tokens);
+    p->position_scale[0] = 1;
+    for (int i = 0; i < 2; i++) p->position_scale[1 + i] = tokens[i] > known[i] ? (double)known[i] / (double)tokens[i] : 1;
     if (p->attention == KN_ATTENTION_WINDOW && p->window[0] >= tokens[0] && p->window[1] >= tokens[1])
         p->attention = KN_ATTENTION_DENSE; /* the window would hide nothing */
     bool chosen = p->attention >= KN_ATTENTION_DRAFT || (o->cross_override && o->full_attention > 0);

@@ -9,6 +9,7 @@
  *           every pass runs through the same code.
  * Formulas  window     2 floor(n / 2) + 1 tokens on an axis where the base pass has n
  *           scale      sqrt(log(2 n) / log(n)) / sqrt(D), n tokens in a frame of the base pass
+ *           positions  fitted: times n / N on an axis where the base pass has n tokens and the stage N > n
  *           noise      x = (1 - s) z + s noise, s = sigma of the first step that is run; the noise goes
  *                      on in the stream of the seed where the pass before ended, as one
  *                      torch.Generator handed from pipeline to pipeline does
@@ -46,6 +47,8 @@ typedef struct kn_pass {
     int64_t dense_steps, dense_layers; /* first ones that stay dense */
     int reuse_lists;
     kn_attention_choice full_attention; /* of the second branch */
+    bool fitted;        /* full self-attention has positions scaled to span what the base pass's do */
+    double position_scale[3]; /* t, h, w: what fitted positions are scaled by */
     bool int8;          /* self-attention with 8-bit products */
     double skip_below;  /* softmax-threshold skipping in it; 0: none */
     double temperature; /* factor on 1/sqrt(D) */

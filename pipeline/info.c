@@ -107,8 +107,11 @@ static kn_status print_model(FILE *f, const char *path)
     const kn_option *t = kn_option_table(&count);
     char text[KN_OPTION_TEXT];
     for (int i = 0; i < count; i++)
-        if (kn_options_source(&o, &t[i]) == KN_FROM_MODEL)
-            fprintf(f, "  --%s %s\n", t[i].key, kn_options_text(&o, &t[i], text));
+        if (kn_options_source(&o, &t[i]) == KN_FROM_MODEL) {
+            fprintf(f, "  --%s ", t[i].key);
+            kn_print_plain(f, kn_options_text(&o, &t[i], text));
+            fputc('\n', f);
+        }
 done:
     kn_options_free(&o);
     kn_model_folder_close(&m);

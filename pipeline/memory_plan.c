@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "compute/device.h"
@@ -14,23 +15,24 @@ static const double GIB = 1024.0 * 1024.0 * 1024.0;
 
 static size_t read_number(const char *path)
 {
-    unsigned long long v = 0;
+    char line[64] = "";
     FILE *f = fopen(path, "r");
     if (!f) return 0;
-    if (fscanf(f, "%llu", &v) != 1) v = 0; /* "max": no limit */
+    if (!fgets(line, sizeof line, f)) *line = '\0';
     fclose(f);
-    return (size_t)v;
+    return (size_t)strtoull(line, NULL, 10); /* "max", no limit, gives 0 */
 }
 
 static size_t meminfo_available(void)
 {
+    static const char key[] = "MemAvailable:";
     char line[128];
-    unsigned long long kib = 0;
+    size_t kib = 0;
     FILE *f = fopen("/proc/meminfo", "r");
     while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
+        if (!strncmp(line, key, sizeof key - 1)) kib = strtoull(line + sizeof key - 1, NULL, 10);
     if (f) fclose(f);
-    return (size_t)kib * 1024;
+    return kib * 1024;
 }
 
 size_t kn_host_memory_available(void)

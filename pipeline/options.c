@@ -89,6 +89,9 @@ static const kn_option table[] = {
          "Self-attention of the base pass."),
     PICK("full-attention", 0, full_attention, "dense|draft|permute", "dense", "High resolution", R | M,
          "Self-attention of the second branch, see --override."),
+    PICK("full-positions", 0, full_positions, "own|fitted", "own", "High resolution", R | M,
+         "Positions of the tokens in full self-attention, which is the second branch's, that of --dense-steps and that of --attention dense. own: of the larger "
+         "grid, as published; fitted: scaled to span what the base pass's span, so that none is larger than those of training."),
     PICK("attention-precision", 0, attention_precision, "full|int8", "full", "High resolution", R | M,
          "Products in the self-attention of the refine stages. int8: of 8-bit integers, faster, with an output error of about 2% "
          "(docs/attention.md); needs a Hopper GPU."),
@@ -348,12 +351,6 @@ static bool is_string(const kn_option *opt)
 kn_option_source kn_options_source(const kn_options *o, const kn_option *opt)
 {
     return (kn_option_source)o->source[opt - table];
-}
-
-const char *kn_option_source_name(kn_option_source s)
-{
-    static const char *const names[] = {"default", "model", "preset", "config", "command line"};
-    return names[s];
 }
 
 static const char *choice_name(const kn_option *opt, int64_t index, size_t *length)

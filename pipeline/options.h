@@ -58,6 +58,7 @@ typedef enum kn_context_cache_choice {
     KN_CACHE_HOST,
     KN_CACHE_INT8
 } kn_context_cache_choice;
+typedef enum kn_positions_choice { KN_POSITIONS_OWN, KN_POSITIONS_FITTED } kn_positions_choice;
 typedef enum kn_override_choice { KN_OVERRIDE_AUTO, KN_OVERRIDE_PROMPT, KN_OVERRIDE_BOTH } kn_override_choice;
 
 enum { KN_OPTION_MAX = 128 };
@@ -94,6 +95,7 @@ typedef struct kn_options {
     int64_t attention_precision; /* kn_attention_precision */
     double attention_skip;       /* share of the largest weight below which blocks are left out; 0: none */
     int64_t base_attention, full_attention; /* 0 dense, 1 draft, 2 permute */
+    int64_t full_positions; /* KN_POSITIONS_ */
     double density, mass;
     char *paro_axes; /* "auto", an order, or one per head */
     int64_t paro_rows;
@@ -220,7 +222,6 @@ const char *kn_options_text(const kn_options *o, const kn_option *opt, char buf[
 /* Item of a LIST option's value for stage i = 0, 1, ... */
 double kn_option_list_at(const char *list, int i);
 kn_option_source kn_options_source(const kn_options *o, const kn_option *opt);
-const char *kn_option_source_name(kn_option_source s);
 
 /* JSON object of all set options that have any of `flags` (0 = all). New reference; NULL = no memory. */
 json_t *kn_options_json(const kn_options *o, int flags);
@@ -229,8 +230,10 @@ json_t *kn_options_json(const kn_options *o, int flags);
  * Fills in what follows from others (frames from seconds). Does not look at files. */
 KN_CHECKED kn_status kn_options_resolve(kn_options *o);
 
-/* Documentation from the table. */
-void kn_options_print_help(FILE *f, int columns);
+/* Documentation from the table. only: of groups that belong to one command, the one to print; KN_EVERY_COMMAND:
+ * none of them; NULL: all. */
+#define KN_EVERY_COMMAND ""
+void kn_options_print_help(FILE *f, const char *only, int columns);
 void kn_options_print_man(FILE *f);
 void kn_options_print_markdown(FILE *f);
 /* shell: bash, zsh or fish; KN_ERR_ARG for others. */

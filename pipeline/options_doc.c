@@ -39,13 +39,19 @@ static const char *short_default(const kn_option *opt)
     return strlen(opt->initial) > 24 ? "see docs/options.md" : opt->initial;
 }
 
-void kn_options_print_help(FILE *f, int columns)
+static bool of_one_command(const char *group)
+{
+    return !strcmp(group, "Window search") || !strcmp(group, "Batch");
+}
+
+void kn_options_print_help(FILE *f, const char *only, int columns)
 {
     enum { INDENT = 30, NARROW = 64, INDENT_NARROW = 6 };
     int count, indent = columns < NARROW ? INDENT_NARROW : INDENT;
     const kn_option *t = kn_option_table(&count);
     const char *group = "";
     for (int i = 0; i < count; i++) {
+        if (only && of_one_command(t[i].group) && strcmp(t[i].group, only)) continue;
         if (strcmp(group, t[i].group)) fprintf(f, "\n%s:\n", group = t[i].group);
         char flag[128], text[640], range[128];
         const char *value = value_name(&t[i]);

@@ -7,6 +7,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "io/text.h"
+
 double kn_now_sec(void)
 {
     struct timespec t;
@@ -131,7 +133,8 @@ static void print_line(kn_progress *p, const kn_event *e)
     double now = kn_now_sec();
     if (e->kind == KN_EVENT_BEGIN) p->last_sec = now;
     if (e->kind == KN_EVENT_END)
-        fprintf(p->file, "%s: %lld %s in %s\n", e->stage, (long long)e->total, e->unit,
+        fprintf(p->file, "%s: %lld %.*s in %s\n", e->stage, (long long)e->total,
+                (int)strlen(e->unit) - (e->total == 1), e->unit, /* 1 step */
                 kn_duration_text(e->elapsed_sec, a, sizeof a));
     /* A log file wants a sign of life, not one line per step. */
     if (e->kind == KN_EVENT_STEP && e->done < e->total && now - p->last_sec >= 10) {
@@ -177,10 +180,13 @@ int kn_progress_event(void *user, const kn_event *e)
     } else if (e->kind == KN_EVENT_NOTE || e->kind == KN_EVENT_DONE) {
         kn_progress_break(p);
         int at = e->kind == KN_EVENT_DONE ? fprintf(p->file, "wrote ") : 0;
+        char text[4608]; /* a path and some words */
+        snprintf(text, sizeof text, "%s", e->text);
+        kn_text_make_plain(text); /* names come from files too */
         if (p->style == KN_PROGRESS_BAR)
-            kn_print_wrapped(p->file, e->text, at, 2, kn_columns_of(p->file));
+            kn_print_wrapped(p->file, text, at, 2, kn_columns_of(p->file));
         else
-            fprintf(p->file, "%s\n", e->text);
+            fprintf(p->file, "%s\n", text);
         fflush(p->file);
     } else if (p->style == KN_PROGRESS_BAR) {
         print_bar(p, e);

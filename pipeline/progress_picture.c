@@ -117,7 +117,7 @@ void kn_progress_picture(kn_progress *p, const kn_picture *picture)
             p->image_number++;
         }
         fprintf(p->file, "\033[%dA\0337", at.rows);
-        fwrite(text.data, 1, text.size, p->file);
+        (void)fwrite(text.data, 1, text.size, p->file);
         fprintf(p->file, "\0338\033[%dB\r", at.rows);
         fflush(p->file);
         p->line_open = true;

@@ -283,6 +283,8 @@ static kn_status tell_refine(kn_job *j, const kn_pass *p)
     kn_job_note(j, "%s: %" PRId64 "x%" PRId64 ", %" PRId64 " tokens; %d of %d steps from sigma %.4f, guidance %g, shift %g; %s%s, temperature %.4f",
                 p->name, p->geo.out_width_px, p->geo.out_height_px, p->geo.tokens, schedule.steps - schedule.begin,
                 schedule.steps, schedule.sigma[schedule.begin], p->guidance, p->shift, sees, p->dual ? ", override" : "", p->temperature);
+    if (p->fitted && (p->dual || p->dense_steps || p->attention == KN_ATTENTION_DENSE))
+        kn_job_note(j, "%s: full self-attention at positions times %.3g x %.3g", p->name, p->position_scale[2], p->position_scale[1]);
     if (p->dual) {
         char steps[48] = "";
         if (p->dual_steps) snprintf(steps, sizeof steps, " of the first %d", p->dual_steps);
@@ -315,8 +317,9 @@ static kn_status tell_what_follows(kn_job *j)
     if (o->input)
         tell_clip(j);
     else
-        kn_job_note(j, "%" PRId64 "x%" PRId64 ", %" PRId64 " frames at %g fps, %" PRId64 " tokens; %" PRId64 " steps, guidance %g, shift %g, seed %" PRId64 "; %s",
-                o->width_px, o->height_px, o->frames, o->fps, j->pass[0].geo.tokens, o->steps, o->guidance, o->shift, o->seed,
+        kn_job_note(j, "%" PRId64 "x%" PRId64 ", %" PRId64 " frame%s at %g fps, %" PRId64 " tokens; %" PRId64 " step%s, guidance %g, shift %g, "
+                       "seed %" PRId64 "; %s", o->width_px, o->height_px, o->frames, o->frames == 1 ? "" : "s", o->fps,
+                j->pass[0].geo.tokens, o->steps, o->steps == 1 ? "" : "s", o->guidance, o->shift, o->seed,
                 kn_dev_describe(j->session->dev));
     for (int i = 1; i < j->passes; i++) KN_TRY(tell_refine(j, &j->pass[i]));
     if (g->width_px != g->out_width_px || g->height_px != g->out_height_px)

@@ -19,7 +19,7 @@ typedef struct denoise {
     kn_dev *dev;         /* the session's */
     kn_dit *dit;
     kn_pass_attention attention;
-    kn_dit_rope rope;
+    kn_dit_rope rope, full_rope; /* the second: absent unless full attention has positions of its own */
     kn_dit_context *context[KN_PROMPTS];
     kn_schedule schedule;
     kn_solver *solver;
@@ -116,19 +116,31 @@ static kn_status open_arena(denoise *x)
     return kn_dit_contexts_open(x->dit, &x->rope, x->pass->context_cache, 1 + dual->two, &x->dual.contexts);
 }
 
+/* Positions of the tokens. Full self-attention may have fitted ones, the window never: it sees no further than
+ * the base pass, whose positions the model knows. */
+static kn_status open_positions(denoise *x)
+{
+    const kn_pass *p = x->pass;
+    const int64_t latents[3] = {p->geo.frames_lat, p->geo.height_lat, p->geo.width_lat};
+    const double *fitted = p->fitted ? p->position_scale : NULL;
+    bool all = p->attention == KN_ATTENTION_DENSE;
+    KN_TRY(kn_dit_rope_open_scaled(x->dit, latents, all ? fitted : NULL, x->attention.order, &x->rope));
+    if (!fitted || all || !(p->dual || p->dense_steps)) return KN_OK;
+    return kn_dit_rope_open_scaled(x->dit, latents, fitted, x->attention.order, &x->full_rope);
+}
+
 /* Everything that the steps need, on x->dev; the same on the measure device, which reads and computes
  * nothing but counts. */
 static kn_status open_all(denoise *x)
 {
     kn_job *j = x->job;
     const kn_pass *p = x->pass;
-    const kn_geometry *g = &p->geo;
     KN_TRY(kn_pass_schedule(j->o, p, &x->schedule));
     KN_TRY(kn_pass_attention_build(p, &j->dit, x->dev, &x->attention));
     KN_TRY(kn_pass_attention_measure(&x->attention));
     kn_session_spare(x->session, KN_NETWORK_DIT, j->peak_bytes[KN_NETWORK_DIT], j->budget_bytes);
     KN_TRY(kn_session_dit(x->session, &j->folder, &x->dit));
-    KN_TRY(kn_dit_rope_open(x->dit, g->frames_lat, g->height_lat, g->width_lat, x->attention.order, &x->rope));
+    KN_TRY(open_positions(x));
     KN_TRY(kn_arena_open(x->dev, (size_t)(j->o->text_length_tok * j->dit.text_dim) * sizeof(float) + 256, &x->arena));
     KN_TRY(open_context(x, KN_PROMPT));
     if (p->guidance != 1) KN_TRY(open_context(x, KN_NEGATIVE));
@@ -140,6 +152,7 @@ static kn_status open_all(denoise *x)
     x->sampler = (kn_sampler){.name = p->name,
                               .dit = x->dit,
                               .rope = &x->rope,
+                              .full_rope = x->full_rope.tokens ? &x->full_rope : NULL,
                               .prompt = x->context[KN_PROMPT],
                               .negative = x->context[KN_NEGATIVE],
                               .guidance = p->guidance,
@@ -172,6 +185,7 @@ static void close_all(denoise *x)
     kn_dit_contexts_close(&x->dual.contexts);
     for (int i = 0; i < KN_PROMPTS; i++) kn_dit_context_close(&x->context[i]);
     kn_dit_rope_close(&x->rope);
+    kn_dit_rope_close(&x->full_rope);
     kn_pass_attention_free(&x->attention);
     kn_arena_close(&x->arena);
     kn_arena_close(&x->search_arena);

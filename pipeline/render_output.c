@@ -169,12 +169,13 @@ kn_status kn_output_frames(kn_output *x, const float *frames, int64_t count)
 static json_t *pass_json(const kn_job *j, int i)
 {
     const kn_pass *p = &j->pass[i];
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:s, s:[i, i], s:f, s:b, s:i, s:i, s:[i, i], s:f}", "name", p->name, "width_px",
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:s, s:[i, i], s:f, s:b, s:i, s:i, s:[i, i], s:s, s:f}", "name", p->name, "width_px",
                      (json_int_t)p->geo.width_px, "height_px", (json_int_t)p->geo.height_px, "tokens",
                      (json_int_t)p->geo.tokens, "steps", (json_int_t)p->steps, "strength", p->strength, "shift", p->shift,
                      "guidance", p->guidance, "attention", kn_attention_name(p->attention), "window_tok", p->window[1], p->window[0],
                      "temperature", p->temperature, "override", p->dual, "refresh", p->refresh,
-                     "override_steps", p->dual_steps, "override_layers", p->dual_layers[0] + 1, p->dual_layers[1], "seconds", j->pass_sec[i]);
+                     "override_steps", p->dual_steps, "override_layers", p->dual_layers[0] + 1, p->dual_layers[1],
+                     "full_positions", p->fitted ? "fitted" : "own", "seconds", j->pass_sec[i]);
 }
 
 static json_t *memory_json(const kn_job *j)

@@ -42,6 +42,7 @@ static kn_dit_args full_args_of(const kn_sampler *s, int which)
     bool dense = kn_pass_attention_dense(s->attention, KN_BRANCH_FULL + which);
     args.plan_fn = dense ? NULL : kn_pass_attention_plan;
     args.cross = KN_DIT_CROSS_STORE;
+    if (s->full_rope) args.rope = s->full_rope;
     args.contexts_only = true;
     return args;
 }
@@ -72,6 +73,7 @@ static kn_status forward(const kn_sampler *s, int branch, int i, kn_dit_args *ar
     static const char *const names[KN_BRANCHES] = {"prompt", "negative", "full", "full, negative"};
     args->timestep = s->schedule->timestep[i];
     kn_pass_attention_at(s->attention, i - s->schedule->begin, s->schedule->sigma[i], branch);
+    if (s->full_rope && i - s->schedule->begin < s->attention->pass->dense_steps) args->rope = s->full_rope;
     if (!s->debug) return kn_dit_forward(s->dit, args);
     KN_TRY(kn_debug_forward(s->debug, kn_arena_dev(s->scratch), names[branch], i + 1, args));
     kn_status st = kn_dit_forward(s->dit, args);

@@ -38,6 +38,7 @@ typedef struct kn_sampler {
     const char *name;        /* of the stage in events and messages */
     const kn_dit *dit;
     const kn_dit_rope *rope;
+    const kn_dit_rope *full_rope; /* of the second branch and of the first steps that are dense; NULL: rope */
     const kn_dit_context *prompt;
     const kn_dit_context *negative; /* NULL: no guidance */
     double guidance;

@@ -6,32 +6,6 @@
 
 #define TRAIN_STEPS 1000.0
 
-static const char *const grid_names[] = {
-    [KN_GRID_WAN] = "wan",
-    [KN_GRID_DIFFUSERS] = "diffusers",
-    [KN_GRID_FLOW_EULER] = "flow-euler",
-    [KN_GRID_LINEAR] = "linear",
-};
-enum { GRIDS = sizeof grid_names / sizeof grid_names[0] };
-
-kn_status kn_grid_parse(const char *name, kn_grid *out)
-{
-    *out = KN_GRID_WAN;
-    for (int i = 0; i < GRIDS; i++) {
-        if (strcmp(name, grid_names[i]) == 0) {
-            *out = (kn_grid)i;
-            return KN_OK;
-        }
-    }
-    return kn_fail(KN_ERR_ARG, "sigma grid '%s': expected wan, diffusers, flow-euler or linear",
-                   name);
-}
-
-const char *kn_grid_name(kn_grid grid)
-{
-    return grid_names[grid];
-}
-
 static double shifted(double shift, double sigma)
 {
     return shift * sigma / (1 + (shift - 1) * sigma);

@@ -28,6 +28,7 @@
 
 enum { KN_SCHEDULE_MAX_STEPS = 1000 }; /* the number of training timesteps */
 
+/* As the option --grid lists them after auto. */
 typedef enum kn_grid { KN_GRID_WAN, KN_GRID_DIFFUSERS, KN_GRID_FLOW_EULER, KN_GRID_LINEAR } kn_grid;
 
 typedef struct kn_schedule {
@@ -36,10 +37,6 @@ typedef struct kn_schedule {
     double sigma[KN_SCHEDULE_MAX_STEPS + 1];
     double timestep[KN_SCHEDULE_MAX_STEPS];
 } kn_schedule;
-
-/* Grid by its name above ("wan", "diffusers", ...). KN_ERR_ARG lists the names. */
-KN_CHECKED kn_status kn_grid_parse(const char *name, kn_grid *out);
-const char *kn_grid_name(kn_grid grid);
 
 /* steps in 1..1000, shift > 0, strength in (0, 1]: the share of the steps that is run. A strength
  * that leaves no step is an error. The noise to start from has level sigma[begin]. */

@@ -5,12 +5,6 @@
 #include "io/memory.h"
 #include "pipeline/progress.h"
 
-const char *kn_network_name(kn_network which)
-{
-    static const char *const names[KN_NETWORKS] = {"text encoder", "transformer", "VAE"};
-    return names[which];
-}
-
 /* ---- device -----------------------------------------------------------------------------------*/
 
 static kn_status open_device(kn_session *s, const kn_options *o)

@@ -69,6 +69,4 @@ const float *kn_session_prompt_find(const kn_session *s, const kn_model_folder *
 KN_CHECKED kn_status kn_session_prompt_add(kn_session *s, const kn_model_folder *m, const char *text,
                                            int64_t length_tok, int64_t width, const float *embeds);
 
-const char *kn_network_name(kn_network which);
-
 #endif

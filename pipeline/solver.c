@@ -22,24 +22,6 @@ static const char *const solver_names[] = {
     [KN_SOLVER_EULER] = "euler",
     [KN_SOLVER_DPMPP] = "dpm++",
 };
-enum { SOLVERS = sizeof solver_names / sizeof solver_names[0] };
-
-kn_status kn_solver_parse(const char *name, kn_solver_kind *out)
-{
-    *out = KN_SOLVER_UNIPC;
-    for (int i = 0; i < SOLVERS; i++) {
-        if (strcmp(name, solver_names[i]) == 0) {
-            *out = (kn_solver_kind)i;
-            return KN_OK;
-        }
-    }
-    return kn_fail(KN_ERR_ARG, "solver '%s': expected unipc, euler or dpm++", name);
-}
-
-const char *kn_solver_name(kn_solver_kind kind)
-{
-    return solver_names[kind];
-}
 
 kn_grid kn_solver_grid(kn_solver_kind kind)
 {

@@ -23,13 +23,11 @@
 #include "compute/ops.h"
 #include "pipeline/schedule.h"
 
+/* As the option --solver lists them. */
 typedef enum kn_solver_kind { KN_SOLVER_UNIPC, KN_SOLVER_EULER, KN_SOLVER_DPMPP } kn_solver_kind;
 
 typedef struct kn_solver kn_solver;
 
-/* Solver by name: "unipc", "euler", "dpm++". KN_ERR_ARG lists the names. */
-KN_CHECKED kn_status kn_solver_parse(const char *name, kn_solver_kind *out);
-const char *kn_solver_name(kn_solver_kind kind);
 /* The grid that the reference uses with this solver: wan, or linear for euler. */
 kn_grid kn_solver_grid(kn_solver_kind kind);
 

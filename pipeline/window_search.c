@@ -58,7 +58,7 @@ static kn_status read_candidates(const char *text, const kn_attn_layout *layout,
         size_t n = strcspn(at, ",");
         int end = 0, *w = window[*count];
         snprintf(item, sizeof item, "%.*s", (int)n, at);
-        bool good = n < sizeof item && *count < KN_TILE_WINDOWS_MAX &&
+        bool good = n < sizeof item && *count < KN_TILE_WINDOWS_MAX && /* NOLINTNEXTLINE(cert-err34-c): four digits at most */
                     sscanf(item, "%4dx%4dx%4d%n", &w[0], &w[1], &w[2], &end) == 3 && item[end] == '\0' && w[0] > 0 &&
                     w[1] > 0 && w[2] > 0;
         if (!good)
@@ -137,7 +137,8 @@ static kn_status sort_errors(const kn_stage_search *s, choosing *c)
     KN_TRY(kn_alloc_array(units, sizeof *c->trial, (void **)&c->trial));
     for (int64_t u = 0; u < c->units; u++) {
         int64_t group = u / H, head = u % H; /* group: range and layer */
-        double looks = (double)s->looks[group / s->layers];
+        int64_t range = group / s->layers;
+        double looks = (double)s->looks[range];
         c->weight[u] = looks;
         for (int64_t w = 0; w < W; w++) {
             int64_t from = (group * W + w) * H + head;
@@ -234,7 +235,7 @@ static kn_status check_options(const kn_options *o)
     size_t n = o->output ? strlen(o->output) : 0;
     const char *wrong = o->debug_dir ? "--debug-dir" : o->tile_windows ? "--tile-windows" : o->resume ? "--resume" : NULL;
     if (n < 6 || strcmp(o->output + n - 5, ".json"))
-        return kn_fail(KN_ERR_ARG, "--output: expected the file for the windows, *.json, found '%s'", o->output ? o->output : "nothing");
+        return kn_fail(KN_ERR_ARG, "--output: expected the file for the windows, *.json, found %s", o->output ? o->output : "none");
     if (wrong) return kn_fail(KN_ERR_ARG, "%s: not with search-windows", wrong);
     if (!o->refine_size && !o->input) return kn_fail(KN_ERR_ARG, "--refine-size: expected a refine stage to search windows for, found none");
     return KN_OK;

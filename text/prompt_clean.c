@@ -186,8 +186,9 @@ static kn_status collapse_space(kn_codepoints in, kn_codepoints *out)
     return KN_OK;
 }
 
-static kn_status run_all(const char *text, step_fn *const *steps, int count, char **out)
+kn_status kn_prompt_clean(const char *text, char **out)
 {
+    static step_fn *const steps[] = {fix_text, kn_html_unescape, kn_html_unescape, collapse_space};
     *out = NULL;
     kn_status st = KN_OK;
     kn_codepoints t = {0};
@@ -197,7 +198,7 @@ static kn_status run_all(const char *text, step_fn *const *steps, int count, cha
         return kn_fail(KN_ERR_ARG, "the prompt has %zu bytes; at most %d are taken", bytes,
                        MAX_TEXT_BYTES);
     KN_TRY_GOTO(kn_codepoints_add_utf8(&t, text, bytes));
-    for (int i = 0; i < count; i++) KN_TRY_GOTO(run_step(steps[i], &t));
+    for (int i = 0; i < 4; i++) KN_TRY_GOTO(run_step(steps[i], &t));
     KN_TRY_GOTO(kn_text_add(&result, ""));
     KN_TRY_GOTO(kn_codepoints_to_utf8(t, &result));
     *out = result.data;
@@ -206,16 +207,4 @@ done:
     kn_free(result.data);
     kn_codepoints_free(&t);
     return st != KN_OK ? KN_CTX(st, "cleaning the prompt") : KN_OK;
-}
-
-kn_status kn_prompt_clean(const char *text, char **out)
-{
-    static step_fn *const steps[] = {fix_text, kn_html_unescape, kn_html_unescape, collapse_space};
-    return run_all(text, steps, 4, out);
-}
-
-kn_status kn_prompt_clean_space(const char *text, char **out)
-{
-    static step_fn *const steps[] = {collapse_space};
-    return run_all(text, steps, 1, out);
 }

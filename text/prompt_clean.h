@@ -26,7 +26,5 @@
 
 /* *out: new string, to be freed with kn_free; NULL on failure. */
 KN_CHECKED kn_status kn_prompt_clean(const char *text, char **out);
-/* Only the white space step: what Wan's own generate.py does (tokenizer clean='whitespace'). */
-KN_CHECKED kn_status kn_prompt_clean_space(const char *text, char **out);
 
 #endif

@@ -144,7 +144,7 @@ static kn_status parse_model(const char *name, span file, kn_spm_model *m)
     if (count > MAX_PIECES) return malformed(name, "more than 4,194,304 pieces");
     KN_TRY(kn_alloc_array((size_t)count, sizeof *m->piece, (void **)&m->piece));
     for (span s = file; s.at < s.end;) {
-        field f;
+        field f = {0};
         (void)next_field(&s, &f); /* the first pass saw that it is well formed */
         if (f.wire != 2) continue;
         if (f.number == 1) {

@@ -2,12 +2,14 @@
 """Sparse attention beside dense on one refine stage: recall, error of latents and frames, time.
 
     tools/attention_table.py --kinora build/kinora --model demo/model --out table.md --factor 4x --density 0.25 0.10 --jobs 4
+    tools/attention_table.py --merge a.json b.json --out table.md
 
 For each prompt (of --prompts, lines --lines, seed = line number) the base clip is made once; every method refines the
 same latents with the same noise and settings. Density, recall (16 queries of every layer, step and prompt of guidance
 against all keys) and seconds of self-attention's steps come from --debug-dir; relative L2 from the final latents; PSNR
 and SSIM (7 x 7 windows, each color) from the decoded frames, dense as reference. Mean over prompts, standard deviation
-behind ±. One thread a render, --jobs renders at a time: seconds compare within a table only. Needs numpy and Pillow.
+behind ±. One thread a render, --jobs renders at a time: seconds compare within a table only. --merge makes one table of
+what --json left of several runs. Needs numpy and Pillow.
 """
 import argparse
 import json
@@ -76,20 +78,7 @@ def compare(work, line, name):
     return [float(np.linalg.norm(z - z0) / np.linalg.norm(z0)), m.psnr(f, f0), m.ssim(f, f0)]
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kinora", default="build/kinora")
-    parser.add_argument("--model", default="demo/model")
-    parser.add_argument("--prompts", default="demo/prompts_heldout.txt")
-    parser.add_argument("--lines", type=int, nargs="+", default=[1, 41, 81])
-    parser.add_argument("--factor", default="4x")
-    parser.add_argument("--density", type=float, nargs="+", default=[0.25, 0.10])
-    parser.add_argument("--without", nargs="+", default=[], help="methods to leave out; paro takes six times dense's time on a CPU")
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--out", help="Markdown file; standard output if not given")
-    parser.add_argument("--json", help="also every figure of every prompt")
-    parser.add_argument("more", nargs="*", help="more flags for every render, after --")
-    a = parser.parse_args()
+def measure(a):
     with tempfile.TemporaryDirectory(prefix="attention_table_") as work, ProcessPoolExecutor(a.jobs) as pool:
         list(pool.map(base, *zip(*[(a, work, line) for line in a.lines])))
         shape = m.latents(f"{work}/{a.lines[0]}.safetensors").shape
@@ -104,24 +93,59 @@ def main():
         compared = list(pool.map(compare, *zip(*[(work, t[2], t[3]) for t in tasks])))
     for c in compared[:len(a.lines)]:
         c[1] = np.nan  # dense beside itself
-    rows = np.array([r + c for r, c in zip(ran, compared)]).reshape(len(todo), len(a.lines), 6)
-    lines = ["| method | asked for | density | recall | latents rel. L2 | PSNR, dB | SSIM | seconds | of dense |",
-             "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
-    for (name, asked, flags), x in zip(todo, rows):
+    rows = [dict(name=name, asked=asked, flags=flags, values=[r + c for r, c in zip(ran[i:i + len(a.lines)], compared[i:i + len(a.lines)])])
+            for i, (name, asked, flags) in zip(range(0, len(tasks), len(a.lines)), todo)]
+    if a.json:
+        with open(a.json, "w") as f:
+            json.dump(dict(lines=a.lines, grid=grid, columns=["density", "recall", "seconds", "latents", "psnr", "ssim"], rows=rows), f)
+    return rows
+
+
+def merged(paths):
+    """The rows of several files, prompts of the same row behind one another."""
+    rows = {}
+    for path in paths:
+        with open(path) as f:
+            for r in json.load(f)["rows"]:
+                rows.setdefault((r["name"], r["asked"]), dict(r, values=[]))["values"].extend(r["values"])
+    return list(rows.values())
+
+
+def table(rows):
+    lines = ["| method | asked for | prompts | density | recall | latents rel. L2 | PSNR, dB | SSIM | seconds | of dense |",
+             "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+    dense = np.array(rows[0]["values"], float)
+    for r in rows:
+        x = np.array(r["values"], float)
         mean, sd = x.mean(0), x.std(0, ddof=1) if len(x) > 1 else np.zeros(6)
         apart = (f"{mean[3]:.3f} ± {sd[3]:.3f} | {mean[4]:.2f} ± {sd[4]:.2f} | {mean[5]:.3f} ± {sd[5]:.3f}"
-                 if name != "dense" else "0 | | 1")
-        lines.append(f"| {name} | {asked} | {100 * mean[0]:.1f} % | {100 * mean[1]:.1f} ± {100 * sd[1]:.1f} % | {apart} |"
-                     f" {mean[2]:.1f} | {np.mean(x[:, 2] / rows[0][:, 2]):.2f} |")
-    text = "\n".join(lines) + "\n"
+                 if r["name"] != "dense" else "0 | | 1")
+        of_dense = f"{np.mean(x[:, 2] / dense[:, 2]):.2f}" if len(x) == len(dense) else ""
+        lines.append(f"| {r['name']} | {r['asked']} | {len(x)} | {100 * mean[0]:.1f} % | {100 * mean[1]:.1f} ± {100 * sd[1]:.1f} % | {apart} |"
+                     f" {mean[2]:.1f} | {of_dense} |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kinora", default="build/kinora")
+    parser.add_argument("--model", default="demo/model")
+    parser.add_argument("--prompts", default="demo/prompts_heldout.txt")
+    parser.add_argument("--lines", type=int, nargs="+", default=[1, 41, 81])
+    parser.add_argument("--factor", default="4x")
+    parser.add_argument("--density", type=float, nargs="+", default=[0.25, 0.10])
+    parser.add_argument("--without", nargs="+", default=[], help="methods to leave out; paro takes six times dense's time on a CPU")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--merge", nargs="+", help="files of --json; nothing is rendered")
+    parser.add_argument("--out", help="Markdown file; standard output if not given")
+    parser.add_argument("--json", help="also every figure of every prompt")
+    parser.add_argument("more", nargs="*", help="more flags for every render, after --")
+    a = parser.parse_args()
+    text = table(merged(a.merge) if a.merge else measure(a))
     print(text)
     if a.out:
         with open(a.out, "w") as f:
             f.write(text)
-    if a.json:
-        with open(a.json, "w") as f:
-            json.dump(dict(lines=a.lines, grid=grid, columns=["density", "recall", "seconds", "latents", "psnr", "ssim"],
-                           rows=[dict(name=n, asked=s, flags=f, values=x.tolist()) for (n, s, f), x in zip(todo, rows)]), f)
 
 
 if __name__ == "__main__":

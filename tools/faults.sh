@@ -216,7 +216,7 @@ try_checkpoints() {
 # ---- damaged model ------------------------------------------------------------------------------
 try_models() {
   refused=0 nan=0 through=0 tried=0
-  rm -rf model && cp -r "$model" model
+  rm -rf model && cp -rL "$model/." model
   for part in transformer/diffusion_pytorch_model.safetensors vae/diffusion_pytorch_model.safetensors text_encoder/model.safetensors tokenizer/spiece.model; do
     bytes=$(stat -c %s "model/$part")
     for i in $(seq $((rounds / 5))); do

@@ -3,7 +3,8 @@
 
 Writes OUT/refine_dual: a WanTransformer3DModel, the latents to start from, embeddings of two prompts, and the
 final latents with the second branch at every step for both prompts ("refresh.1") and every second one for the
-prompt only ("refresh.2"), as published. Reference: DualPath of refine_parity.py; UniPC of diffusers.
+prompt only ("refresh.2"), as published; with its positions fitted to the base grid ("fitted"); and without it, the
+first two steps dense with fitted positions ("dense steps"). Reference: DualPath of refine_parity.py; UniPC of diffusers.
 
 usage: golden_refine.py OUT [--seed N]
 """
@@ -39,13 +40,18 @@ def build():
     return model
 
 
-def run(dual, latents, prompt, negative, refresh):
+def run(dual, latents, prompt, negative, refresh, first=None):
+    """first: stands for dual, without a second branch, in the first two steps; nor has dual one then."""
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=SHIFT)
     scheduler.set_timesteps(STEPS)
     begin = STEPS - int(STEPS * STRENGTH)
     scheduler.set_begin_index(begin)
     x, kept = latents[None], None
     for i, t in enumerate(scheduler.timesteps[begin:]):
+        if first:
+            v, u = ((first if i < 2 else dual)(x, t.expand(1), text[None], None)[0] for text in (prompt, negative))
+            x = scheduler.step(u + GUIDANCE * (v - u), t, x, return_dict=False)[0]
+            continue
         v, made = dual(x, t.expand(1), prompt[None], "full" if i % refresh == 0 else kept)
         kept = made if i % refresh == 0 else kept
         u, _ = dual(x, t.expand(1), negative[None], "full" if refresh == 1 else None)
@@ -77,11 +83,18 @@ def main():
     data["negative"][4:] = 0
     for refresh in 1, 2:
         data[f"refresh.{refresh}"], data["sigmas"] = run(dual, data["latents"], data["prompt"], data["negative"], refresh)
+    fitted = (1, BASE[0] / GRID[0], BASE[1] / GRID[1])
+    other = DualPath(model, dual.mask, dual.scale, fitted), DualPath(model, None, dual.scale, fitted)
+    data["fitted"], _ = run(other[0], data["latents"], data["prompt"], data["negative"], 1)
+    data["dense steps"], _ = run(dual, data["latents"], data["prompt"], data["negative"], 1, other[1])
     # what each part of the method changes: a test that missed one would be off by this much
     norm = torch.linalg.vector_norm(data["refresh.1"])
     for name, other in (("no mask", DualPath(model, None, dual.scale)), ("no temperature", DualPath(model, dual.mask, 32**-0.5))):
         x, _ = run(other, data["latents"], data["prompt"], data["negative"], 1)
         print(f"{name}: {(torch.linalg.vector_norm(x - data['refresh.1']) / norm).item():.2e}")
+    own, _ = run(dual, data["latents"], data["prompt"], data["negative"], 1, DualPath(model, None, dual.scale))
+    print(f"fitted: {(torch.linalg.vector_norm(data['fitted'] - data['refresh.1']) / norm).item():.2e}, in dense steps "
+          f"{(torch.linalg.vector_norm(data['dense steps'] - own) / norm).item():.2e}")
     print(f"refresh 2: {(torch.linalg.vector_norm(data['refresh.2'] - data['refresh.1']) / norm).item():.2e}")
     save_file({k: v.contiguous() for k, v in data.items()}, folder / "golden.safetensors", metadata=meta)
 

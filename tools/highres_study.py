@@ -32,7 +32,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 import numpy as np  # noqa: E402
-from PIL import Image  # noqa: E402
+from PIL import Image, ImageDraw  # noqa: E402
 
 import clip_metrics as m  # noqa: E402
 from check_prompts import asked_color  # noqa: E402
@@ -47,6 +47,8 @@ def variant(name, flags, ref=None, base=True, share=1):
 
 
 OVERRIDE = "override=true refresh=1 "
+FITTED = "full-positions=fitted "
+SIZES = (("2x", "2x"), ("4x", "2x,4x"))
 
 
 def main_set():
@@ -57,53 +59,79 @@ def main_set():
         at = f"refine-size={size} "
         yield variant(f"{scale} window", at)
         yield variant(f"{scale} override", at + OVERRIDE, f"{scale} window")
+        yield variant(f"{scale} override fitted", at + OVERRIDE + FITTED, f"{scale} window")
         yield variant(f"{scale} dense", at + "attention=dense", f"{scale} window")
+        yield variant(f"{scale} dense fitted", at + "attention=dense " + FITTED, f"{scale} window")
         at = f"refine-size={scale} {direct} "
         yield variant(f"{scale} direct window", at)
         yield variant(f"{scale} direct override", at + OVERRIDE)
+        yield variant(f"{scale} direct override fitted", at + OVERRIDE + FITTED)
         yield variant(f"{scale} direct dense", f"size={full}", base=False)
+        yield variant(f"{scale} direct dense fitted", at + "attention=dense " + FITTED)
+    at = "refine-size=2x,4x strength=1,0.4 refine-guidance=3,2 "
+    yield variant("4x staged window", at)
+    yield variant("4x staged override fitted", at + OVERRIDE + FITTED)
 
 
-def sweep_set(scale="2x", share=2):
+def upscale_set(share=1):
+    """How a stage's input is enlarged, beside the bilinear of the main set."""
+    yield variant(NATIVE, "", base=False)
+    for scale, size in SIZES:
+        yield variant(f"{scale} window", f"refine-size={size}")
+        for how in ("lanczos", "latent"):
+            yield variant(f"{scale} window {how}", f"refine-size={size} upscale={how}", f"{scale} window", share=share)
+
+
+def caching_set(sizes=SIZES, share=2, fitted=FITTED):
+    """How long the second branch's contexts are kept, and for which prompts."""
+    yield variant(NATIVE, "", base=False)
+    override = "override" + (" fitted" if fitted else "")
+    for scale, size in sizes:
+        yield variant(f"{scale} window", f"refine-size={size}")
+        yield variant(f"{scale} {override}", f"refine-size={size} " + OVERRIDE + fitted, f"{scale} window")
+        for who, n in (("both", 2), ("both", 5), ("prompt", 1), ("prompt", 2), ("prompt", 5)):
+            yield variant(f"{scale} {override} {who} n={n}", f"refine-size={size} override=true override-for={who} refresh={n} " + fitted,
+                          f"{scale} {override}", share=share)
+
+
+def sweep_set(scale="2x", strengths=("0.8", "0.7", "0.9"), share=1):
     """From a light refinement to pure noise: where does each method keep one object?"""
     yield variant(NATIVE, "", base=False)
-    for strength in ("0.9", "0.8", "0.7", "1"):
+    for strength in strengths:
         at = f"refine-size={scale} strength={strength} "
         yield variant(f"{scale} {strength} window", at, share=share)
-        yield variant(f"{scale} {strength} override", at + OVERRIDE, share=share)
-        yield variant(f"{scale} {strength} dense", at + "attention=dense", share=share)
+        for how in ("", FITTED):
+            name = " fitted" if how else ""
+            yield variant(f"{scale} {strength} override{name}", at + OVERRIDE + how, share=share)
+            yield variant(f"{scale} {strength} dense{name}", at + "attention=dense " + how, share=share)
 
 
-def upscale_set():
-    """How a stage's input is enlarged; how long the second branch's contexts are kept."""
+def ways_set(strength, fitted=FITTED, more="", share=2):
+    """Ways to let a full branch steer, where the window alone repeats the object."""
     yield variant(NATIVE, "", base=False)
-    for scale, size in (("2x", "2x"), ("4x", "2x,4x")):
-        for how in ("lanczos", "latent"):
-            yield variant(f"{scale} window {how}", f"refine-size={size} upscale={how}", f"{scale} window", share=2)
-        for who in ("prompt", "both"):
-            for n in (2, 5):
-                yield variant(f"{scale} override {who} n={n}", f"refine-size={size} override=true override-for={who} refresh={n}",
-                              f"{scale} override", share=2)
-
-
-def ways_set(strength="0.9", share=2):
-    """Ways to override: where the window alone repeats the object (strength 0.9, 1) or does not (0.5)."""
-    yield variant(NATIVE, "", base=False)
-    ways = {f"steps {n}": f"override-steps={n}" for n in (1, 2, 4, 8)}
-    ways.update({f"layers {r}": f"override-layers={r}" for r in ("1-2", "1-4", "3-6", "5-8")})
-    ways.update({f"temperature {t}": f"temperature={t}" for t in ("off", "1.2", "1.4")})
-    ways.update({"full draft 0.25": "full-attention=draft density=0.25", "full permute 0.25": "full-attention=permute density=0.25"})
+    at = f"refine-size=2x strength={strength} {more}"
+    ways = {f"steps {n}": f"override-steps={n}" for n in (2, 4, 8)}
     ways.update({f"n={n}": f"override-for=both refresh={n}" for n in (2, 5)})
-    ways.update({"prompt only": "override-for=prompt"})
+    ways["prompt only"] = "override-for=prompt"
+    ways.update({f"temperature {t}": f"temperature={t}" for t in ("off", "1.2", "1.4")})
+    ways.update({f"layers {r}": f"override-layers={r}" for r in ("1-4", "5-8")})
+    ways.update({f"full {full} 0.25": f"full-attention={full} density=0.25" for full in ("draft", "permute")})
+    suffix = " fitted" if fitted else ""
     for name, flags in ways.items():
-        yield variant(f"2x {strength} override {name}", f"refine-size=2x strength={strength} " + OVERRIDE + flags, share=share)
+        yield variant(f"2x {strength} override{suffix} {name}", at + OVERRIDE + fitted + flags, share=share)
+    for n in (2, 4, 8):
+        yield variant(f"2x {strength} window{suffix} dense steps {n}", at + f"{fitted}dense-steps={n}", share=share)
+    if not fitted:
+        for t in ("off", "1.2", "1.4"):
+            yield variant(f"2x {strength} window temperature {t}", at + f"temperature={t}", share=share)
 
 
-def methods_set():
+def methods_set(share=4):
     """The sparse methods in place of the window."""
     yield variant(NATIVE, "", base=False)
-    for scale, size, share in (("4x", "2x,4x", 4), ("2x", "2x", 4)):
+    for scale, size in SIZES[::-1]:
         at, window = f"refine-size={size} ", f"{scale} window"
+        yield variant(window, at)
         yield variant(f"{scale} tile3d", at + "attention=tile3d", window, share=share)
         yield variant(f"{scale} cross", at + "attention=cross", window, share=share)
         for density in (.25, .1):
@@ -115,29 +143,18 @@ def methods_set():
 
 def all_sets():
     names = set()
-    for one in (main_set(), sweep_set(), upscale_set(), ways_set(), methods_set(), ways_set("0.5", 4), ways_set("1", 4),
-                sweep_set("4x", 4)):
+    for one in (main_set(), upscale_set(), caching_set(), sweep_set(), ways_set("1", more="refine-guidance=3 "),
+                ways_set("0.8", ""), ways_set("0.8", share=4), methods_set(), sweep_set("2x", ("0.6", "0.95"), 2), caching_set(fitted=""),
+                ways_set("0.5", share=4), sweep_set("4x", ("0.8", "0.9"), 4)):
         for v in one:
             if v["name"] not in names:
                 names.add(v["name"])
                 yield v
 
 
-def caching_set(scale="2x", size="2x"):
-    """What keeping the second branch's contexts for n steps saves; for a CPU, few prompts."""
-    yield variant(NATIVE, "", base=False)
-    at = f"refine-size={size} override=true "
-    yield variant(f"{scale} override both n=1", at + "override-for=both refresh=1")
-    yield variant(f"{scale} window", f"refine-size={size}")
-    for who, first in (("prompt", 1), ("both", 2)):
-        for n in (1, 2, 5)[first - 1:]:
-            yield variant(f"{scale} override {who} n={n}", at + f"override-for={who} refresh={n}", f"{scale} override both n=1")
-
-
-SETS = {"main": main_set, "sweep": sweep_set, "upscale": upscale_set,
-        "ways": ways_set, "methods": methods_set, "all": all_sets,
-        "caching": caching_set,
-        "caching4": lambda: caching_set("4x", "2x,4x")}
+SETS = {"main": main_set, "sweep": sweep_set, "upscale": upscale_set, "caching": caching_set, "methods": methods_set,
+        "ways": lambda: ways_set("0.8"), "all": all_sets,
+        "caching2": lambda: caching_set(SIZES[:1], 1), "caching4": lambda: caching_set(SIZES[1:], 1)}
 
 
 SMALL = 40  # pixels at counting size: objects of the native size in a picture four times as large
@@ -169,6 +186,11 @@ class Run:
         os.makedirs(self.work, exist_ok=True)
         self.jobs = {}  # clip name -> (variant, prompt number)
         self.results = {v["name"]: {} for v in self.variants}
+        for path in a.have:
+            with open(path) as f:
+                for v in json.load(f)["variants"]:
+                    if v["name"] in self.results:
+                        self.results[v["name"]].update({int(line): clip for line, clip in v["clips"].items()})
 
     def clip(self, v, line):
         return f"{v['name'] if isinstance(v, dict) else v} {line}".replace(" ", "_").replace("=", "")
@@ -178,11 +200,12 @@ class Run:
         with open(path, "w", newline="") as f:
             table = csv.writer(f)
             table.writerow(["name", "prompt", "seed", "latents-in", "latents-out", "frames-dir"] + keys)
-            rows = [(v, n) for v in variants for n in range(len(self.prompts)) if n % v["share"] == 0]
-            # Of every second prompt first half for all variants, then the other half: a deadline leaves whole rows.
-            rows.sort(key=lambda r: 0 if r[0]["share"] == 1 else 3 if r[0]["share"] > 2 else 1 + (r[1] % 4 > 0))
-            for v, n in rows:
-                line, prompt = self.prompts[n]
+            rows = [(v, self.prompts[n]) for v in variants for n in range(0, len(self.prompts), v["share"])]
+            missing = {(v["name"], line) for v, (line, _) in rows if line not in self.results[v["name"]]}
+            refs = {(v["ref"], line) for v in variants for name, line in missing if name == v["name"]}
+            for v, (line, prompt) in rows:
+                if v["name"] != NATIVE and (v["name"], line) not in missing | refs:
+                    continue
                 name = self.clip(v, line)
                 self.jobs[name] = (v, line, prompt)
                 table.writerow([name, prompt, line,
@@ -275,17 +298,18 @@ class Run:
             rows = {}
             for v in self.variants:
                 path = f"{self.work}/{self.clip(v, line)}"
-                names = sorted(os.listdir(path)) if line in self.results[v["name"]] else []
+                names = sorted(os.listdir(path)) if line in self.results[v["name"]] and os.path.isdir(path) else []
                 if not names:
                     continue
                 pick = [Image.open(f"{path}/{names[i]}").convert("RGB").resize((240, 144), Image.BOX if v["name"] != NATIVE
                                                                              else Image.NEAREST) for i in (0, len(names) // 2, -1)]
-                rows.setdefault(v["name"].split()[0], []).append(pick)
+                rows.setdefault(v["name"].split()[0], []).append((v["name"], pick))
             for scale, picks in rows.items():
-                sheet = Image.new("RGB", (3 * 244, 148 * len(picks)))
-                for y, pick in enumerate(picks):
+                sheet = Image.new("RGB", (3 * 244, 160 * len(picks)))
+                for y, (name, pick) in enumerate(picks):
+                    ImageDraw.Draw(sheet).text((4, 160 * y), name)
                     for x, picture in enumerate(pick):
-                        sheet.paste(picture, (244 * x, 148 * y))
+                        sheet.paste(picture, (244 * x, 160 * y + 12))
                 sheet.save(f"{folder}/{self.a.set}_{scale}_{line}.jpg", quality=80)
 
 
@@ -327,6 +351,8 @@ def main():
     r.add_argument("--seconds", type=float, default=3600, help="stop rendering after that")
     r.add_argument("--work", default="highres_study", help="folder of the clips; finished ones are used again")
     r.add_argument("--out", default="highres_study.json")
+    r.add_argument("--have", nargs="+", default=[], help="results of earlier runs: their clips are not made again, but those that "
+                   "others are measured against are")
     r.add_argument("--sheets", help="folder of pictures")
     r.add_argument("--sheet-lines", type=int, nargs="+", default=[1, 41, 81, 121])
     s = sub.add_parser("report")

@@ -7,7 +7,7 @@ one's cross-attention; both use the temperature of the base grid. Base latents c
 enlarging, encoding, noise, schedule, solver and guidance are done on both sides. Compares the final latents
 (relative L2). Exits 1 when the bound is missed.
 
-    tools/refine_parity.py --kinora build/kinora [--refresh 1|2|5] [--no-override] [--scale 2]
+    tools/refine_parity.py --kinora build/kinora [--refresh 1|2|5] [--no-override] [--full-positions fitted] [--scale 2]
 """
 import argparse
 import math
@@ -39,6 +39,7 @@ def arguments():
     p.add_argument("--refresh", type=int, default=1)
     p.add_argument("--override", action=argparse.BooleanOptionalAction, default=True)
     p.add_argument("--temperature", default="auto", choices=["auto", "off"])
+    p.add_argument("--full-positions", default="own", choices=["own", "fitted"])
     p.add_argument("--device", default="cpu")
     return p.parse_args()
 
@@ -83,14 +84,35 @@ def attend(attn, x, source, rotary, mask, scale):
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(1, 2).flatten(2)
 
 
+def positions(grid, head_dim, scale, theta=10000.0):
+    """Rotary tables as WanRotaryPosEmbed makes them, with each axis's positions times a scale."""
+    side = head_dim // 6 * 2
+    angles = []
+    for axis, (n, dim) in enumerate(zip(grid, (head_dim - 2 * side, side, side))):
+        frequency = theta ** -(torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+        at = torch.arange(n, dtype=torch.float64) * scale[axis]
+        shape = [1] * 3 + [dim // 2]
+        shape[axis] = n
+        angles.append((at[:, None] * frequency).reshape(shape).expand(*grid, -1))
+    angles = torch.cat(angles, -1).reshape(1, -1, 1, head_dim // 2).repeat_interleave(2, -1)
+    return angles.cos().float(), angles.sin().float()
+
+
 class DualPath:
-    def __init__(self, model, mask, scale):
-        self.model, self.mask, self.scale = model, mask, scale
+    """fitted: scale of the positions (t, h, w) in the full branch, and everywhere if there is no mask; None: 1."""
+
+    def __init__(self, model, mask, scale, fitted=None):
+        self.model, self.mask, self.scale, self.fitted = model, mask, scale, fitted
 
     def __call__(self, latents, timestep, text, contexts):
         """contexts: None = own; "full" = of the full branch, returned too; a list = use these."""
         m, full = self.model, contexts == "full"
-        rotary = m.rope(latents)
+        rotary = [m.rope(latents)] * 2
+        if self.fitted:
+            grid = latents.shape[2], latents.shape[3] // 2, latents.shape[4] // 2
+            rotary[1] = positions(grid, m.config.attention_head_dim, self.fitted)
+            if self.mask is None:
+                rotary[0] = rotary[1]
         x = m.patch_embedding(latents).flatten(2).transpose(1, 2)
         temb, proj, text, _ = m.condition_embedder(timestep, text, None)
         proj = proj.unflatten(1, (6, -1))
@@ -99,7 +121,7 @@ class DualPath:
             s1, c1, g1, s2, c2, g2 = (b.scale_shift_table + proj).chunk(6, dim=1)
             for n, x in enumerate(streams):
                 h = b.norm1(x) * (1 + c1) + s1
-                streams[n] = x + b.attn1.to_out[0](attend(b.attn1, h, h, rotary, masks[n], self.scale)) * g1
+                streams[n] = x + b.attn1.to_out[0](attend(b.attn1, h, h, rotary[n], masks[n], self.scale)) * g1
             if contexts is None or full:
                 context = attend(b.attn2, b.norm2(streams[-1]), text, None, None, None)
             else:
@@ -131,7 +153,8 @@ def reference(a, base, embeds):
     grid, small = (rows // 2, columns // 2), (base.shape[3] // 2, base.shape[4] // 2)
     n, head_dim = small[0] * small[1], model.config.attention_head_dim
     scale = math.sqrt(math.log(2 * n, n) / head_dim) if a.temperature == "auto" else 1 / math.sqrt(head_dim)
-    dual = DualPath(model, window_mask(frames, grid, small), scale)
+    fitted = (1, small[0] / grid[0], small[1] / grid[1]) if a.full_positions == "fitted" else None
+    dual = DualPath(model, window_mask(frames, grid, small), scale, fitted)
 
     scheduler = UniPCMultistepScheduler.from_config(
         UniPCMultistepScheduler.load_config(a.model, subfolder="scheduler"), flow_shift=a.shift)
@@ -166,12 +189,13 @@ def main():
         kinora(a, "--latents-in", folder / "base.safetensors", "--embeds-in", folder / "embeds.safetensors",
                "--refine-size", f"{width}x{height}", "--strength", a.strength, "--refine-shift", a.shift,
                "--refine-guidance", a.guidance, "--refresh", a.refresh, "--temperature", a.temperature,
+               "--full-positions", a.full_positions,
                "--override" if a.override else "--no-override", "--latents-out", folder / "ours.safetensors")
         got = load_file(folder / "ours.safetensors")["latents"]
         want, sigma = reference(a, base, load_file(folder / "embeds.safetensors"))
     error = (torch.linalg.vector_norm(got - want) / torch.linalg.vector_norm(want)).item()
     print(f"torch {torch.__version__}, diffusers {diffusers.__version__}, device {a.device}, {a.scale}x, "
-          f"override {a.override}, refresh {a.refresh}, from sigma {sigma:.4f}, seed {a.seed}")
+          f"override {a.override}, refresh {a.refresh}, positions {a.full_positions}, from sigma {sigma:.4f}, seed {a.seed}")
     print(f"final latents: relative L2 {error:.3e} (bound {BOUND:g})")
     return 0 if error <= BOUND else 1
 

@@ -22,6 +22,8 @@ from safetensors.torch import load_file
 
 LATENT_BOUND = 1e-3  # relative L2 after all guided steps: float32 rounding, amplified by the ODE
 FRAME_BOUND_DB = 50.0
+# Up to 0.36 diffusers' UniPC has Wan's own sigma grid.
+GRID = "diffusers" if tuple(int(x) for x in diffusers.__version__.split(".")[:2]) >= (0, 37) else "wan"
 
 
 def arguments():
@@ -36,7 +38,7 @@ def arguments():
 
 
 def reference(a, defaults):
-    # UMT5 and all else in float32; the scheduler's own grid is Wan's up to diffusers 0.36.
+    # UMT5 and all else in float32.
     pipe = WanPipeline.from_pretrained(a.model, torch_dtype=torch.float32)
     pipe.scheduler = UniPCMultistepScheduler.from_config(pipe.scheduler.config, flow_shift=defaults["shift"])
     pipe.set_progress_bar_config(disable=True)
@@ -60,7 +62,7 @@ def ours(a, folder):
     latents = folder / "latents.safetensors"
     subprocess.run(
         [a.kinora, "render", "--model", a.model, "--prompt", a.prompt, "--seed", str(a.seed), "--steps", str(a.steps),
-         "--device", a.device, "--latents-out", str(latents), "--frames-dir", str(folder / "frames"),
+         "--device", a.device, "--grid", GRID, "--latents-out", str(latents), "--frames-dir", str(folder / "frames"),
          "--frames-depth", "16", "--output", str(folder / "out.mp4"), "--progress", "none"],
         check=True,
     )
@@ -86,7 +88,7 @@ def main():
     error = (torch.linalg.vector_norm(got_latents - want_latents) / torch.linalg.vector_norm(want_latents)).item()
     mse = float(np.mean((got_frames - want_frames.clip(0, 1)) ** 2))
     psnr = 10 * np.log10(1 / mse) if mse else float("inf")
-    print(f"torch {torch.__version__}, diffusers {diffusers.__version__}, device {a.device}, {a.steps} steps, seed {a.seed}")
+    print(f"torch {torch.__version__}, diffusers {diffusers.__version__}, device {a.device}, grid {GRID}, {a.steps} steps, seed {a.seed}")
     print(f"final latents: relative L2 {error:.3e} (bound {LATENT_BOUND:g})")
     print(f"frames: PSNR {psnr:.1f} dB (bound {FRAME_BOUND_DB:g})")
     return 0 if error <= LATENT_BOUND and psnr >= FRAME_BOUND_DB else 1

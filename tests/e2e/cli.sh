@@ -5,7 +5,21 @@ source "$(dirname "$0")/lib.sh" "$@"
 has '^kinora [0-9]+\.[0-9]+\.[0-9]+$' "$kinora" --version || fail "version"
 "$kinora" help >help.txt
 grep -q -- '--width' help.txt || fail "help"
-"$kinora" render --help | cmp - help.txt || fail "render --help"
+"$kinora" --help | cmp - help.txt || fail "--help"
+for command in render refine batch plan compare info bench search-windows presets; do
+  "$kinora" $command --help >command.txt || fail "$command --help"
+  "$kinora" help $command | cmp - command.txt || fail "help $command is not $command --help"
+  head -1 command.txt | grep -q "^usage: kinora $command " || fail "$command --help: $(head -3 command.txt)"
+  case $command in
+    compare | info | presets) want= ;;
+    batch) want='--shard --width' ;;
+    search-windows) want='--candidates --width' ;;
+    *) want='--width' ;;
+  esac
+  got=$({ grep -oE -- '--(shard|candidates|width) ' command.txt || true; } | sort -u | tr -d '\n')
+  [ "$got" = "${want:+$(printf '%s\n' $want | sort | sed 's/$/ /' | tr -d '\n')}" ] || fail "$command --help lists '$got', expected '$want'"
+done
+expect_error 2 "unknown command 'rend'; did you mean 'render'?" "$kinora" help rend
 "$kinora" help --man >kinora.1
 if command -v man >/dev/null; then
   man --warnings -l kinora.1 2>warnings.txt >/dev/null

@@ -30,7 +30,7 @@ printf 'bad \xff utf-8' >prompt.txt
 expect_error 2 "UTF-8" "$kinora" render -m "$model" --prompt-file prompt.txt -o x.mp4
 
 # A broken model names the file and the tensor.
-cp -r "$model" broken && chmod -R u+w broken
+own_model broken
 truncate -s 100000 broken/transformer/diffusion_pytorch_model.safetensors
 expect_error 3 "diffusion_pytorch_model.safetensors" "$kinora" render -m broken -p x --seed 1 -o x.mp4
 cp "$model/vae/diffusion_pytorch_model.safetensors" broken/transformer/

@@ -31,17 +31,9 @@ for fill in 37 74 111 148; do
 done
 
 # Killed as soon as a step of a stage is reported, then resumed.
-kill_at() { # STAGE STEP
+resumed() { # STAGE STEP
   rm -f cut.mp4*
-  "$kinora" render "${two[@]}" -o cut.mp4 --progress json >events.txt &
-  local pid=$!
-  for _ in $(seq 6000); do
-    grep -q "\"stage\":\"$1\",\"unit\":\"[a-z]*\",\"done\":$2," events.txt && break
-    kill -0 $pid 2>/dev/null || break
-    sleep 0.005
-  done
-  kill -9 $pid 2>/dev/null || true
-  wait $pid 2>/dev/null || true
+  killed_at "$1" "$2" 1 "$kinora" render "${two[@]}" -o cut.mp4
   if [ ! -e cut.mp4 ]; then
     [ -e cut.mp4.checkpoint.safetensors ] || fail "no checkpoint after $1, $2"
     "$kinora" render "${two[@]}" -o cut.mp4 --resume
@@ -49,18 +41,19 @@ kill_at() { # STAGE STEP
   cmp whole.mp4 cut.mp4 || fail "killed at $1, $2: other bytes after --resume"
   [ ! -e cut.mp4.checkpoint.safetensors ] || fail "checkpoint left behind"
 }
-kill_at denoise 5
-kill_at denoise 6
-kill_at 'upscale 1' 1
+resumed denoise 5
+resumed denoise 6
+resumed 'upscale 1' 1
 for stage in 1 2; do
-  for step in 1 2 3; do kill_at "refine $stage" $step; done
+  for step in 1 2 3; do resumed "refine $stage" $step; done
 done
-two+=(--override-steps 2 --override-layers 2-7)
+two+=(--override-steps 2 --override-layers 2-7 --full-positions fitted)
 rm whole.mp4*
 "$kinora" plan "${two[@]}" --progress lines -o whole.mp4 2>part.txt
 "$kinora" render "${two[@]}" -o whole.mp4
 grep -q 'full branch every 3 steps of the first 2, for both prompts, layers 2 to 7' part.txt || fail "override: $(cat part.txt)"
-for step in 1 2; do kill_at "refine 2" $step; done
+grep -q 'refine 2: full self-attention at positions times ' part.txt || fail "positions: $(cat part.txt)"
+for step in 1 2; do resumed "refine 2" $step; done
 
 # From stored base latents: the same as in one run.
 base=("${quick[@]}" --frames 5 --threads 1)
@@ -73,7 +66,8 @@ payload() { tail -c $((4 * 16 * 2 * 24 * 40)) "$1" | cksum; }
 # Every way to enlarge and to attend runs.
 for more in "--upscale lanczos" "--upscale latent" "--attention dense" "--attention tile3d --tile-window 1x1x1 --attention-tile 2x4x4 --dense-steps 0" \
     "--attention cross --attention-tile 1x4x4" "--attention draft --density 0.2 --dense-steps 0" "--attention permute --mass 0.5" \
-    "--attention paro --mass 0.5 --reuse-lists 9" "--override --refresh 1 --full-attention draft --dense-steps 0" "--override --refresh 1" "--override --override-steps 1" "--override --override-layers 1-2" "--temperature off --window 5x3"; do
+    "--attention paro --mass 0.5 --reuse-lists 9" "--override --refresh 1 --full-attention draft --dense-steps 0" "--override --refresh 1" "--override --override-steps 1" "--override --override-layers 1-2" \
+    "--attention dense --full-positions fitted" "--dense-steps 1 --full-positions fitted" "--temperature off --window 5x3"; do
   "$kinora" render "${base[@]}" --latents-in base.safetensors --refine-size 2x $more --latents-out more.safetensors -y
   [ "$(payload more.safetensors)" != "$(payload whole.safetensors)" ] || fail "$more changed nothing"
 done
@@ -83,7 +77,7 @@ expect_error 2 "at least as large" "$kinora" render "${base[@]}" -o x.mp4 --refi
 expect_error 2 "TxHxW" "$kinora" render "${base[@]}" -o x.mkv --refine-size 2x --attention tile3d --attention-tile 8x8
 expect_error 2 "both odd" "$kinora" render "${base[@]}" -o x.mp4 --refine-size 2x --window 10x6
 expect_error 2 "auto, off or a factor" "$kinora" render "${base[@]}" -o x.mp4 --refine-size 2x --temperature warm
-for layers in 0-2 3-2 1-9 1- 1-2x some; do
+for layers in 0-2 3-2 1-9 1- 1-2x some 4294967297-4294967298 1-99999999999999999999; do
   expect_error 2 "FIRST-LAST within 1-8" "$kinora" render "${base[@]}" -o x.mp4 --refine-size 2x --override --override-layers "$layers"
 done
 expect_error 2 "commas between" "$kinora" render "${base[@]}" -o x.mp4 --refine-size 2x --strength 0.5,2

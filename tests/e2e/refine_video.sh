@@ -49,17 +49,9 @@ awk -F= '/YAVG/ { n++; v[n] = $2 }
   fail "a seam shows"
 
 # Killed in each segment, between them, and while the video is written; then resumed.
-kill_at() { # STAGE DONE TIMES
-  rm -f cut.mkv* events.txt
-  "${refine[@]}" long.mp4 "${cut[@]}" --threads 1 -o cut.mkv --progress json >events.txt 2>/dev/null &
-  local pid=$!
-  for _ in $(seq 6000); do
-    [ "$(grep -c "\"stage\":\"$1\",\"unit\":\"[a-z]*\",\"done\":$2," events.txt)" -ge "$3" ] && break
-    kill -0 $pid 2>/dev/null || break
-    sleep 0.005
-  done
-  kill -9 $pid 2>/dev/null || true
-  wait $pid 2>/dev/null || true
+resumed() { # STAGE DONE TIMES
+  rm -f cut.mkv*
+  killed_at "$@" "${refine[@]}" long.mp4 "${cut[@]}" --threads 1 -o cut.mkv
   if [ ! -e cut.mkv ]; then
     "${refine[@]}" long.mp4 "${cut[@]}" --threads 1 -o cut.mkv --resume 2>log.txt
     grep -q "going on from" log.txt || fail "killed at $*: started anew"
@@ -67,10 +59,10 @@ kill_at() { # STAGE DONE TIMES
   cmp whole.mkv cut.mkv || fail "killed at $*: other bytes after --resume"
   [ -z "$(ls cut.mkv.* | grep -v json)" ] || fail "left behind: $(ls cut.mkv.*)"
 }
-kill_at 'refine 1' 1 1
-kill_at 'upscale 1' 1 2
-kill_at 'refine 1' 1 3
-kill_at decode 8 1
+resumed 'refine 1' 1 1
+resumed 'upscale 1' 1 2
+resumed 'refine 1' 1 3
+resumed decode 8 1
 
 # A short clip: trimmed to 4n+1, or kept whole. Two stages, another prompt, other shapes.
 make -f lavfi -i testsrc2=size=48x32:rate=12:duration=0.6 -pix_fmt yuv420p -c:v libx264 short.mp4

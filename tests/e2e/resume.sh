@@ -5,17 +5,8 @@ source "$(dirname "$0")/lib.sh" "$@"
 for solver in unipc euler dpm++; do
   "$kinora" render "${quick[@]}" --solver $solver --steps 6 -o whole.mp4 -y
   for step in 1 2 3 5 6; do
-    rm -f cut.mp4* events.txt
-    "$kinora" render "${quick[@]}" --solver $solver --steps 6 -o cut.mp4 --progress json >events.txt &
-    pid=$!
-    # Kill as soon as that step is reported; if the run is quicker than us, it is simply complete.
-    for _ in $(seq 3000); do
-      grep -qs "\"stage\":\"denoise\",\"unit\":\"steps\",\"done\":$step," events.txt && break
-      kill -0 $pid 2>/dev/null || break
-      sleep 0.005
-    done
-    kill -9 $pid 2>/dev/null || true
-    wait $pid 2>/dev/null || true
+    rm -f cut.mp4*
+    killed_at denoise $step 1 "$kinora" render "${quick[@]}" --solver $solver --steps 6 -o cut.mp4
     if [ ! -e cut.mp4 ]; then
       [ -e cut.mp4.checkpoint.safetensors ] || fail "$solver: no checkpoint after step $step"
       "$kinora" render "${quick[@]}" --solver $solver --steps 6 -o cut.mp4 --resume

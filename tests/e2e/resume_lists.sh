@@ -7,20 +7,12 @@ run=("${quick[@]}" --frames 5 --steps 8 --threads 1 --refine-size 200x112 --stre
 
 # resumed NAME OPTIONS...: killed after steps 2 to 5 of the stage.
 resumed() {
-  local name=$1 step i
+  local name=$1 step
   shift
   "$kinora" render "${run[@]}" "$@" -o whole.mp4 -y
   for step in 2 3 4 5; do
-    rm -f cut.mp4* events.txt
-    "$kinora" render "${run[@]}" "$@" -o cut.mp4 --progress json >events.txt &
-    local pid=$!
-    for i in $(seq 3000); do
-      grep -qs "\"stage\":\"refine 1\",\"unit\":\"steps\",\"done\":$step," events.txt && break
-      kill -0 $pid 2>/dev/null || break
-      sleep 0.005
-    done
-    kill -9 $pid 2>/dev/null || true
-    wait $pid 2>/dev/null || true
+    rm -f cut.mp4*
+    killed_at 'refine 1' $step 1 "$kinora" render "${run[@]}" "$@" -o cut.mp4
     if [ ! -e cut.mp4 ]; then
       killed=$((killed + 1))
       "$kinora" render "${run[@]}" "$@" -o cut.mp4 --resume

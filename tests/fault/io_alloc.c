@@ -3,11 +3,9 @@
  * nothing behind on disk, and (under AddressSanitizer) leak nothing.
  *
  * The libraries below Kinora allocate through the same counter here: jansson by its hook, libpng by
- * Kinora's own (io/png.c), libyaml by the functions below, which take the place of its own.
+ * Kinora's own (io/png.c), libyaml by functions that take the place of its own (tests/counted_alloc.h).
  */
 #include "tests/expect.h"
-
-#include <jansson.h>
 
 #include "io/atomic_file.h"
 #include "io/config.h"
@@ -17,49 +15,7 @@
 #include "io/terminal_image.h"
 #include "io/safetensors.h"
 #include "io/text.h"
-
-static void *counted_malloc(size_t bytes)
-{
-    void *p;
-    return kn_alloc(bytes, &p) == KN_OK ? p : NULL;
-}
-
-/* libyaml's own allocation functions (src/api.c), which its calls find here first. */
-void *yaml_malloc(size_t bytes);
-void *yaml_realloc(void *p, size_t bytes);
-void yaml_free(void *p);
-unsigned char *yaml_strdup(const unsigned char *text);
-
-static long yaml_calls;
-
-void *yaml_malloc(size_t bytes)
-{
-    yaml_calls++;
-    return counted_malloc(bytes ? bytes : 1);
-}
-
-void *yaml_realloc(void *p, size_t bytes)
-{
-    /* The block must be known to be kept on failure: ask the counter first, then really resize. */
-    void *probe = yaml_malloc(1);
-    if (!probe) return NULL;
-    kn_free(probe);
-    return realloc(p, bytes ? bytes : 1);
-}
-
-void yaml_free(void *p)
-{
-    kn_free(p);
-}
-
-unsigned char *yaml_strdup(const unsigned char *text)
-{
-    if (!text) return NULL;
-    size_t bytes = strlen((const char *)text) + 1;
-    unsigned char *copy = yaml_malloc(bytes);
-    if (copy) memcpy(copy, text, bytes);
-    return copy;
-}
+#include "tests/counted_alloc.h"
 
 /* ---- the paths ------------------------------------------------------------------------------- */
 
@@ -229,7 +185,7 @@ static void every_allocation_may_fail(void **state)
     fail_each("open the only file of a folder", open_only, 30);
     fail_each("read JSON", read_json, 20);
     fail_each("read YAML", read_yaml, 20);
-    assert_true(yaml_calls > 100); /* libyaml does allocate through this file */
+    assert_true(kn_yaml_allocations() > 100); /* libyaml does allocate through the counter */
     fail_each("write JSON", write_json, 3);
     fail_each("write PNG", write_png, 10);
     fail_each("draw as kitty", draw_kitty, 10);
@@ -247,7 +203,7 @@ static void put_text(const char *path, const char *text)
 static int setup(void **state)
 {
     if (temp_folder_setup(state) != 0) return -1;
-    json_set_alloc_funcs(counted_malloc, kn_free);
+    kn_count_library_allocations();
     const kn_picture p = {4, 4, 3, 8, (void *)pixels};
     if (mkdir(temp_path("in"), 0700) != 0) return -1;
     expect_ok(kn_safetensors_write(temp_path("in/m-2-of-2.safetensors"), tensors + 1, 2, NULL));

@@ -261,7 +261,7 @@ static void start(const job *j, int resume, int keep, run *r)
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) child(j, resume);
-    int status;
+    int status = 0;
     if (pid < 0 || waitpid(pid, &status, 0) != pid) fail_msg("starting a process: %s", strerror(errno));
     inject->active = 0; /* a process that was killed had no time for it */
     r->signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
@@ -538,8 +538,8 @@ static void samples_of_every_kind(void **state)
         start(&jobs[i], 0, 0, &r);
         for (int k = 0; k < INJECT_KINDS; k++) seen[k] = inject->seen[k][0];
         assert_true(seen[INJECT_ALLOC] > 100 && seen[INJECT_READ] > 10); /* the calls do pass through inject.c */
-        assert_true(i == 0 || (seen[INJECT_DEVICE] > 100 && seen[INJECT_WRITE] > 10 && seen[INJECT_THREAD] > 0));
-        if (jobs[i].is & GPU) assert_true(seen[INJECT_CUDA] > 1000);
+        assert_true(i == 0 || (seen[INJECT_DEVICE] > 100 && seen[INJECT_WRITE] > 10));
+        assert_true(jobs[i].is & GPU ? seen[INJECT_CUDA] > 500 : i == 0 || seen[INJECT_THREAD] > 0);
         for (int k = 0; k < INJECT_KINDS; k++) {
             long last = 0;
             if (!applies(&jobs[i], k)) continue;
@@ -596,7 +596,7 @@ static void card_too_small(void **state)
     (void)state;
     if (!gpu_here) skip();
     int refused = 0, done = 0;
-    for (size_t mib = 16; mib <= 2048; mib += mib < 512 ? 16 : 512) {
+    for (size_t mib = 16; mib <= 2048; mib += mib < 256 ? 16 : 64) {
         run r;
         reset(INJECT_ALLOC, 0, 0);
         inject->card_bytes = mib << 20;

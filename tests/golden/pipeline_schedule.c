@@ -1,5 +1,5 @@
 /* Sigma grids against diffusers' schedulers (tools/golden_solver.py): equal bit for bit. */
-#include "compare.h"
+#include "choices.h"
 
 #include "pipeline/schedule.h"
 
@@ -21,10 +21,8 @@ static void grids_equal_the_reference(void **state)
                                         shift == 2.37 ? 2 : 1, shift);
         assert_int_equal(n, steps + 1);
 
-        kn_grid grid;
         static kn_schedule got;
-        must(kn_grid_parse(grid_name, &grid));
-        must(kn_schedule_build(grid, steps, shift, 1.0, &got));
+        must(kn_schedule_build(grid_named(grid_name), steps, shift, 1.0, &got));
         assert_int_equal(got.steps, steps);
         for (int i = 0; i <= steps; i++)
             if (got.sigma[i] != (double)sigma[i])

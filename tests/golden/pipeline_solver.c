@@ -1,7 +1,5 @@
 /* Solver trajectories against diffusers' schedulers (tools/golden_solver.py). */
-#include "compare.h"
-
-#include "pipeline/solver.h"
+#include "choices.h"
 
 /* Relative to the largest sample. diffusers in float32 is itself up to 7.2e-7 away from its own
  * formulas in float64 (printed by the script); ours has the coefficients in double. */
@@ -33,11 +31,9 @@ static void check_case(kn_dev *d, const kn_safetensors *st, const char *name, co
     float *want_f32 = golden_floats(st, NULL, "%s_f32", name);
     float *velocity =
         golden_floats(st, &velocities, "%.*s/velocity", (int)(strlen(name) - 7), name);
-    kn_solver_kind kind;
-    kn_grid grid;
     static kn_schedule schedule;
-    must(kn_solver_parse(c->solver, &kind));
-    must(kn_grid_parse(c->grid, &grid));
+    kn_solver_kind kind = solver_named(c->solver);
+    kn_grid grid = grid_named(c->grid);
     must(kn_schedule_build(grid, c->steps, strtod(c->shift_text, NULL),
                            strtod(c->strength_text, NULL), &schedule));
     int run = schedule.steps - schedule.begin;

@@ -119,7 +119,7 @@ static void check_lists(const kn_attn_plan *p)
         assert_int_equal(row[r].first, entries);
         entries += row[r].total;
     }
-    kn_attn_entry *entry = malloc((size_t)entries * sizeof *entry);
+    kn_attn_entry *entry = malloc((size_t)(entries + 1) * sizeof *entry);
     download(l->entry, entry, entries * (int64_t)sizeof *entry);
     for (int64_t r = 0; r < rows; r++) {
         memset(seen, 0, (size_t)p->tokens);
@@ -155,7 +155,7 @@ static uint64_t hash_rows(const kn_attn_plan *p)
     int64_t rows = p->heads * p->q_blocks;
     for (int64_t i = 0; i <= rows; i++) h = (h ^ (uint64_t)p->row_ptr[i]) * 1099511628211u;
     for (int64_t i = 0; i < p->row_ptr[rows]; i++)
-        h = (h ^ (uint64_t)(p->runs[i].key * 65536ll + p->runs[i].count)) * 1099511628211u;
+        h = (h ^ (uint64_t)(p->runs[i].key * 65536LL + p->runs[i].count)) * 1099511628211u;
     for (int64_t i = 0; p->perm_k && i < p->perm_heads * p->tokens; i++)
         h = (h ^ (uint64_t)p->perm_k[i]) * 1099511628211u;
     return h;

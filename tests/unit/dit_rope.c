@@ -18,14 +18,14 @@ static int teardown(void **state)
     return 0;
 }
 
-/* Angle of pair i at a grid position, by the definition in dit/rope.h. */
-static double angle(int head_dim, int pair, int64_t f, int64_t h, int64_t w)
+/* Angle of pair i at a grid position, its rows and columns scaled, by the definition in dit/rope.h. */
+static double angle(int head_dim, int pair, const double scale[3], int64_t f, int64_t h, int64_t w)
 {
     int side = head_dim / 6, first = head_dim / 2 - 2 * side;
     int count = pair < first ? first : side;
     int i = pair < first ? pair : (pair - first) % side;
-    int64_t at = pair < first ? f : pair < first + side ? h : w;
-    return (double)at * pow(10000.0, -(double)i / count);
+    double at = pair < first ? scale[0] * (double)f : pair < first + side ? scale[1] * (double)h : scale[2] * (double)w;
+    return at * pow(10000.0, -(double)i / count);
 }
 
 static void tables_follow_the_order(void **state)
@@ -37,16 +37,18 @@ static void tables_follow_the_order(void **state)
     static int32_t order[L];
     for (int l = 0; l < L; l++)
         order[l] = (int32_t)((int64_t)l * 1000 % L); /* 1000 and L are coprime */
-    for (int pass = 0; pass < 2; pass++) {
+    const double own[3] = {1, 1, 1}, fitted[3] = {1, 10 / 41., 0.5};
+    for (int pass = 0; pass < 4; pass++) {
         kn_dit_rope r;
-        must(kn_dit_rope_open_grid(dev, D, 64, grid, pass ? order : NULL, &r));
+        const double *scale = pass / 2 ? fitted : own;
+        must(kn_dit_rope_open_grid(dev, D, 64, grid, pass / 2 ? fitted : NULL, pass % 2 ? order : NULL, &r));
         assert_int_equal(r.tokens, L);
         assert_int_equal(r.cos.dim[1], D / 2);
         const float *c = r.cos.data, *s = r.sin.data;
         for (int l = 0; l < L; l++) {
-            int at = pass ? order[l] : l;
+            int at = pass % 2 ? order[l] : l;
             for (int i = 0; i < D / 2; i++) {
-                double a = angle(D, i, at / (41 * 37), at / 37 % 41, at % 37);
+                double a = angle(D, i, scale, at / (41 * 37), at / 37 % 41, at % 37);
                 assert_true(fabs(c[l * (D / 2) + i] - cos(a)) < 1e-7);
                 assert_true(fabs(s[l * (D / 2) + i] - sin(a)) < 1e-7);
             }
@@ -63,12 +65,12 @@ static void bad_grids_are_refused(void **state)
     kn_dit_rope r;
     const int64_t long_axis[3] = {1, 65, 1}, empty[3] = {1, 0, 1}, small[3] = {1, 2, 2};
     const int32_t twice[4] = {0, 1, 1, 3}, outside[4] = {0, 1, 2, 4}, negative[4] = {-1, 1, 2, 3};
-    assert_int_equal(kn_dit_rope_open_grid(dev, 16, 64, long_axis, NULL, &r), KN_ERR_ARG);
+    assert_int_equal(kn_dit_rope_open_grid(dev, 16, 64, long_axis, NULL, NULL, &r), KN_ERR_ARG);
     assert_non_null(strstr(kn_error_text(), "64"));
-    assert_int_equal(kn_dit_rope_open_grid(dev, 16, 64, empty, NULL, &r), KN_ERR_ARG);
-    assert_int_equal(kn_dit_rope_open_grid(dev, 16, 64, small, twice, &r), KN_ERR_ARG);
-    assert_int_equal(kn_dit_rope_open_grid(dev, 16, 64, small, outside, &r), KN_ERR_ARG);
-    assert_int_equal(kn_dit_rope_open_grid(dev, 16, 64, small, negative, &r), KN_ERR_ARG);
+    assert_int_equal(kn_dit_rope_open_grid(dev, 16, 64, empty, NULL, NULL, &r), KN_ERR_ARG);
+    assert_int_equal(kn_dit_rope_open_grid(dev, 16, 64, small, NULL, twice, &r), KN_ERR_ARG);
+    assert_int_equal(kn_dit_rope_open_grid(dev, 16, 64, small, NULL, outside, &r), KN_ERR_ARG);
+    assert_int_equal(kn_dit_rope_open_grid(dev, 16, 64, small, NULL, negative, &r), KN_ERR_ARG);
     kn_dit_rope_close(&r);
     assert_int_equal(kn_dev_bytes_now(dev), 0);
 }

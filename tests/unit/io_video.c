@@ -819,7 +819,8 @@ static void damaged_files_are_errors_or_frames(void **state)
             memcpy(bad, data, size);
             for (int b = 0; b < 4; b++) {
                 x = x * 1664525 + 1013904223;
-                bad[(x >> 8) % size] ^= (char)(1 << (x >> 29));
+                char *at = &bad[(x >> 8) % size];
+                *at = (char)(*at ^ 1 << (x >> 29));
             }
             must(kn_file_write(in_folder(part), bad, size));
             (void)read_all(in_folder(part), &st);

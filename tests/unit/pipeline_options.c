@@ -127,7 +127,7 @@ static char *printed(void (*print)(FILE *))
     return data;
 }
 
-static void print_help(FILE *f) { kn_options_print_help(f, 100); }
+static void print_help(FILE *f) { kn_options_print_help(f, NULL, 100); }
 
 static void test_documentation_lists_every_option(void **state)
 {

@@ -1,25 +1,9 @@
-/* Names, ranges and strength of schedules; tests/golden/pipeline_schedule.c holds their values. */
+/* Ranges and strength of schedules; tests/golden/pipeline_schedule.c holds their values. */
 #include "tests/golden/compare.h"
 
 #include "pipeline/schedule.h"
 
 static kn_schedule s;
-
-static void names_round_trip(void **state)
-{
-    (void)state;
-    static const kn_grid grids[] = {KN_GRID_WAN, KN_GRID_DIFFUSERS, KN_GRID_FLOW_EULER,
-                                    KN_GRID_LINEAR};
-    for (int i = 0; i < 4; i++) {
-        kn_grid back;
-        must(kn_grid_parse(kn_grid_name(grids[i]), &back));
-        assert_int_equal(back, grids[i]);
-    }
-    kn_grid grid;
-    assert_int_equal(kn_grid_parse("karras", &grid), KN_ERR_ARG);
-    assert_non_null(strstr(kn_error_text(), "karras"));
-    assert_non_null(strstr(kn_error_text(), "flow-euler"));
-}
 
 /* Every grid falls strictly from at most 1 to 0; timesteps are 1000 sigma, at most cut to whole
  * ones (from the float64 sigma, hence the 1e-4). */
@@ -83,7 +67,7 @@ static void ranges_are_checked(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(names_round_trip), cmocka_unit_test(grids_fall),
+        cmocka_unit_test(grids_fall),
         cmocka_unit_test(strength_sets_the_first_step), cmocka_unit_test(ranges_are_checked)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -60,26 +60,12 @@ static void long_prompts_are_refused(void **state)
     free(text);
 }
 
-static void space_only_leaves_the_rest(void **state)
-{
-    (void)state;
-    char *out;
-    assert_int_equal(kn_prompt_clean_space(" \xe2\x80\x9c&amp;\xe2\x80\x9d \xe3\x80\x80 x\n", &out),
-                     KN_OK);
-    assert_string_equal(out, "\xe2\x80\x9c&amp;\xe2\x80\x9d x");
-    kn_free(out);
-    assert_int_equal(kn_prompt_clean_space(" \t\xc2\xa0 ", &out), KN_OK);
-    assert_string_equal(out, "");
-    kn_free(out);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_code_point_survives_utf8),
         cmocka_unit_test(malformed_utf8_is_found),
         cmocka_unit_test(long_prompts_are_refused),
-        cmocka_unit_test(space_only_leaves_the_rest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
