@@ -119,6 +119,10 @@ typedef struct kn_attn_plan_stats {
 /* block_q, block_k: tokens that an executor pays for at once. Runs that touch share blocks. */
 void kn_attn_plan_count(const kn_attn_plan *plan, int block_q, int block_k,
                         kn_attn_plan_stats *out);
+/* What a call costs the CPU executor for heads of `dim`, in dense attentions: it pays for the visible keys
+ * where a window spans all frames and tokens lie in (h,w,t) order, else for the listed keys, for whole
+ * panels of queries. */
+double kn_attn_plan_host_cost(const kn_attn_plan *plan, int64_t dim);
 
 /* visible[token] = 1 where the query (both as stored) sees the key, else 0. [tokens] */
 KN_CHECKED kn_status kn_attn_plan_row(const kn_attn_plan *plan, int head, int64_t query,

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "attention/executors.h"
+#include "attention/intervals_cpu.h"
 #include "attention/sparse_cpu.h"
 
 #include "io/memory.h"
@@ -490,6 +491,8 @@ kn_status kn_attn_run_cpu(kn_dev *d, const kn_attn_args *args, const kn_attn_pla
                           kn_arena *scratch)
 {
     if (too_wide(args)) return kn_attn_run_ref(d, args, plan, scratch);
+    if (plan && kn_attn_intervals_fit(plan, args->q.dim[2], args->v.dim[2]))
+        return kn_attn_run_intervals(d, args, plan, scratch);
     kn_status st = KN_OK;
     kn_arena_mark mark = scratch ? kn_arena_get_mark(scratch) : 0;
     void *owned_k = NULL, *owned_v = NULL;
@@ -520,6 +523,8 @@ kn_status kn_attn_measure_cpu(kn_dev *d, const kn_attn_args *args, const kn_attn
 {
     (void)d;
     if (!scratch || too_wide(args)) return KN_OK;
+    if (plan && kn_attn_intervals_fit(plan, args->q.dim[2], args->v.dim[2]))
+        return kn_attn_measure_intervals(d, args, plan, scratch);
     grouping g = group_heads(args, plan);
     kn_arena_mark mark = kn_arena_get_mark(scratch);
     kn_status st = KN_OK;
@@ -529,4 +534,16 @@ kn_status kn_attn_measure_cpu(kn_dev *d, const kn_attn_args *args, const kn_attn
 done:
     kn_arena_reset(scratch, mark);
     return st;
+}
+
+double kn_attn_plan_host_cost(const kn_attn_plan *plan, int64_t dim)
+{
+    enum { PANEL = 32 /* of the widest kernels */ };
+    if (kn_attn_intervals_fit(plan, dim, dim)) return kn_attn_intervals_cost(plan);
+    kn_attn_plan_stats stats;
+    int64_t lanes = 0;
+    kn_attn_plan_count(plan, QUERIES, QUERIES, &stats);
+    for (int64_t b = 0; b < plan->q_blocks; b++)
+        lanes += (plan->q_start[b + 1] - plan->q_start[b] + PANEL - 1) / PANEL * PANEL;
+    return stats.listed * (double)lanes / (double)plan->tokens;
 }

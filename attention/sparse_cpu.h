@@ -51,17 +51,4 @@ extern const kn_attn_cpu_kernels kn_attn_cpu_avx512;
 extern const kn_attn_cpu_kernels kn_attn_cpu_avx512_16; /* panels of 16, for blocks that small */
 #endif
 
-/* 2^f on [-1/2, 1/2], degree 6, fitted for the smallest largest relative error (1.9e-9; 8e-8 with
- * float rounding); exact at 0. */
-#define KN_EXP2_C1 0x1.62e430p-1f
-#define KN_EXP2_C2 0x1.ebfbdap-3f
-#define KN_EXP2_C3 0x1.c6aed4p-5f
-#define KN_EXP2_C4 0x1.3b2dbcp-7f
-#define KN_EXP2_C5 0x1.5f456ap-10f
-#define KN_EXP2_C6 0x1.41d334p-13f
-
-/* Powers below 2^-126 become 0: a weight that small cannot be seen beside the row's largest, which
- * is 1, and denormal operands are slow. */
-#define KN_EXP2_LOW -126.0f
-
 #endif

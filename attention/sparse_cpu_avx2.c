@@ -1,6 +1,7 @@
 /* AVX2 + FMA kernels of the CPU attention executor: panels of 16 queries. See sparse_cpu.h. Six
  * rows of two vectors fill the 16 registers: 12 accumulators, two operands, one broadcast.
  */
+#include "attention/exp2_cpu.h"
 #include "attention/sparse_cpu.h"
 
 #if defined(__AVX2__) && defined(__FMA__)
@@ -108,25 +109,6 @@ static void pv(const float *v, int64_t ldv, int64_t keys, const float *p, const 
     for (; d < dim; d++) pv_rows(1, v + d, ldv, keys, p, a0, a1, o + d * W, NULL);
 }
 
-/* 2^x for x <= 0, 0 below 2^-126, NaN for NaN. */
-INLINE __m256 exp2_(__m256 x)
-{
-    __m256 n = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m256 f = _mm256_sub_ps(x, n);
-    __m256 p = _mm256_set1_ps(KN_EXP2_C6);
-    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(KN_EXP2_C5));
-    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(KN_EXP2_C4));
-    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(KN_EXP2_C3));
-    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(KN_EXP2_C2));
-    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(KN_EXP2_C1));
-    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(1.0f));
-    __m256i e =
-        _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
-    __m256 y = _mm256_mul_ps(p, _mm256_castsi256_ps(e));
-    __m256 seen = _mm256_cmp_ps(x, _mm256_set1_ps(KN_EXP2_LOW), _CMP_NLT_UQ);
-    return _mm256_and_ps(y, seen);
-}
-
 INLINE void softmax_half(float *s, int64_t keys, float *m, float *l, float *alpha)
 {
     /* Four chains each, so that latency does not bind. */
@@ -143,19 +125,19 @@ INLINE void softmax_half(float *s, int64_t keys, float *m, float *l, float *alph
     _mm256_storeu_ps(m, now);
     /* Nothing visible yet: subtract 0, or -inf minus -inf would give NaN. */
     now = _mm256_andnot_ps(_mm256_cmp_ps(now, _mm256_set1_ps(-INFINITY), _CMP_EQ_OQ), now);
-    __m256 a = exp2_(_mm256_sub_ps(old, now));
+    __m256 a = kn_exp2_avx2(_mm256_sub_ps(old, now));
     _mm256_storeu_ps(alpha, a);
     sum[0] = sum[1] = sum[2] = sum[3] = _mm256_setzero_ps();
     for (j = 0; j + 4 <= keys; j += 4)
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             float *at = s + (j + i) * W;
-            __m256 p = exp2_(_mm256_sub_ps(_mm256_loadu_ps(at), now));
+            __m256 p = kn_exp2_avx2(_mm256_sub_ps(_mm256_loadu_ps(at), now));
             _mm256_storeu_ps(at, p);
             sum[i] = _mm256_add_ps(sum[i], p);
         }
     for (; j < keys; j++) {
-        __m256 p = exp2_(_mm256_sub_ps(_mm256_loadu_ps(s + j * W), now));
+        __m256 p = kn_exp2_avx2(_mm256_sub_ps(_mm256_loadu_ps(s + j * W), now));
         _mm256_storeu_ps(s + j * W, p);
         sum[0] = _mm256_add_ps(sum[0], p);
     }

@@ -5,6 +5,7 @@
  * 16 have 13 loads for 12: about even where two of each are done in a cycle.
  * Every function is written once, for `halves` vectors side by side, a constant at every call.
  */
+#include "attention/exp2_cpu.h"
 #include "attention/sparse_cpu.h"
 
 #if defined(__AVX512F__)
@@ -118,22 +119,6 @@ INLINE void pv_any(int halves, const float *v, int64_t ldv, int64_t keys, const 
     for (; d < dim; d++) pv_rows(halves, 1, v + d, ldv, keys, p, a0, a1, o + d * W, NULL);
 }
 
-/* 2^x, 0 below 2^-126, NaN for NaN. */
-INLINE __m512 exp2_(__m512 x)
-{
-    __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 f = _mm512_sub_ps(x, n);
-    __m512 p = _mm512_set1_ps(KN_EXP2_C6);
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(KN_EXP2_C5));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(KN_EXP2_C4));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(KN_EXP2_C3));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(KN_EXP2_C2));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(KN_EXP2_C1));
-    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
-    __mmask16 seen = _mm512_cmp_ps_mask(x, _mm512_set1_ps(KN_EXP2_LOW), _CMP_NLT_UQ);
-    return _mm512_maskz_scalef_ps(seen, p, n);
-}
-
 INLINE void softmax_half(int64_t W, float *s, int64_t keys, float *m, float *l, float *alpha)
 {
     /* Four chains each, so that latency does not bind. */
@@ -151,19 +136,19 @@ INLINE void softmax_half(int64_t W, float *s, int64_t keys, float *m, float *l, 
     /* Nothing visible yet: subtract 0, or -inf minus -inf would give NaN. */
     __mmask16 empty = _mm512_cmp_ps_mask(now, _mm512_set1_ps(-INFINITY), _CMP_EQ_OQ);
     now = _mm512_mask_mov_ps(now, empty, _mm512_setzero_ps());
-    __m512 a = exp2_(_mm512_sub_ps(old, now));
+    __m512 a = kn_exp2_avx512(_mm512_sub_ps(old, now));
     _mm512_storeu_ps(alpha, a);
     sum[0] = sum[1] = sum[2] = sum[3] = _mm512_setzero_ps();
     for (j = 0; j + 4 <= keys; j += 4)
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
             float *at = s + (j + i) * W;
-            __m512 p = exp2_(_mm512_sub_ps(_mm512_loadu_ps(at), now));
+            __m512 p = kn_exp2_avx512(_mm512_sub_ps(_mm512_loadu_ps(at), now));
             _mm512_storeu_ps(at, p);
             sum[i] = _mm512_add_ps(sum[i], p);
         }
     for (; j < keys; j++) {
-        __m512 p = exp2_(_mm512_sub_ps(_mm512_loadu_ps(s + j * W), now));
+        __m512 p = kn_exp2_avx512(_mm512_sub_ps(_mm512_loadu_ps(s + j * W), now));
         _mm512_storeu_ps(s + j * W, p);
         sum[0] = _mm512_add_ps(sum[0], p);
     }

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "attention/exp2_cpu.h"
 #include "attention/sparse_cpu.h"
 
 enum { W = 16 };
@@ -34,29 +35,6 @@ static void pv(const float *v, int64_t ldv, int64_t keys, const float *p, const 
     }
 }
 
-/* 2^x for x <= 0, 0 below 2^-126, NaN for NaN. */
-static inline float exp2_(float x)
-{
-    float y = x < KN_EXP2_LOW ? KN_EXP2_LOW : x;
-    /* Adding 1.5 * 2^23 leaves the nearest integer in the low bits. */
-    const float magic = 12582912.0f;
-    float t = y + magic;
-    float f = y - (t - magic);
-    float p = KN_EXP2_C6;
-    p = p * f + KN_EXP2_C5;
-    p = p * f + KN_EXP2_C4;
-    p = p * f + KN_EXP2_C3;
-    p = p * f + KN_EXP2_C2;
-    p = p * f + KN_EXP2_C1;
-    p = p * f + 1.0f;
-    uint32_t bits;
-    memcpy(&bits, &t, sizeof bits);
-    bits = (bits - 0x4b400000u + 127u) << 23;
-    float two_n;
-    memcpy(&two_n, &bits, sizeof two_n);
-    return x < KN_EXP2_LOW ? 0.0f : p * two_n;
-}
-
 static void softmax(float *s, int64_t keys, float *m, float *l, float *alpha)
 {
     float top[W], sum[W] = {0};
@@ -66,13 +44,13 @@ static void softmax(float *s, int64_t keys, float *m, float *l, float *alpha)
     for (int i = 0; i < W; i++) {
         /* Nothing visible yet: subtract 0, or -inf minus -inf would give NaN. */
         float now = top[i] == -INFINITY ? 0.0f : top[i];
-        alpha[i] = exp2_(m[i] - now);
+        alpha[i] = kn_exp2_lane(m[i] - now);
         m[i] = top[i];
         top[i] = now;
     }
     for (int64_t j = 0; j < keys; j++)
         for (int i = 0; i < W; i++) {
-            float p = exp2_(s[j * W + i] - top[i]);
+            float p = kn_exp2_lane(s[j * W + i] - top[i]);
             s[j * W + i] = p;
             sum[i] += p;
         }

@@ -29,6 +29,16 @@ static void look(const kn_attn_plan *p, const int lo[3], const int hi[3], sight 
     }
 }
 
+/* First tile on an axis that holds a set coordinate, and one past the last. */
+static void tiles_seen(const kn_attn_plan *p, const int tile[3], int axis, const uint8_t *any, int out[2])
+{
+    int n = p->grid[axis], first = 0, last = n - 1;
+    while (first < n && !any[first]) first++;
+    while (last > first && !any[last]) last--;
+    out[0] = first / tile[axis];
+    out[1] = first < n ? last / tile[axis] + 1 : out[0];
+}
+
 /* Some of tab[lo .. lo+len) set; all of it set. */
 static bool some_of(const uint8_t *tab, int lo, int len)
 {
@@ -47,17 +57,20 @@ static bool all_of(const uint8_t *tab, int lo, int len)
 /* Keys of one query box, key tile by key tile, in stored order. */
 static kn_status add_keys(kn_attn_plan *p, const int tile[3], const sight *s)
 {
-    int n[3];
-    for (int a = 0; a < 3; a++) n[a] = kn_grid_tiles_on(p->grid, tile, a);
+    int n[3], near[3][2];
+    for (int a = 0; a < 3; a++) {
+        n[a] = kn_grid_tiles_on(p->grid, tile, a);
+        tiles_seen(p, tile, a, s->any[a], near[a]);
+    }
     kn_grid_box b;
-    for (int it = 0; it < n[0]; it++)
-        for (int ih = 0; ih < n[1]; ih++) {
+    for (int it = near[0][0]; it < near[0][1]; it++)
+        for (int ih = near[1][0]; ih < near[1][1]; ih++) {
             b = kn_grid_tile(p->grid, tile, ((int64_t)it * n[1] + ih) * n[2]);
             if (!some_of(s->any[0], b.lo[0], b.len[0]) || !some_of(s->any[1], b.lo[1], b.len[1]))
                 continue;
             bool full_th =
                 all_of(s->all[0], b.lo[0], b.len[0]) && all_of(s->all[1], b.lo[1], b.len[1]);
-            for (int iw = 0; iw < n[2]; iw++) {
+            for (int iw = near[2][0]; iw < near[2][1]; iw++) {
                 b = kn_grid_tile(p->grid, tile, ((int64_t)it * n[1] + ih) * n[2] + iw);
                 if (!some_of(s->any[2], b.lo[2], b.len[2])) continue;
                 bool full = full_th && all_of(s->all[2], b.lo[2], b.len[2]);

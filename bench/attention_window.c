@@ -66,17 +66,45 @@ static kn_status make_plan(const kn_grid_search *search, bool runs, int block, k
     return KN_OK;
 }
 
+static kn_status call(kn_dev *dev, const kn_attn_args *args, const kn_attn_plan *plan, kn_arena *scratch)
+{
+    return plan ? kn_attn_sparse(dev, args, plan, scratch) : kn_attn_dense(dev, args, scratch);
+}
+
+/* Bytes of scratch that the hungriest kind wants. */
+static kn_status measure(const kn_attn_args *args, kn_attn_plan *const plan[KINDS], size_t *bytes)
+{
+    kn_dev *dev = NULL;
+    kn_arena *scratch = NULL;
+    kn_status st;
+    KN_TRY_GOTO(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_MEASURE}, &dev));
+    KN_TRY_GOTO(kn_arena_open(dev, 0, &scratch));
+    for (int i = 0; i < KINDS; i++) KN_TRY_GOTO(call(dev, args, plan[i], scratch));
+    *bytes = kn_arena_peak(scratch);
+done:
+    kn_arena_close(&scratch);
+    kn_dev_close(&dev);
+    return st;
+}
+
+/* With scratch in an arena, as the networks run it. */
 static kn_status time_all(kn_dev *dev, const kn_attn_args *args, kn_attn_plan *const plan[KINDS],
                           int rounds, clockid_t clock, double ms[KINDS][MAX_ROUNDS])
 {
+    size_t bytes;
+    kn_arena *scratch;
+    KN_TRY(measure(args, plan, &bytes));
+    KN_TRY(kn_arena_open(dev, bytes, &scratch));
+    kn_status st = KN_OK;
     for (int r = -1; r < rounds; r++) /* -1 warms up */
         for (int i = 0; i < KINDS; i++) {
             double start = now_ms(clock);
-            KN_TRY(plan[i] ? kn_attn_sparse(dev, args, plan[i], NULL)
-                           : kn_attn_dense(dev, args, NULL));
+            KN_TRY_GOTO(call(dev, args, plan[i], scratch));
             if (r >= 0) ms[i][r] = now_ms(clock) - start;
         }
-    return KN_OK;
+done:
+    kn_arena_close(&scratch);
+    return st;
 }
 
 int main(int argc, char **argv)

@@ -1,9 +1,10 @@
 /* bench/dit_forward.c - time of one evaluation of the transformer.
  *
- * usage: bench_dit_forward MODEL F H W T THREADS RUNS [ref|cpu|cuda [IN OUT]]
+ * usage: bench_dit_forward MODEL F H W T THREADS RUNS [ref|cpu|cuda[+attn8][+f8] [IN OUT]]
  *   MODEL  a transformer's folder or file; F H W latent frames, height, width; T text tokens
  *   IN     a safetensors file with f32 tensors "latents" [C,F,H,W] and "embeds" [T,text_dim], read
  *          instead of random ones; the velocity goes to OUT as tensor "velocity"
+ *   +attn8 self-attention with 8-bit products; +f8: linear layers in e4m3
  * Prints one JSON object: milliseconds of the forward alone (the prompt prepared before) and of
  * prompt and forward together (what diffusers does at every step), medians and minima; seconds of
  * loading the model; bytes of scratch and the most that the device held.
@@ -81,7 +82,7 @@ typedef struct bench {
 static kn_dev_kind kind_of(const char *name)
 {
     if (name && strcmp(name, "ref") == 0) return KN_DEV_REF;
-    return name && strcmp(name, "cuda") == 0 ? KN_DEV_CUDA : KN_DEV_CPU;
+    return name && strncmp(name, "cuda", 4) == 0 ? KN_DEV_CUDA : KN_DEV_CPU;
 }
 
 static kn_status bench_open(bench *b, char **argv)
@@ -107,6 +108,8 @@ static kn_status bench_open(bench *b, char **argv)
     b->args.context = b->context;
     b->args.rope = &b->rope;
     b->args.timestep = 750;
+    b->args.int8 = argv[8] && strstr(argv[8], "+attn8") != NULL;
+    b->args.f8 = argv[8] && strstr(argv[8], "+f8") != NULL;
     KN_TRY(kn_dit_scratch_bytes(b->model, &b->args, &b->scratch_bytes));
     return kn_arena_open(b->dev, b->scratch_bytes, &b->args.scratch);
 }
@@ -151,7 +154,7 @@ int main(int argc, char **argv)
     if (argc < 8 || argc == 10 || runs < 1 || runs > MAX_RUNS) {
         fprintf(stderr,
                 "usage: bench_dit_forward MODEL F H W T THREADS RUNS(1..%d) "
-                "[ref|cpu|cuda [IN OUT]]\n",
+                "[ref|cpu|cuda[+attn8][+f8] [IN OUT]]\n",
                 MAX_RUNS);
         return 2;
     }

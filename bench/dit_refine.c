@@ -5,7 +5,7 @@
  *          one); F H W latent frames, height, width (21 136 240: 1080p, 81 frames); window in tokens
  *   HOW: where contexts and weights are: device, host, int8; with offload+ before it the weights of
  *   all blocks but two are in host memory, with attn8+ the refine stage's self-attention has 8-bit
- *   products
+ *   products, with f8+ the linear layers of all evaluations are in e4m3
  * The step is FreeSwim's with a refresh every 5th step: the prompt's evaluation sees the window and
  * takes its cross-attention from a branch with dense self-attention, which runs at every 5th step and
  * ends with its last context; the negative prompt's evaluation sees the window alone.
@@ -103,12 +103,13 @@ static kn_status open_all(bench *b, const char *path, const int64_t lat[3], cons
     KN_TRY(random_tensor(b->dev, 4, (int64_t[]){c->out_channels, lat[0], lat[1], lat[2]},
                          &b->velocity));
     KN_TRY(kn_dit_context_open(b->model, &b->embeds, NULL, &b->context));
-    KN_TRY(kn_dit_contexts_open(b->model, &b->rope, place, 1, &b->contexts));
+    KN_TRY(kn_dit_contexts_open(b->model, &b->rope, place, (int[2]){0, 0}, 1, &b->contexts));
     kn_dit_args args = {.context = b->context,
                         .rope = &b->rope,
                         .latents = b->latents,
                         .velocity = b->velocity,
                         .int8 = strstr(how, "attn8") != NULL,
+                        .f8 = strstr(how, "f8+") != NULL,
                         .timestep = 750};
     for (int i = 0; i < EVALUATIONS; i++) b->args[i] = args;
     b->args[PROMPT].plan = b->args[NEGATIVE].plan = b->plan;

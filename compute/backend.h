@@ -74,9 +74,10 @@ kn_status kn_cuda_open(kn_dev *d, const kn_dev_params *params);
 kn_norm_rope_fn kn_norm_then_rope;
 kn_gate_norm_fn kn_gate_then_norm;
 
-/* Of ref and cpu, host_quantize.c. */
+/* Of ref and cpu, host_quantize.c; the last of ref alone. */
 kn_quantize_fn kn_host_quantize;
 kn_dequantize_fn kn_host_dequantize;
+kn_linear_f8_fn kn_ref_linear_f8;
 
 /* Device bytes that weight_open would hold on a kind; what the measure device counts. */
 size_t kn_host_weight_bytes(const kn_weight *w);

@@ -240,4 +240,5 @@ void kn_cpu_rows_fill(kn_ops *ops)
     ops->stats = stats;
     ops->quantize = kn_host_quantize;
     ops->dequantize = kn_host_dequantize;
+    ops->linear_f8 = NULL; /* of ref; the plan says so before a run */
 }

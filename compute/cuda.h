@@ -111,6 +111,7 @@ void kn_cudnn_close(kn_cudnn **c);
 
 kn_quantize_fn kn_cuda_quantize; /* cuda_quantize.cu */
 kn_dequantize_fn kn_cuda_dequantize;
+kn_linear_f8_fn kn_cuda_linear_f8; /* cuda_linear.c; from sm_90 on */
 
 /* cuda_convert.cu: count elements from a stored dtype to bf16 or f32, on the device, on the
  * stream. */

@@ -485,6 +485,7 @@ kn_status kn_cuda_open(kn_dev *d, const kn_dev_params *params)
     d->ops.conv = kn_cuda_conv;
     d->ops.quantize = kn_cuda_quantize;
     d->ops.dequantize = kn_cuda_dequantize;
+    if (c->sm >= 90) d->ops.linear_f8 = kn_cuda_linear_f8;
     snprintf(d->describe, sizeof d->describe, "cuda %d, %.80s, %zu GiB, compute capability %d.%d",
              c->ordinal, prop.name, prop.totalGlobalMem >> 30, prop.major, prop.minor);
     return KN_OK;

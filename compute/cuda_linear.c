@@ -35,7 +35,7 @@ enum { CACHE = 256, BATCH_CACHE = 64, CANDIDATES = 8, TRIALS = 3 };
 
 typedef struct product_key {
     int64_t m, n, k, ldx, ldo;
-    int epilogue, out_type;
+    int epilogue, out_type, in_type;
     uint32_t alignment; /* bytes, of all addresses */
 } product_key;
 
@@ -99,6 +99,7 @@ typedef struct call {
     cublasLtMatrixLayout_t w, x, out;
     const void *pw, *px;
     void *po;
+    const float *scale_w, *scale_x; /* of rows, where both are e4m3 */
 } call;
 
 static kn_status lt(const kn_blaslt *b, cublasStatus_t e, const char *what, const product_key *k)
@@ -115,6 +116,33 @@ static void close_call(call *c)
     cublasLtMatrixLayout_t all[] = {c->w, c->x, c->out};
     for (int i = 0; i < 3; i++)
         if (all[i]) c->b->cublasLtMatrixLayoutDestroy(all[i]);
+}
+
+/* A scale for each row of both factors, multiplied to the sum. Sums stay in the tensor cores: moving them to
+ * fp32 registers on the way takes a third of the rate, and what they lose is a tenth of e4m3's rounding. */
+static kn_status set_scales(const call *c, const product_key *k)
+{
+#if CUDART_VERSION >= 12090
+    const kn_blaslt *b = c->b;
+    cublasLtMatmulMatrixScale_t rows = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    int8_t fast = 1;
+    const struct {
+        cublasLtMatmulDescAttributes_t name;
+        const void *value;
+        size_t bytes;
+    } all[] = {{CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &rows, sizeof rows},
+               {CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &rows, sizeof rows},
+               {CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &c->scale_w, sizeof c->scale_w},
+               {CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &c->scale_x, sizeof c->scale_x},
+               {CUBLASLT_MATMUL_DESC_FAST_ACCUM, &fast, sizeof fast}};
+    for (int i = 0; i < (int)(sizeof all / sizeof *all); i++)
+        KN_TRY(lt(b, b->cublasLtMatmulDescSetAttribute(c->op, all[i].name, all[i].value, all[i].bytes),
+                  "row scales (cuBLAS 12.9 or later)", k));
+    return KN_OK;
+#else
+    (void)c, (void)k;
+    return kn_fail(KN_ERR_UNSUPPORTED, "cuBLASLt: products of e4m3 need a build with CUDA 12.9 or later");
+#endif
 }
 
 static kn_status open_call(call *c, const product_key *k, const void *bias)
@@ -135,9 +163,11 @@ static kn_status open_call(call *c, const product_key *k, const void *bias)
         SET(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, bias_type);
     }
 #undef SET
+    if (c->scale_w) KN_TRY(set_scales(c, k));
+    cudaDataType_t in = (cudaDataType_t)k->in_type;
     uint64_t m = (uint64_t)k->m, n = (uint64_t)k->n, kk = (uint64_t)k->k;
-    KN_TRY(lt(b, b->cublasLtMatrixLayoutCreate(&c->w, CUDA_R_16BF, kk, n, k->k), "layout", k));
-    KN_TRY(lt(b, b->cublasLtMatrixLayoutCreate(&c->x, CUDA_R_16BF, kk, m, k->ldx), "layout", k));
+    KN_TRY(lt(b, b->cublasLtMatrixLayoutCreate(&c->w, in, kk, n, k->k), "layout", k));
+    KN_TRY(lt(b, b->cublasLtMatrixLayoutCreate(&c->x, in, kk, m, k->ldx), "layout", k));
     return lt(b, b->cublasLtMatrixLayoutCreate(&c->out, (cudaDataType_t)k->out_type, n, m, k->ldo),
               "layout", k);
 }
@@ -191,6 +221,13 @@ static kn_status candidates_of(const kn_cuda *cuda, const call *c, const product
                                                 sizeof k->alignment);
     cublasStatus_t e = b->cublasLtMatmulAlgoGetHeuristic(b->handle, c->op, c->w, c->x, c->out,
                                                          c->out, pref, CANDIDATES, found, count);
+    if (e == CUBLAS_STATUS_NOT_SUPPORTED || (e == CUBLAS_STATUS_SUCCESS && *count == 0)) {
+        /* few rows and columns of long sums in e4m3, for one */
+        uint32_t any = CUBLASLT_REDUCTION_SCHEME_MASK;
+        b->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &any, sizeof any);
+        e = b->cublasLtMatmulAlgoGetHeuristic(b->handle, c->op, c->w, c->x, c->out, c->out, pref, CANDIDATES, found,
+                                              count);
+    }
     b->cublasLtMatmulPreferenceDestroy(pref);
     KN_TRY(lt(b, e, "heuristic", k));
     return *count > 0 ? KN_OK : lt(b, CUBLAS_STATUS_NOT_SUPPORTED, "heuristic", k);
@@ -242,31 +279,39 @@ static uint32_t alignment_of(uintptr_t address)
     return bytes;
 }
 
-/* x, out: rows at an even pitch, 16-byte aligned. */
-static kn_status run_product(kn_dev *d, const kn_rows *x, const kn_weight *w, const void *bias,
-                             bool gelu, const kn_tensor *result)
+static int epilogue_of(bool gelu, bool bias)
 {
-    kn_cuda *cuda = kn_cuda_of(d);
-    kn_rows to = kn_rows_of(result), *out = &to;
-    kn_dtype out_type = result->dtype;
-    KN_TRY(open_blaslt(cuda));
+    if (gelu) return bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
+    return bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+}
+
+static kn_status run_product(kn_dev *d, call *c, const product_key *k, const void *bias, const kn_tensor *result)
+{
+    const cublasLtMatmulAlgo_t *algo = NULL;
+    kn_status st = open_call(c, k, bias);
+    if (st == KN_OK) st = choose(d, c, k, result, &algo);
+    if (st == KN_OK) st = run_call(kn_cuda_of(d), c, k, algo);
+    close_call(c);
+    return st;
+}
+
+/* x, out: rows at an even pitch, 16-byte aligned. */
+static kn_status run_bf16(kn_dev *d, const kn_rows *x, const kn_weight *w, const void *bias, bool gelu,
+                          const kn_tensor *result)
+{
+    kn_rows out = kn_rows_of(result);
+    KN_TRY(open_blaslt(kn_cuda_of(d)));
     product_key k;
     memset(&k, 0, sizeof k); /* padding too: keys are compared as bytes */
     k.m = x->count, k.n = w->t.dim[0], k.k = w->t.dim[1];
     k.ldx = x->count > 1 ? x->pitch[0] / 2 : k.k;
-    k.ldo = out->count > 1 ? out->pitch[0] / (int64_t)kn_dtype_size(out_type) : k.n;
-    k.out_type = out_type == KN_BF16 ? CUDA_R_16BF : CUDA_R_32F;
-    k.epilogue = gelu   ? (bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU)
-                 : bias ? CUBLASLT_EPILOGUE_BIAS
-                        : CUBLASLT_EPILOGUE_DEFAULT;
-    k.alignment = alignment_of((uintptr_t)w->t.data | (uintptr_t)x->data | (uintptr_t)out->data);
-    call c = {.b = cuda->blaslt, .pw = w->t.data, .px = x->data, .po = out->data};
-    const cublasLtMatmulAlgo_t *algo = NULL;
-    kn_status st = open_call(&c, &k, bias);
-    if (st == KN_OK) st = choose(d, &c, &k, result, &algo);
-    if (st == KN_OK) st = run_call(cuda, &c, &k, algo);
-    close_call(&c);
-    return st;
+    k.ldo = out.count > 1 ? out.pitch[0] / (int64_t)kn_dtype_size(result->dtype) : k.n;
+    k.in_type = CUDA_R_16BF;
+    k.out_type = result->dtype == KN_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    k.epilogue = epilogue_of(gelu, bias != NULL);
+    k.alignment = alignment_of((uintptr_t)w->t.data | (uintptr_t)x->data | (uintptr_t)out.data);
+    call c = {.b = kn_cuda_of(d)->blaslt, .pw = w->t.data, .px = x->data, .po = out.data};
+    return run_product(d, &c, &k, bias, result);
 }
 
 /* What the tensor-core kernels take: bf16, rows at one pitch, 16-byte aligned, K in eights. */
@@ -278,19 +323,51 @@ static bool fits_product(const kn_tensor *x, const kn_weight *w, const kn_tensor
            ro.pitch[0] % 16 == 0 && w->t.dim[0] % 8 == 0 && w->t.dim[0] * 2 <= KN_CUDA_BIAS_BYTES;
 }
 
+/* cuBLASLt adds a bias of the output's dtype: into memory behind the workspace, in stream order. */
+static kn_status bias_in_bf16(kn_dev *d, const void **bias, int64_t count)
+{
+    if (!*bias) return KN_OK;
+    void *half = (char *)kn_cuda_of(d)->workspace + kn_cuda_of(d)->workspace_bytes;
+    KN_TRY(kn_cuda_convert(d, *bias, KN_F32, half, KN_BF16, count));
+    *bias = half;
+    return KN_OK;
+}
+
 kn_status kn_cuda_linear(kn_dev *d, const kn_tensor *x, const kn_weight *w, const kn_tensor *bias,
                          kn_activation act, const kn_tensor *out)
 {
     const void *b = bias ? bias->data : NULL;
     if (!fits_product(x, w, out)) return kn_cuda_linear_f32(d, x, w->t.data, b, act, out);
-    if (b && out->dtype == KN_BF16) {
-        /* behind the workspace, in stream order */
-        void *half = (char *)kn_cuda_of(d)->workspace + kn_cuda_of(d)->workspace_bytes;
-        KN_TRY(kn_cuda_convert(d, b, KN_F32, half, KN_BF16, w->t.dim[0]));
-        b = half;
-    }
+    if (out->dtype == KN_BF16) KN_TRY(bias_in_bf16(d, &b, w->t.dim[0]));
     kn_rows rx = kn_rows_of(x);
-    KN_TRY(run_product(d, &rx, w, b, act == KN_ACT_GELU_TANH, out));
+    KN_TRY(run_bf16(d, &rx, w, b, act == KN_ACT_GELU_TANH, out));
+    if (act == KN_ACT_NONE || act == KN_ACT_GELU_TANH) return KN_OK;
+    return d->ops.act(d, out, act, out);
+}
+
+/* The weight is rounded at every call: a read of it, of which the product's operations take a hundred times as
+ * long, and no second copy has to be kept or planned for. */
+kn_status kn_cuda_linear_f8(kn_dev *d, const kn_eight_bits *x, const kn_weight *w, const kn_eight_bits *room,
+                            const kn_tensor *bias, kn_activation act, const kn_tensor *out)
+{
+    kn_cuda *cuda = kn_cuda_of(d);
+    const void *b = bias ? bias->data : NULL;
+    if (w->t.dim[0] * 2 > KN_CUDA_BIAS_BYTES || out->dtype != KN_BF16)
+        return kn_fail(KN_ERR_UNSUPPORTED, "linear_f8: expected bf16 results of at most %d columns, found %s of %lld",
+                       KN_CUDA_BIAS_BYTES / 2, kn_dtype_name(out->dtype), (long long)w->t.dim[0]);
+    KN_TRY(open_blaslt(cuda));
+    KN_TRY(bias_in_bf16(d, &b, w->t.dim[0]));
+    KN_TRY(kn_cuda_quantize(d, &w->t, &room->codes, &room->scale));
+    product_key k;
+    memset(&k, 0, sizeof k);
+    k.m = x->codes.dim[0], k.n = k.ldo = w->t.dim[0], k.k = k.ldx = w->t.dim[1];
+    k.in_type = CUDA_R_8F_E4M3;
+    k.out_type = CUDA_R_16BF;
+    k.alignment = alignment_of((uintptr_t)room->codes.data | (uintptr_t)x->codes.data | (uintptr_t)out->data);
+    k.epilogue = epilogue_of(act == KN_ACT_GELU_TANH, b != NULL);
+    call c = {.b = cuda->blaslt, .pw = room->codes.data, .px = x->codes.data, .po = out->data,
+              .scale_w = room->scale.data, .scale_x = x->scale.data};
+    KN_TRY(run_product(d, &c, &k, b, out));
     if (act == KN_ACT_NONE || act == KN_ACT_GELU_TANH) return KN_OK;
     return d->ops.act(d, out, act, out);
 }

@@ -585,8 +585,8 @@ static kn_status check_codes(const kn_dev *d, const char *op, const kn_tensor *x
     KN_TRY(check_any(d, op, "codes", codes));
     if (x->rank != 2 || !kn_tensor_contiguous(x))
         return bad(op, "rows", x, "a contiguous matrix expected");
-    if (codes->dtype != KN_I8 || !kn_tensor_contiguous(codes))
-        return bad(op, "codes", codes, "contiguous i8 expected");
+    if ((codes->dtype != KN_I8 && codes->dtype != KN_F8) || !kn_tensor_contiguous(codes))
+        return bad(op, "codes", codes, "contiguous i8 or f8 expected");
     KN_TRY(check_same(op, "codes", codes, "rows", x));
     if (!present(scale)) return kn_fail(KN_ERR_ARG, "%s: scale is missing", op);
     if (scale->dtype != KN_F32) return bad(op, "scale", scale, "must be f32");
@@ -604,4 +604,43 @@ kn_status kn_dequantize(kn_dev *d, const kn_tensor *codes, const kn_tensor *scal
 {
     KN_TRY(check_codes(d, "dequantize", out, codes, scale));
     return nothing(d, out) ? KN_OK : d->ops.dequantize(d, codes, scale, out);
+}
+
+bool kn_dev_multiplies_f8(const kn_dev *d)
+{
+    return d->kind == KN_DEV_MEASURE ? d->measured != KN_DEV_CPU : d->ops.linear_f8 != NULL;
+}
+
+static kn_status check_f8(const kn_dev *d, const char *name, const kn_eight_bits *e)
+{
+    KN_TRY(check_any(d, "linear_f8", name, &e->codes));
+    if (e->codes.dtype != KN_F8 || e->codes.rank != 2 || !kn_tensor_contiguous(&e->codes))
+        return bad("linear_f8", name, &e->codes, "a contiguous matrix of f8 expected");
+    if (!present(&e->scale) || e->scale.dtype != KN_F32)
+        return bad("linear_f8", name, &e->scale, "scales must be f32");
+    return check_vector(d, "linear_f8", name, &e->scale, e->codes.dim[0]);
+}
+
+kn_status kn_linear_f8(kn_dev *d, const kn_eight_bits *x, const kn_weight *w, const kn_eight_bits *room,
+                       const kn_tensor *bias, kn_activation act, const kn_tensor *out)
+{
+    KN_TRY(check_f8(d, "x", x));
+    KN_TRY(check_f8(d, "room", room));
+    KN_TRY(check_rows(d, "linear_f8", "out", out));
+    KN_TRY(check_weight("linear_f8", w, KN_WEIGHT_LINEAR));
+    KN_TRY(check_act("linear_f8", act));
+    int64_t n = w->t.dim[0], k = w->t.dim[1];
+    if (x->codes.dim[1] != k || out->rank != 2 || out->dim[1] != n || out->dim[0] != x->codes.dim[0] ||
+        !kn_tensor_contiguous(out) || room->codes.dim[0] != n || room->codes.dim[1] != k) {
+        char xt[KN_SHAPE_TEXT], wt[KN_SHAPE_TEXT], ot[KN_SHAPE_TEXT];
+        return kn_fail(KN_ERR_ARG, "linear_f8: x %s, weight %s and out %s do not fit",
+                       kn_tensor_text(&x->codes, xt), kn_tensor_text(&w->t, wt), kn_tensor_text(out, ot));
+    }
+    if (!kn_dev_multiplies_f8(d))
+        return kn_fail(KN_ERR_UNSUPPORTED, "linear_f8: expected a Hopper GPU or ref, found %s", d->describe);
+    if (n % 16 || k % 16) return bad("linear_f8", "weight", &w->t, "multiples of 16 expected");
+    KN_TRY(check_vector(d, "linear_f8", "bias", bias, n));
+    KN_TRY(NO_OVERLAP("linear_f8", &x->codes, out));
+    KN_TRY(NO_OVERLAP("linear_f8", &room->codes, out));
+    return nothing(d, out) ? KN_OK : d->ops.linear_f8(d, x, w, room, optional(bias), act, out);
 }

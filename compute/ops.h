@@ -103,8 +103,12 @@ typedef struct kn_tensor_stats {
  * patchify   out[L, C*pt*ph*pw] from x[C,F,H,W] f32; token l is grid position order[l] (i32, host
  *            pointer, NULL = raster f,h,w); inner order c, pt, ph, pw as in the checkpoint's conv.
  * unpatchify out[C,F,H,W] f32 from x[L, pt*ph*pw*C] (channel fastest, as the head writes it).
- * quantize   codes i8 [n,D] and scale f32 [n] of rows x [n,D]: scale = max|x| / 127, code = x / scale
- *            rounded to nearest even; a row of zeros has scale 0. All contiguous.
+ * linear_f8  out[M,N] = act(x[M,K] w[N,K]^T + bias[N]) with both factors in e4m3, a scale for each row: x comes
+ *            as quantize makes it, codes f8 [M,K] and scale f32 [M]; of w the operation makes codes f8 [N,K]
+ *            and scale f32 [N] in `room`, which hold nothing of use before or after. K, N: multiples of 16;
+ *            all contiguous. Where kn_dev_multiplies_f8; the products are summed in fp32 of the device's kind.
+ * quantize   codes i8 or f8 [n,D] and scale f32 [n] of rows x [n,D]: scale = max|x| / most, code = x / scale
+ *            rounded to nearest even, most = 127 or 448; a row below 2^-100 has scale 0. All contiguous.
  * dequantize out[n,D] = codes[n,D] * scale[n].
  * gather     out[i,:] = x[index[i],:] rows; index i32 host pointer.
  * stats      finite check and moments of x.
@@ -142,6 +146,12 @@ typedef kn_status kn_patchify_fn(kn_dev *, const kn_tensor *x, const int patch[3
                                  const int32_t *order, const kn_tensor *out);
 typedef kn_status kn_unpatchify_fn(kn_dev *, const kn_tensor *x, const int patch[3],
                                    const int32_t *order, const kn_tensor *out);
+/* Rows in eight bits: codes [n,D] and scale f32 [n]. */
+typedef struct kn_eight_bits {
+    kn_tensor codes, scale;
+} kn_eight_bits;
+typedef kn_status kn_linear_f8_fn(kn_dev *, const kn_eight_bits *x, const kn_weight *w, const kn_eight_bits *room,
+                                  const kn_tensor *bias, kn_activation act, const kn_tensor *out);
 typedef kn_status kn_quantize_fn(kn_dev *, const kn_tensor *x, const kn_tensor *codes,
                                  const kn_tensor *scale);
 typedef kn_status kn_dequantize_fn(kn_dev *, const kn_tensor *codes, const kn_tensor *scale,
@@ -154,7 +164,7 @@ typedef kn_status kn_stats_fn(kn_dev *, const kn_tensor *x, kn_tensor_stats *out
     X(linear)                                                                                      \
     X(conv) X(embed) X(rmsnorm) X(layernorm) X(gate_add) X(rope) X(norm_rope) X(gate_norm) X(act)  \
         X(mul) X(axpby) X(copy) X(upsample2) X(patchify) X(unpatchify) X(gather) X(stats) \
-        X(quantize) X(dequantize)
+        X(quantize) X(dequantize) X(linear_f8)
 
 typedef struct kn_ops {
 #define X(op) kn_##op##_fn *op;
@@ -166,6 +176,9 @@ typedef struct kn_ops {
 #define X(op) kn_##op##_fn kn_##op;
 KN_OPS(X)
 #undef X
+
+/* Has the device linear_f8? ref and, from Hopper on, cuda; a measure device that stands for one of them. */
+bool kn_dev_multiplies_f8(const kn_dev *d);
 
 /* The absent tensor, for optional arguments (NULL is accepted too). */
 #define KN_ABSENT ((const kn_tensor *)0)

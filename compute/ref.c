@@ -589,5 +589,6 @@ void kn_ref_fill(kn_ops *ops)
         .stats = stats,
         .quantize = kn_host_quantize,
         .dequantize = kn_host_dequantize,
+        .linear_f8 = kn_ref_linear_f8,
     };
 }

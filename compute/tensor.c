@@ -12,7 +12,7 @@ static const struct {
 } dtypes[KN_DTYPE_COUNT] = {
     [KN_F32] = {"f32", 4}, [KN_BF16] = {"bf16", 2}, [KN_F16] = {"f16", 2}, [KN_F64] = {"f64", 8},
     [KN_I32] = {"i32", 4}, [KN_I64] = {"i64", 8},   [KN_U8] = {"u8", 1},
-    [KN_I8] = {"i8", 1},
+    [KN_I8] = {"i8", 1},   [KN_F8] = {"f8", 1},
 };
 
 size_t kn_dtype_size(kn_dtype t)
@@ -162,4 +162,27 @@ uint16_t kn_f32_to_f16(float v)
     }
     u += 0xfffu + (u >> 13 & 1u);
     return (uint16_t)(sign | (u - (112u << 23)) >> 13);
+}
+
+/* OCP FP8 e4m3: 1 sign, 4 exponent (bias 7), 3 fraction bits; all ones is NaN, there are no infinities. */
+float kn_f8_to_f32(uint8_t v)
+{
+    uint32_t exponent = v >> 3 & 15u, fraction = v & 7u;
+    float a = (v & 0x7fu) == 0x7fu ? float_of(0x7fc00000u)
+              : exponent           ? float_of((exponent + 120) << 23 | fraction << 20)
+                                   : (float)fraction * 0x1p-9f;
+    return v & 0x80u ? -a : a;
+}
+
+uint8_t kn_f32_to_f8(float v)
+{
+    uint32_t u = bits_of(v), sign = u >> 24 & 0x80u;
+    u &= 0x7fffffffu;
+    if (u > 0x7f800000u) return (uint8_t)(sign | 0x7fu);
+    if (u >= bits_of(448)) return (uint8_t)(sign | 0x7eu);
+    if (u < bits_of(0x1p-6f)) /* adding 2^14 leaves multiples of 2^-9, rounded to even */
+        return (uint8_t)(sign | (bits_of(float_of(u) + 0x1p14f) - bits_of(0x1p14f)));
+    u += 0x7ffffu + (u >> 20 & 1u);
+    u = (u - (120u << 23)) >> 20;
+    return (uint8_t)(sign | (u > 0x7eu ? 0x7eu : u));
 }

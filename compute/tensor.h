@@ -32,6 +32,7 @@ typedef enum kn_dtype {
     KN_I64,
     KN_U8,
     KN_I8,
+    KN_F8, /* e4m3: sign, 4 exponent bits (bias 7), 3 fraction bits; no infinities, at most 448 */
     KN_DTYPE_COUNT
 } kn_dtype;
 
@@ -77,5 +78,8 @@ float kn_bf16_to_f32(uint16_t v);
 uint16_t kn_f32_to_bf16(float v);
 float kn_f16_to_f32(uint16_t v);
 uint16_t kn_f32_to_f16(float v);
+float kn_f8_to_f32(uint8_t v);
+/* What is beyond 448 becomes 448. */
+uint8_t kn_f32_to_f8(float v);
 
 #endif

@@ -89,7 +89,7 @@ const kn_dit_contexts_shape *kn_dit_contexts_get_shape(const kn_dit_contexts *c)
 /* ---- one block's ------------------------------------------------------------------------------*/
 static size_t entry_of(const kn_dit_contexts *c, int set, int layer)
 {
-    return (size_t)set * (size_t)c->shape.layers + (size_t)layer;
+    return (size_t)set * (size_t)c->shape.layers + (size_t)(layer - c->shape.first);
 }
 
 static kn_tensor plain(const kn_dit_contexts *c, void *data)

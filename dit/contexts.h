@@ -7,7 +7,8 @@
  *           and copied beside the work, or be kept on the device in eight bits.
  * Precision device, host: as computed. eight bits: codes of each token and head with a scale of
  *           their own, max / 127: relative L2 about 6e-3.
- * Memory    device: layers L d of activations. host: 2 L d of them, and layers L d in host memory.
+ * Memory    layers: those that have contexts. device: layers L d of activations. host: 2 L d of them, and
+ *           layers L d in host memory.
  *           eight bits: layers L (d + 4 heads) bytes.
  * Errors    KN_ERR_NOMEM, KN_ERR_DEVICE, KN_ERR_ARG.
  */
@@ -23,7 +24,8 @@ typedef enum kn_dit_place {
 } kn_dit_place;
 
 typedef struct kn_dit_contexts_shape {
-    int layers, sets; /* sets: prompts that have contexts of their own */
+    int first, layers; /* the blocks that have contexts: first .. first + layers - 1 */
+    int sets;          /* prompts that have contexts of their own */
     int64_t tokens, heads, head_dim;
     kn_dtype activation;
 } kn_dit_contexts_shape;

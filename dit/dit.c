@@ -232,6 +232,8 @@ typedef struct pass {
     kn_tensor timestep_proj; /* [6, d] f32 */
     kn_tensor modulation;    /* [layers, 6, d] f32 */
     kn_tensor head;          /* [2, d] f32: shift, scale of the last norm */
+    kn_eight_bits rounded;   /* args->f8: of [L, d], what the next linear layers read */
+    kn_eight_bits room;      /* likewise: of the largest weight, which kn_linear_f8 rounds */
     int block;
 } pass;
 
@@ -370,6 +372,35 @@ static kn_status add_and_norm(const pass *p, const kn_tensor *part, const kn_ten
     return kn_gate_norm(p->dev, &p->x, part, gate, norm, &p->x, &p->h);
 }
 
+/* The first rows of e, or its first elements as rows of another width. */
+static kn_eight_bits eight_bits_of(const kn_eight_bits *e, int64_t rows, int64_t width)
+{
+    return (kn_eight_bits){kn_tensor_of(e->codes.data, KN_F8, rows, width), kn_tensor_of(e->scale.data, KN_F32, rows)};
+}
+
+static kn_status take_eight_bits(const pass *p, int64_t rows, int64_t width, kn_eight_bits *e)
+{
+    KN_TRY(kn_arena_take(p->mem, &e->codes, KN_F8, rows, width));
+    return kn_arena_take(p->mem, &e->scale, KN_F32, rows);
+}
+
+/* A linear layer of a block whose x p->rounded holds (round_rows), where the layers are in e4m3. */
+static kn_status block_linear(const pass *p, const kn_dit_linear *l, const kn_tensor *x, kn_activation act,
+                              const kn_tensor *out)
+{
+    if (!p->args->f8) return linear(p->dev, l, x, act, out);
+    kn_eight_bits rows = eight_bits_of(&p->rounded, x->dim[0], x->dim[1]);
+    kn_eight_bits room = eight_bits_of(&p->room, l->weight.t.dim[0], l->weight.t.dim[1]);
+    return kn_linear_f8(p->dev, &rows, &l->weight, &room, &l->bias.t, act, out);
+}
+
+static kn_status round_rows(const pass *p, const kn_tensor *x)
+{
+    if (!p->args->f8) return KN_OK;
+    kn_eight_bits rows = eight_bits_of(&p->rounded, x->dim[0], x->dim[1]);
+    return kn_quantize(p->dev, x, &rows.codes, &rows.scale);
+}
+
 static int cross_end(const pass *p)
 {
     return p->args->cross_blocks[1] ? p->args->cross_blocks[1] : p->m->config.layers;
@@ -396,9 +427,10 @@ static kn_status self_attention(pass *p, const kn_dit_block *b)
     const kn_dit_rope *rope = args->rope;
     kn_tensor gate = modulation_of(p, p->block, GATE_ATTENTION);
     float eps = (float)p->m->config.eps;
-    KN_TRY(linear(p->dev, &a->q, &p->h, KN_ACT_NONE, &p->q));
-    KN_TRY(linear(p->dev, &a->k, &p->h, KN_ACT_NONE, &p->k));
-    KN_TRY(linear(p->dev, &a->v, &p->h, KN_ACT_NONE, &p->v));
+    KN_TRY(round_rows(p, &p->h));
+    KN_TRY(block_linear(p, &a->q, &p->h, KN_ACT_NONE, &p->q));
+    KN_TRY(block_linear(p, &a->k, &p->h, KN_ACT_NONE, &p->k));
+    KN_TRY(block_linear(p, &a->v, &p->h, KN_ACT_NONE, &p->v));
     kn_attn_args attn = {.q = heads_of(p, &p->q),
                          .k = heads_of(p, &p->k),
                          .v = heads_of(p, &p->v),
@@ -415,13 +447,16 @@ static kn_status self_attention(pass *p, const kn_dit_block *b)
     const kn_attn_plan *plan = args->plan;
     if (args->plan_fn && kn_dev_get_kind(p->dev) != KN_DEV_MEASURE)
         KN_TRY(args->plan_fn(args->plan_user, p->block, &attn.q, &attn.k, &plan));
+    else if (args->plan_fn && plan) /* who is asked may say dense too: the larger scratch of the two */
+        KN_TRY(kn_attn_dense(p->dev, &attn, p->mem));
     if (plan)
         KN_TRY(kn_attn_sparse(p->dev, &attn, plan, p->mem));
     else
         KN_TRY(kn_attn_dense(p->dev, &attn, p->mem));
     if (args->attn_fn && kn_dev_get_kind(p->dev) != KN_DEV_MEASURE)
         KN_TRY(args->attn_fn(args->attn_user, p->block, &attn));
-    KN_TRY(linear(p->dev, &a->out, &p->h, KN_ACT_NONE, &p->q));
+    KN_TRY(round_rows(p, &p->h));
+    KN_TRY(block_linear(p, &a->out, &p->h, KN_ACT_NONE, &p->q));
     KN_TRY(tap_block(p, "attn1", &p->q));
     if (!norm_before_cross(p)) return kn_gate_add(p->dev, &p->x, &p->q, &gate, &p->x);
     kn_layernorm_params norm = {.weight = b->norm.weight.t, .bias = b->norm.bias.t, .eps = eps};
@@ -434,7 +469,8 @@ static kn_status cross_context(pass *p, const kn_dit_block *b, const kn_tensor *
     const kn_dit_attention *a = &b->cross;
     const kn_tensor *in = norm_before_cross(p) ? &p->h : &p->x;
     kn_tensor kv = entry(&p->args->context->kv, p->block), k = entry(&kv, 0), v = entry(&kv, 1);
-    KN_TRY(linear(p->dev, &a->q, in, KN_ACT_NONE, &p->q));
+    KN_TRY(round_rows(p, in));
+    KN_TRY(block_linear(p, &a->q, in, KN_ACT_NONE, &p->q));
     KN_TRY(rms(p->m, &p->q, &a->norm_q));
     kn_attn_args attn = {.q = heads_of(p, &p->q),
                          .k = heads_of(p, &k),
@@ -476,7 +512,8 @@ static kn_status cross_attention(pass *p, const kn_dit_block *b)
     else if (cross_of(p) != KN_DIT_CROSS_USE)
         KN_TRY(cross_context(p, b, &context));
     if (ends_here(p)) return KN_OK;
-    KN_TRY(linear(p->dev, &b->cross.out, &context, KN_ACT_NONE, &p->q));
+    KN_TRY(round_rows(p, &context));
+    KN_TRY(block_linear(p, &b->cross.out, &context, KN_ACT_NONE, &p->q));
     KN_TRY(tap_block(p, "attn2", &p->q));
     kn_layernorm_params norm = norm_before_ffn(p);
     return add_and_norm(p, &p->q, KN_ABSENT, &norm);
@@ -503,6 +540,15 @@ static int64_t ffn_rows(const pass *p)
     return even_rows(p->L, MOST);
 }
 
+/* down(gelu(up(h))) in place of h */
+static kn_status wide_layers(const pass *p, const kn_dit_block *b, const kn_tensor *h, const kn_tensor *up)
+{
+    KN_TRY(round_rows(p, h));
+    KN_TRY(block_linear(p, &b->up, h, KN_ACT_GELU_TANH, up));
+    KN_TRY(round_rows(p, up));
+    return block_linear(p, &b->down, up, KN_ACT_NONE, h);
+}
+
 /* x += gate * down(gelu(up(h))), for `rows` tokens at a time; then h for the next block or the head */
 static kn_status feed_forward(pass *p, const kn_dit_block *b)
 {
@@ -517,8 +563,7 @@ static kn_status feed_forward(pass *p, const kn_dit_block *b)
         kn_tensor x = kn_tensor_slice(&p->x, 0, begin, count);
         kn_tensor h = kn_tensor_slice(&p->h, 0, begin, count);
         kn_tensor up = kn_tensor_slice(&wide, 0, 0, count);
-        KN_TRY(linear(p->dev, &b->up, &h, KN_ACT_GELU_TANH, &up));
-        KN_TRY(linear(p->dev, &b->down, &up, KN_ACT_NONE, &h));
+        KN_TRY(wide_layers(p, b, &h, &up));
         if (rows == p->L) KN_TRY(tap_block(p, "ffn", &h));
         KN_TRY(kn_gate_norm(p->dev, &x, &h, &gate, &norm, &x, &h));
     }
@@ -541,11 +586,22 @@ static kn_status head(pass *p)
     return tapped(&p->args->tap, "output", &p->args->velocity);
 }
 
-static kn_status run(pass *p)
+static kn_status take_buffers(pass *p)
 {
     kn_tensor *const buffers[] = {&p->x, &p->h, &p->q, &p->k, &p->v};
+    int64_t ffn = p->m->config.ffn_dim;
     for (int i = 0; i < 5; i++)
         KN_TRY(kn_arena_take(p->mem, buffers[i], p->m->activation, p->L, p->d));
+    if (!p->args->f8) return KN_OK;
+    /* rows of width d, or as many of width ffn as the feed-forward takes */
+    int64_t rows = (ffn_rows(p) * ffn + p->d - 1) / p->d;
+    KN_TRY(take_eight_bits(p, rows > p->L ? rows : p->L, p->d, &p->rounded));
+    return take_eight_bits(p, ffn, p->d, &p->room);
+}
+
+static kn_status run(pass *p)
+{
+    KN_TRY(take_buffers(p));
     KN_TRY(kn_arena_take(p->mem, &p->modulation, KN_F32, p->m->config.layers, 6, p->d));
     KN_TRY(kn_arena_take(p->mem, &p->head, KN_F32, 2, p->d));
     KN_TRY(embed_time(p));
@@ -582,9 +638,21 @@ static kn_status check_shape(const kn_dit *m, const kn_dit_rope *rope, const cha
                    what, kn_tensor_text(t, text), want[0], want[1], want[2], want[3]);
 }
 
-static kn_dit_contexts_shape contexts_shape(const kn_dit *m, const kn_dit_rope *rope, int sets)
+/* Both 0: all. */
+static kn_status check_blocks(const kn_dit *m, const int blocks[2])
 {
-    return (kn_dit_contexts_shape){.layers = m->config.layers,
+    bool all = blocks[0] == 0 && blocks[1] == 0;
+    if (all || (blocks[0] >= 0 && blocks[0] < blocks[1] && blocks[1] <= m->config.layers)) return KN_OK;
+    return kn_fail(KN_ERR_ARG, "transformer: cross-attention override of blocks %d to %d: expected some of 0 to %d",
+                   blocks[0], blocks[1] - 1, m->config.layers - 1);
+}
+
+static kn_dit_contexts_shape contexts_shape(const kn_dit *m, const kn_dit_rope *rope,
+                                            const int blocks[2], int sets)
+{
+    int end = blocks[1] ? blocks[1] : m->config.layers;
+    return (kn_dit_contexts_shape){.first = blocks[0],
+                                   .layers = end - blocks[0],
                                    .sets = sets,
                                    .tokens = rope->tokens,
                                    .heads = m->config.heads,
@@ -593,9 +661,11 @@ static kn_dit_contexts_shape contexts_shape(const kn_dit *m, const kn_dit_rope *
 }
 
 kn_status kn_dit_contexts_open(const kn_dit *m, const kn_dit_rope *rope, kn_dit_place place,
-                               int sets, kn_dit_contexts **out)
+                               const int blocks[2], int sets, kn_dit_contexts **out)
 {
-    kn_dit_contexts_shape shape = contexts_shape(m, rope, sets);
+    *out = NULL;
+    KN_TRY(check_blocks(m, blocks));
+    kn_dit_contexts_shape shape = contexts_shape(m, rope, blocks, sets);
     return kn_dit_contexts_make(m->dev, &shape, place, out);
 }
 
@@ -604,26 +674,22 @@ static kn_status check_contexts(const kn_dit *m, const kn_dit_args *args)
     if (args->contexts_only && args->cross != KN_DIT_CROSS_STORE)
         return kn_fail(KN_ERR_ARG, "transformer: contexts alone are wanted, but not stored");
     if (args->cross == KN_DIT_CROSS_OWN) return KN_OK;
-    const int *blocks = args->cross_blocks;
-    bool all = blocks[0] == 0 && blocks[1] == 0;
-    if (!all && !(blocks[0] >= 0 && blocks[0] < blocks[1] && blocks[1] <= m->config.layers))
-        return kn_fail(KN_ERR_ARG, "transformer: cross-attention override of blocks %d to %d: expected some of 0 to %d",
-                       blocks[0], blocks[1] - 1, m->config.layers - 1);
+    KN_TRY(check_blocks(m, args->cross_blocks));
     if (!args->contexts && kn_dev_get_kind(m->dev) == KN_DEV_MEASURE) return KN_OK;
     if (!args->contexts)
         return kn_fail(KN_ERR_ARG, "transformer: cross-attention contexts are missing");
     const kn_dit_contexts_shape *found = kn_dit_contexts_get_shape(args->contexts);
-    kn_dit_contexts_shape want = contexts_shape(m, args->rope, found->sets);
-    if (found->layers == want.layers && found->tokens == want.tokens &&
-        found->heads == want.heads && found->head_dim == want.head_dim &&
-        found->activation == want.activation && args->context_set >= 0 &&
-        args->context_set < found->sets)
+    kn_dit_contexts_shape want = contexts_shape(m, args->rope, args->cross_blocks, found->sets);
+    bool holds = found->first <= want.first && found->first + found->layers >= want.first + want.layers;
+    if (holds && found->tokens == want.tokens && found->heads == want.heads &&
+        found->head_dim == want.head_dim && found->activation == want.activation &&
+        args->context_set >= 0 && args->context_set < found->sets)
         return KN_OK;
     return kn_fail(KN_ERR_ARG,
-                   "transformer: cross-attention contexts are set %d of %d, %d layers of %" PRId64
-                   " tokens: expected %d layers of %" PRId64,
-                   args->context_set, found->sets, found->layers, found->tokens, want.layers,
-                   want.tokens);
+                   "transformer: cross-attention contexts are set %d of %d, blocks %d to %d of %" PRId64
+                   " tokens: expected blocks %d to %d of %" PRId64,
+                   args->context_set, found->sets, found->first, found->first + found->layers - 1,
+                   found->tokens, want.first, want.first + want.layers - 1, want.tokens);
 }
 
 kn_status kn_dit_forward(const kn_dit *m, const kn_dit_args *args)

@@ -95,11 +95,13 @@ typedef struct kn_dit_args {
     kn_tensor velocity;       /* out: [C_out,F,H,W] f32; may be latents if C = C_out */
     kn_arena *scratch;        /* kn_dit_scratch_bytes; left as found */
     const kn_attn_plan *plan; /* self-attention of all blocks; NULL = dense */
-    kn_dit_plan_fn *plan_fn;  /* not NULL: asked instead of `plan`; never when measuring */
+    kn_dit_plan_fn *plan_fn;  /* not NULL: asked instead of `plan`; never when measuring, which counts for
+                                 `plan` and for dense */
     void *plan_user;
     kn_dit_attn_fn *attn_fn;  /* NULL = off; never when measuring */
     void *attn_user;
     double softmax_scale;     /* of self-attention; 0 = 1/sqrt(D). A plan's own scale wins */
+    bool f8;                  /* the blocks' linear layers with both factors in e4m3 (kn_linear_f8) */
     bool int8;                /* self-attention with 8-bit products (attention/attention.h) */
     double skip_below;        /* of self-attention, as there; 0 = nothing is skipped */
     int64_t ffn_rows;         /* tokens that the feed-forward takes at a time; 0 = all, in even
@@ -119,9 +121,11 @@ typedef struct kn_dit_args {
 
 KN_CHECKED kn_status kn_dit_forward(const kn_dit *m, const kn_dit_args *args);
 
-/* Contexts of a token grid, for `sets` prompts; close with kn_dit_contexts_close. */
+/* Contexts of a token grid, for `sets` prompts, of blocks as kn_dit_args.cross_blocks has them; close with
+ * kn_dit_contexts_close. */
 KN_CHECKED kn_status kn_dit_contexts_open(const kn_dit *m, const kn_dit_rope *rope,
-                                          kn_dit_place place, int sets, kn_dit_contexts **out);
+                                          kn_dit_place place, const int blocks[2], int sets,
+                                          kn_dit_contexts **out);
 
 /* Bytes of scratch that kn_dit_forward takes with these args: runs it on the measure device. No
  * data is read: args->scratch and all data pointers may be NULL. */

@@ -16,7 +16,7 @@
 
 #include "io/status.h"
 
-enum { KN_FRAME_WRITER_THREADS = 8 };
+enum { KN_FRAME_WRITER_THREADS = 16 };
 
 typedef struct kn_frame_writer kn_frame_writer;
 

@@ -201,13 +201,16 @@ static int words(kn_canvas *c, int x, int y, int scale, kn_rgb colour, const cha
     return y;
 }
 
-static void describe(const kn_attn_plan *p, char *text, size_t size)
+static void describe(const kn_attention_map *map, char *text, size_t size)
 {
+    const kn_attn_plan *p = map->plan;
     kn_attn_plan_stats s;
     kn_attn_plan_count(p, BLOCK, BLOCK, &s);
-    snprintf(text, size, "density %.2f%%, executed in blocks of 128: %.2f%% (%.2f x). %" PRId64 " tokens on %d x %d x %d (t, h, w); per query block %.0f to %.0f key blocks, mean %.1f.",
-             100 * s.density, 100 * s.executed, s.overhead, p->tokens, p->grid[0], p->grid[1], p->grid[2], s.blocks_min,
-             s.blocks_max, s.blocks_mean);
+    bool host = map->host_dim > 0;
+    double cost = host ? kn_attn_plan_host_cost(p, map->host_dim) : s.executed;
+    snprintf(text, size, "density %.2f%%, executed %s: %.2f%% (%.2f x). %" PRId64 " tokens on %d x %d x %d (t, h, w); per query block %.0f to %.0f key blocks, mean %.1f.",
+             100 * s.density, host ? "by a CPU's vectors" : "in blocks of 128", 100 * cost, cost / s.density, p->tokens,
+             p->grid[0], p->grid[1], p->grid[2], s.blocks_min, s.blocks_max, s.blocks_mean);
 }
 
 static kn_status draw(kn_canvas *c, const kn_attention_map *map, mask *m, const field *f, int squares, uint8_t *seen)
@@ -215,7 +218,7 @@ static kn_status draw(kn_canvas *c, const kn_attention_map *map, mask *m, const 
     const kn_attn_plan *p = map->plan;
     char text[320];
     int y = words(c, MARGIN, MARGIN, 2, INK, map->title);
-    describe(p, text, sizeof text);
+    describe(map, text, sizeof text);
     y = words(c, MARGIN, y + 2, 2, QUIET, text) + 8;
     int x = legend_entry(c, MARGIN, y, FULL, "all keys of the block");
     x = legend_entry(c, x, y, PARTIAL, "keys masked one by one");

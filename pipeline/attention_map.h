@@ -14,6 +14,7 @@
 typedef struct kn_attention_map {
     const kn_attn_plan *plan; /* with a grid */
     const char *title;        /* "refine 1: window 53x31 tokens ..." */
+    int64_t host_dim;         /* of heads, where a CPU runs it: what it costs there is told; 0: a GPU */
     int head;                 /* first head drawn where heads differ */
     bool has_query;
     int query[3]; /* t, h, w in tokens; without has_query the middle of the grid is taken */

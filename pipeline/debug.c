@@ -255,7 +255,7 @@ done:
     return st;
 }
 
-static kn_status draw_map(kn_debug *d, int layer, const kn_attn_plan *plan)
+static kn_status draw_map(kn_debug *d, int layer, const kn_attn_plan *plan, int64_t dim)
 {
     const kn_debug_pass *p = &d->about;
     int middle = (p->begin + 1 + p->steps) / 2, step = d->step_number;
@@ -265,7 +265,8 @@ static kn_status draw_map(kn_debug *d, int layer, const kn_attn_plan *plan)
     char *path, title[320];
     snprintf(title, sizeof title, "%s, step %d, layer %d: %s", p->name, step, layer, p->attention);
     KN_TRY(kn_asprintf(&path, "%s/attention_step_%03d_layer_%02d.png", d->pass_folder, step, layer));
-    kn_attention_map map = {.plan = plan, .title = title};
+    bool host = kn_dev_get_kind(d->dev) != KN_DEV_CUDA;
+    kn_attention_map map = {.plan = plan, .title = title, .host_dim = host ? dim : 0};
     kn_status st = kn_attention_map_write(&map, path);
     kn_free(path);
     d->map_drawn = true;
@@ -288,7 +289,7 @@ static kn_status look_at_plan(void *user, int layer, const kn_tensor *q, const k
         d->recall = -1;
         KN_TRY(kn_attn_plan_fetch(*plan));
         KN_TRY(measure_recall(d, *plan, q, k));
-        KN_TRY(draw_map(d, layer, *plan));
+        KN_TRY(draw_map(d, layer, *plan, q->dim[2]));
         add_span(d, "debug", "recall", planned, kn_now_sec());
     }
     double own = kn_now_sec() - planned;

@@ -170,6 +170,13 @@ static kn_status read_temperature(const kn_options *o, const int64_t base[2], do
     return KN_OK;
 }
 
+static kn_status check_int8_heads(const kn_pass *p, const kn_dit_config *dit, const char *option)
+{
+    if (!p->int8 || dit->head_dim == KN_ATTN_INT8_HEAD_DIM) return KN_OK;
+    return kn_fail(KN_ERR_UNSUPPORTED, "--%s int8: expected a model with heads of %d, found heads of %d", option,
+                   KN_ATTN_INT8_HEAD_DIM, dit->head_dim);
+}
+
 static kn_status read_override_layers(const kn_options *o, const kn_dit_config *dit, int layers[2])
 {
     const char *text = o->override_layers;
@@ -197,8 +204,13 @@ static kn_status base_pass(const kn_options *o, const kn_dit_config *dit, kn_pas
                  .shift = o->shift,
                  .guidance = o->guidance,
                  .attention = methods[o->base_attention],
+                 .int8 = o->base_attention_precision == KN_ATTENTION_INT8,
+                 .f8 = o->linear_precision == KN_LINEAR_FP8,
                  .temperature = 1,
                  .refresh = 1};
+    KN_TRY(check_int8_heads(out, dit, "base-attention-precision"));
+    if (out->int8 && out->attention != KN_ATTENTION_DENSE)
+        return kn_fail(KN_ERR_ARG, "--base-attention-precision: expected full with --base-attention draft and permute, found int8");
     return read_methods(o, dit, out);
 }
 
@@ -227,9 +239,7 @@ static kn_status refine_pass(const kn_options *o, const kn_dit_config *dit, cons
     p->skip_below = o->attention_skip;
     if (p->int8 && p->skip_below > 0)
         return kn_fail(KN_ERR_ARG, "--attention-skip: expected 0 with --attention-precision int8, found %g", p->skip_below);
-    if (p->int8 && dit->head_dim != KN_ATTN_INT8_HEAD_DIM)
-        return kn_fail(KN_ERR_UNSUPPORTED, "--attention-precision int8: expected a model with heads of %d, found heads of %d",
-                       KN_ATTN_INT8_HEAD_DIM, dit->head_dim);
+    KN_TRY(check_int8_heads(p, dit, "attention-precision"));
     KN_TRY(read_window(o, tokens, p->window));
     const int64_t known[2] = {tokens[0], tokens[1]};
     frame_tokens(&p->geo, dit, tokens);

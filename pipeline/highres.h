@@ -50,6 +50,7 @@ typedef struct kn_pass {
     bool fitted;        /* full self-attention has positions scaled to span what the base pass's do */
     double position_scale[3]; /* t, h, w: what fitted positions are scaled by */
     bool int8;          /* self-attention with 8-bit products */
+    bool f8;            /* linear layers likewise, in e4m3 */
     double skip_below;  /* softmax-threshold skipping in it; 0: none */
     double temperature; /* factor on 1/sqrt(D) */
     bool dual;          /* the second branch supplies the cross-attention */

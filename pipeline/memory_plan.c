@@ -87,6 +87,9 @@ static kn_status add_phase(kn_job *j, kn_memory_plan *p, const char *name, kn_ne
     p->phase[p->phases].outside_bytes = measure.outside_bytes;
     p->phase[p->phases++].peak_bytes = kn_dev_bytes_peak(measure.dev);
     kn_session_close(&measure);
+    if (st == KN_ERR_NOMEM && p->base_bytes)
+        return KN_CTX(st, "%s: %.2f of %.2f GiB are left beside the encoder and the output frame", name,
+                      (double)j->budget_bytes / GIB, (double)p->budget_bytes / GIB);
     return st;
 }
 
@@ -138,6 +141,11 @@ static kn_status add_pass(kn_job *j, kn_memory_plan *p, int i)
     return KN_OK;
 }
 
+static const char *budget_source(const kn_job *j)
+{
+    return j->o->memory_gib > 0 ? " (--memory)" : " (memory that is free now)";
+}
+
 kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
 {
     static const char tile[] = "try a smaller --vae-tile or frame size";
@@ -152,7 +160,13 @@ kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
     j->budget_bytes = out->budget_bytes; /* the VAE chooses its tiles by it */
     if (out->base_bytes) {
         size_t beside = out->base_bytes + kn_output_bytes(j);
-        j->budget_bytes = beside < j->budget_bytes ? j->budget_bytes - beside : 1;
+        if (beside >= j->budget_bytes)
+            return kn_fail(KN_ERR_NOMEM,
+                           "frames of %lldx%lld need %.2f GiB for the encoder and the frame at hand, the budget is %.2f GiB%s; "
+                           "try a smaller frame size",
+                           (long long)j->geo.out_width_px, (long long)j->geo.out_height_px, (double)beside / GIB,
+                           (double)out->budget_bytes / GIB, budget_source(j));
+        j->budget_bytes -= beside;
     }
     if (!o->embeds_in && !j->embeds[KN_PROMPT] && (kn_job_first_pass(j) < j->passes || o->embeds_out))
         KN_TRY(add_phase(j, out, "text", KN_NETWORK_TEXT, kn_job_text_measure, 0, elsewhere));
@@ -234,7 +248,7 @@ kn_status kn_memory_plan_check(kn_job *j, const kn_memory_plan *p)
         if (p->budget_bytes && kn_memory_phase_bytes(p, i) > p->budget_bytes)
             return kn_fail(KN_ERR_NOMEM, "%s needs %.2f GiB, the budget is %.2f GiB%s; %s", p->phase[i].name,
                            (double)kn_memory_phase_bytes(p, i) / GIB, (double)p->budget_bytes / GIB,
-                           j->o->memory_gib > 0 ? " (--memory)" : " (memory that is free now)", p->phase[i].advice);
+                           budget_source(j), p->phase[i].advice);
     }
     return KN_OK;
 }

@@ -95,6 +95,11 @@ static const kn_option table[] = {
     PICK("attention-precision", 0, attention_precision, "full|int8", "full", "High resolution", R | M,
          "Products in the self-attention of the refine stages. int8: of 8-bit integers, faster, with an output error of about 2% "
          "(docs/attention.md); needs a Hopper GPU."),
+    PICK("base-attention-precision", 0, base_attention_precision, "full|int8", "full", "High resolution", R | M,
+         "The same for the base pass."),
+    PICK("linear-precision", 0, linear_precision, "full|fp8", "full", "High resolution", R | M,
+         "Products in the linear layers of the transformer's blocks, in all passes. fp8: of 8-bit floats (e4m3), faster; what that "
+         "changes is in docs/attention.md; needs a Hopper GPU."),
     DBL("attention-skip", 0, attention_skip, 0, 0.5, "0", NULL, "High resolution", R | M,
         "Leave out blocks of keys in the self-attention of the refine stages in which no weight reaches this share of the largest "
         "before (BLASST); 0: none. Needs a Hopper GPU."),

@@ -50,6 +50,7 @@ typedef enum kn_attention_choice {
 } kn_attention_choice;
 
 typedef enum kn_attention_precision { KN_ATTENTION_FULL, KN_ATTENTION_INT8 } kn_attention_precision;
+typedef enum kn_linear_precision { KN_LINEAR_FULL, KN_LINEAR_FP8 } kn_linear_precision;
 typedef enum kn_fit_choice { KN_FIT_CROP, KN_FIT_PAD, KN_FIT_STRETCH } kn_fit_choice;
 typedef enum kn_tail_choice { KN_TAIL_TRIM, KN_TAIL_KEEP } kn_tail_choice;
 typedef enum kn_context_cache_choice {
@@ -92,7 +93,8 @@ typedef struct kn_options {
     char *strength, *refine_steps, *refine_shift, *refine_guidance; /* lists */
     int64_t upscale;   /* kn_upscale_choice */
     int64_t attention; /* kn_attention_choice */
-    int64_t attention_precision; /* kn_attention_precision */
+    int64_t attention_precision, base_attention_precision; /* kn_attention_precision */
+    int64_t linear_precision;    /* kn_linear_precision */
     double attention_skip;       /* share of the largest weight below which blocks are left out; 0: none */
     int64_t base_attention, full_attention; /* 0 dense, 1 draft, 2 permute */
     int64_t full_positions; /* KN_POSITIONS_ */

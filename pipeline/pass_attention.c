@@ -45,17 +45,11 @@ static kn_grid_search window_search(const kn_pass_attention *a, int block)
     return s;
 }
 
-/* What a plan costs the CPU executor, in dense attentions: it pays for the listed keys, for whole panels of
- * queries. Blocks of one panel list fewer keys, but no other panel reads them while they are in the cache:
- * measured 6 to 12 % dearer per key (docs/performance.md). */
-static double host_cost(const kn_attn_plan *plan, int block)
+/* Blocks of one panel list fewer keys, but no other panel reads them while they are in the cache: measured
+ * 6 to 12 % dearer per key (docs/performance.md). */
+static double host_cost(const kn_pass_attention *a, const kn_attn_plan *plan, int block)
 {
-    kn_attn_plan_stats stats;
-    int64_t lanes = 0;
-    kn_attn_plan_count(plan, BLOCK, BLOCK, &stats);
-    for (int64_t b = 0; b < plan->q_blocks; b++)
-        lanes += (plan->q_start[b + 1] - plan->q_start[b] + PANEL - 1) / PANEL * PANEL;
-    return stats.listed * (double)lanes / (double)plan->tokens * (block == PANEL ? 1.1 : 1.0);
+    return kn_attn_plan_host_cost(plan, a->dit->head_dim) * (block == PANEL ? 1.1 : 1.0);
 }
 
 /* Keys in unaligned runs of (h,w,t) order, in the place of a->plan where that costs less than *cost. */
@@ -72,7 +66,7 @@ static kn_status try_runs(kn_pass_attention *a, kn_window_params params, int blo
     params.layout.tile[0] = params.layout.grid[0];
     params.layout.tile[1] = params.layout.tile[2] = 1;
     KN_TRY(kn_window_plan(&params, &plan));
-    double own = host_cost(plan, block);
+    double own = host_cost(a, plan, block);
     if (own < *cost) {
         kn_attn_plan *worse = a->plan;
         a->plan = plan;
@@ -103,7 +97,7 @@ static kn_status plan_window(kn_pass_attention *a)
     a->layout = params.layout;
     KN_TRY(kn_window_plan(&params, &a->plan));
     if (!host || a->pass->tile[0] || (a->pass->dual && looks_at_tensors(a->pass->full_attention))) return KN_OK;
-    double cost = host_cost(a->plan, BLOCK);
+    double cost = host_cost(a, a->plan, BLOCK);
     KN_TRY(try_runs(a, params, BLOCK, &cost));
     return try_runs(a, params, PANEL, &cost);
 }

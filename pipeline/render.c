@@ -336,7 +336,8 @@ static kn_status draw_attention(kn_job *j)
     const kn_pass *p = &j->pass[j->passes - 1];
     kn_pass_attention attention;
     char sees[KN_ATTENTION_TEXT], title[KN_ATTENTION_TEXT + 32];
-    kn_attention_map map = {.title = title, .has_query = o->attention_query != NULL};
+    bool host = kn_dev_measured(j->session->dev) != KN_DEV_CUDA;
+    kn_attention_map map = {.title = title, .host_dim = host ? j->dit.head_dim : 0, .has_query = o->attention_query != NULL};
     if (!o->dry_run) return kn_fail(KN_ERR_ARG, "--attention-map: expected with `kinora plan`; a render draws its maps into --debug-dir");
     if (o->attention_query) KN_TRY(kn_attention_query_parse(o->attention_query, map.query));
     KN_TRY(kn_pass_attention_build(p, &j->dit, j->session->dev, &attention));
@@ -350,13 +351,16 @@ static kn_status draw_attention(kn_job *j)
     return st;
 }
 
-/* --attention-precision and --attention-skip exist on some devices only. */
-static kn_status check_attention_device(kn_job *j)
+/* --attention-precision, --attention-skip and --linear-precision exist on some devices only. */
+static kn_status check_precision_device(kn_job *j)
 {
-    for (int i = 0; i < j->passes; i++) {
+    for (int i = j->o->input ? 1 : 0; i < j->passes; i++) {
         const kn_pass *p = &j->pass[i];
-        if ((!p->int8 && p->skip_below == 0) || kn_attn_approximates(j->session->dev)) continue;
-        const char *name = p->int8 ? "attention-precision" : "attention-skip";
+        bool attention = p->int8 || p->skip_below > 0;
+        if ((!attention || kn_attn_approximates(j->session->dev)) && (!p->f8 || kn_dev_multiplies_f8(j->session->dev))) continue;
+        const char *name = p->int8 ? i ? "attention-precision" : "base-attention-precision"
+                           : p->f8 ? "linear-precision"
+                                   : "attention-skip";
         return kn_fail(KN_ERR_UNSUPPORTED, "--%s: expected a Hopper GPU (or --device ref), found %s", name,
                        kn_dev_kind_name(kn_dev_get_kind(j->session->dev)));
     }
@@ -387,7 +391,7 @@ kn_status kn_job_begin(kn_job *j)
 {
     kn_memory_plan plan;
     KN_TRY(kn_session_device(j->session, j->o));
-    KN_TRY(check_attention_device(j));
+    KN_TRY(check_precision_device(j));
     KN_TRY(find_checkpoint(j));
     KN_TRY(pick_seed(j->o));
     KN_TRY(kn_job_identity_build(j->o, (const char *const *)j->folder.files, j->folder.files_count, j->clip.sha256, &j->id));

@@ -113,7 +113,7 @@ static kn_status open_arena(denoise *x)
     }
     if (!dual) return KN_OK;
     dual->two = dual->negative_too && x->sampler.negative && dual->refresh > 1; /* else made anew */
-    return kn_dit_contexts_open(x->dit, &x->rope, x->pass->context_cache, 1 + dual->two, &x->dual.contexts);
+    return kn_dit_contexts_open(x->dit, &x->rope, x->pass->context_cache, dual->blocks, 1 + dual->two, &x->dual.contexts);
 }
 
 /* Positions of the tokens. Full self-attention may have fitted ones, the window never: it sees no further than
@@ -158,6 +158,7 @@ static kn_status open_all(denoise *x)
                               .guidance = p->guidance,
                               .attention = &x->attention,
                               .softmax_scale = p->temperature / sqrt(j->dit.head_dim),
+                              .f8 = p->f8,
                               .int8 = p->int8,
                               .skip_below = p->skip_below,
                               .dual = p->dual ? &x->dual : NULL,

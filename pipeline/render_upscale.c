@@ -8,7 +8,7 @@
 #include "pipeline/render_job.h"
 #include "pipeline/resize.h"
 
-enum { FRAMES_PER_LATENT = 4 };
+enum { FRAMES_PER_LATENT = 4, SMALL_BESIDE = 16 /* sizes that differ so much are budgeted by need */ };
 
 typedef struct upscale {
     kn_job *job;
@@ -16,6 +16,7 @@ typedef struct upscale {
     const kn_geometry *from, *to;
     kn_vae *vae;
     kn_vae_stream *decode, *encode;
+    kn_workers *workers; /* of resize; a device that is not this machine's processor has none of its own */
     kn_resize *resize;
     kn_clip_reader *clip; /* in place of decode and resize */
     float *frames; /* [<= 4, H, W, 3] of the next pass's size, waiting to be encoded */
@@ -37,6 +38,7 @@ static bool from_clip(const upscale *x)
 static kn_status open_resize(upscale *x, int channels, int64_t unit)
 {
     const kn_geometry *from = x->from, *to = x->to;
+    KN_TRY(kn_workers_open(kn_dev_threads(x->session->dev), &x->workers));
     kn_resize_params p = {.filter = x->job->o->upscale == KN_UPSCALE_LANCZOS ? KN_RESIZE_LANCZOS : KN_RESIZE_BILINEAR,
                           .from_width = from->width_px / unit,
                           .from_height = from->height_px / unit,
@@ -45,7 +47,8 @@ static kn_status open_resize(upscale *x, int channels, int64_t unit)
                           /* what is shown is enlarged to what is shown, whatever the padding */
                           .step_x = (double)from->out_width_px / (double)to->out_width_px,
                           .step_y = (double)from->out_height_px / (double)to->out_height_px,
-                          .channels = channels};
+                          .channels = channels,
+                          .workers = x->workers};
     return kn_resize_build(&p, &x->resize);
 }
 
@@ -66,6 +69,14 @@ static kn_status open_vae(upscale *x, kn_vae_stream_params *decode, kn_vae_strea
     double small = from_clip(x) ? 0 : (double)(x->from->width_px * x->from->height_px), large = (double)(x->to->width_px * x->to->height_px);
     size_t share = (size_t)(spare * small / (small + large));
     *decode = kn_job_vae_params(j, x->from, share);
+    /* Large factors leave the small stream less than it needs, though that is nothing beside the other. */
+    if (small > 0 && large >= SMALL_BESIDE * small && share > 0 && decode->tiling.rows == 0) {
+        kn_vae_stream_plan uncut;
+        decode->memory_bytes = 0;
+        KN_TRY(kn_vae_stream_plan_build(x->vae, KN_VAE_DECODE, decode, &uncut));
+        if (uncut.device_bytes > share && (double)uncut.device_bytes * SMALL_BESIDE <= spare) share = uncut.device_bytes;
+        decode->memory_bytes = share;
+    }
     *encode = kn_job_vae_params(j, x->to, (size_t)spare - share);
     return KN_OK;
 }
@@ -76,6 +87,7 @@ static void close_all(upscale *x)
     kn_vae_stream_close(&x->encode);
     kn_session_done(x->session, KN_NETWORK_VAE);
     kn_resize_free(&x->resize);
+    kn_workers_close(&x->workers);
     kn_clip_reader_close(&x->clip);
     kn_free(x->frames);
     kn_free(x->latents);

@@ -113,18 +113,47 @@ static void run_row(const kn_resize *r, const float *from, float *to)
     }
 }
 
-void kn_resize_run(kn_resize *r, const float *from, float *to)
+typedef struct job {
+    const kn_resize *r;
+    const float *from;
+    float *to;
+} job;
+
+static void across(void *user, int64_t begin, int64_t end)
 {
-    const kn_resize_params *p = &r->params;
-    int64_t row = p->to_width * p->channels;
-    for (int64_t y = 0; y < p->from_height; y++) run_row(r, from + y * p->from_width * p->channels, r->rows + y * row);
-    for (int64_t y = 0; y < p->to_height; y++) {
-        const taps *t = &r->y.taps[y];
-        float *out = to + y * row;
+    const job *j = user;
+    const kn_resize_params *p = &j->r->params;
+    for (int64_t y = begin; y < end; y++)
+        run_row(j->r, j->from + y * p->from_width * p->channels, j->r->rows + y * p->to_width * p->channels);
+}
+
+static void down(void *user, int64_t begin, int64_t end)
+{
+    const job *j = user;
+    int64_t row = j->r->params.to_width * j->r->params.channels;
+    for (int64_t y = begin; y < end; y++) {
+        const taps *t = &j->r->y.taps[y];
+        float *out = j->to + y * row;
         memset(out, 0, (size_t)row * sizeof *out);
         for (int i = 0; i < t->count; i++) {
-            const float *in = r->rows + (t->first + i) * row;
+            const float *in = j->r->rows + (t->first + i) * row;
             for (int64_t k = 0; k < row; k++) out[k] += t->weight[i] * in[k];
         }
     }
+}
+
+static void run_rows(job *j, int64_t rows, kn_range_fn *fn)
+{
+    enum { GRAIN = 4 };
+    if (j->r->params.workers)
+        kn_workers_run(j->r->params.workers, rows, GRAIN, fn, j);
+    else
+        fn(j, 0, rows);
+}
+
+void kn_resize_run(kn_resize *r, const float *from, float *to)
+{
+    job j = {.r = r, .from = from, .to = to};
+    run_rows(&j, r->params.from_height, across);
+    run_rows(&j, r->params.to_height, down);
 }

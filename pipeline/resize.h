@@ -10,14 +10,14 @@
  *           input's edge take the edge (frames are padded to the latent grid at the right and bottom).
  * Shapes    [height, width, channels] f32, host memory, rows dense.
  * Errors    KN_ERR_ARG (a step that is not in (0, 1024]), KN_ERR_NOMEM.
- * Threads   A built resizer is used by one thread at a time.
+ * Threads   A built resizer is used by one thread at a time; results do not depend on its workers.
  */
 #ifndef KN_PIPELINE_RESIZE_H
 #define KN_PIPELINE_RESIZE_H
 
 #include <stdint.h>
 
-#include "io/status.h"
+#include "compute/workers.h"
 
 typedef enum kn_resize_filter { KN_RESIZE_BILINEAR, KN_RESIZE_LANCZOS } kn_resize_filter;
 
@@ -27,6 +27,7 @@ typedef struct kn_resize_params {
     double step_x, step_y;   /* input pixels per output pixel */
     double first_x, first_y; /* input position of the output's left and top edge, in pixels */
     int channels;
+    kn_workers *workers; /* share the rows; borrowed. NULL: the calling thread alone */
 } kn_resize_params;
 
 typedef struct kn_resize kn_resize;

@@ -23,10 +23,14 @@ static kn_dit_args args_of(const kn_sampler *s, int which)
                         .attn_fn = s->attn_fn,
                         .attn_user = s->attn_user,
                         .softmax_scale = s->softmax_scale,
+                        .f8 = s->f8,
                         .int8 = s->int8,
                         .skip_below = s->skip_below,
                         .ffn_rows = s->ffn_in_place ? KN_DIT_FFN_IN_PLACE : 0};
-    if (!kn_pass_attention_dense(s->attention, which)) args.plan_fn = kn_pass_attention_plan;
+    if (!kn_pass_attention_dense(s->attention, which)) {
+        args.plan_fn = kn_pass_attention_plan;
+        args.plan = s->attention->plan; /* for measuring */
+    }
     if (overridden(s, which)) {
         args.cross = KN_DIT_CROSS_USE;
         args.contexts = s->dual->contexts;
@@ -41,6 +45,7 @@ static kn_dit_args full_args_of(const kn_sampler *s, int which)
     kn_dit_args args = args_of(s, which);
     bool dense = kn_pass_attention_dense(s->attention, KN_BRANCH_FULL + which);
     args.plan_fn = dense ? NULL : kn_pass_attention_plan;
+    args.plan = NULL;
     args.cross = KN_DIT_CROSS_STORE;
     if (s->full_rope) args.rope = s->full_rope;
     args.contexts_only = true;

@@ -44,6 +44,7 @@ typedef struct kn_sampler {
     double guidance;
     kn_pass_attention *attention; /* of self-attention */
     double softmax_scale;     /* of self-attention, in both branches; 0: 1/sqrt(D) */
+    bool f8;                  /* linear layers in e4m3, in both branches */
     bool int8;                /* self-attention with 8-bit products, in both branches */
     double skip_below;        /* of self-attention, in both branches (attention/attention.h) */
     const kn_dual_path *dual; /* NULL: one branch */

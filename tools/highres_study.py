@@ -318,8 +318,9 @@ def report(paths):
         with open(path) as f:
             data = json.load(f)
         print(f"{path}: {data['device']}, {data['seconds']:.0f} s\n")
-        print("| clips | of | exactly one | none | several | smear | objects, mean | fidelity dB | sharpness | difference dB | seconds |")
-        print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+        print("| clips | of | exactly one | none | several | smear | objects, mean | fidelity dB | sharpness | difference dB | seconds |"
+              " small copies too: one, none, several, mean |")
+        print("| --- " * 12 + "|")
         for v in data["variants"]:
             r = list(v["clips"].values())
             if not r:
@@ -328,11 +329,13 @@ def report(paths):
             def spread(key):
                 values = [x[key] for x in r if key in x and math.isfinite(x[key])]
                 return "{:.2f} ± {:.2f}".format(*m.mean_sd(values)) if values else ""
+            small = [x["count_small"] for x in r if "count_small" in x]
+            small = f"{small.count(1)}, {small.count(0)}, {sum(n > 1 for n in small)}, {np.mean(small):.1f}" if small else ""
             for x in r:
                 x["relative"] = x["sharpness"] / x["sharpness_enlarged"]
             print(f"| {v['name']} | {len(r)} | {sum(x['count'] == 1 and not x['smear'] for x in r)} | {sum(x['count'] == 0 for x in r)}"
                   f" | {sum(x['count'] > 1 for x in r)} | {sum(x['smear'] for x in r)} | {np.mean([x['count'] for x in r]):.2f}"
-                  f" | {spread('fidelity')} | {spread('relative')} | {spread('difference')} | {np.median([x['seconds'] for x in r]):.2f} |")
+                  f" | {spread('fidelity')} | {spread('relative')} | {spread('difference')} | {np.median([x['seconds'] for x in r]):.2f} | {small} |")
 
 
 def main():

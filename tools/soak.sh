@@ -67,7 +67,7 @@ long=$!
 trap 'kill $long 2>/dev/null || true' EXIT
 (
   while kill -0 $long 2>/dev/null; do
-    fds=$(ls /proc/$long/fd 2>/dev/null | wc -l)
+    fds=$(ls /proc/$long/fd 2>/dev/null | wc -l || true) # it may end meanwhile
     jobs=$(grep -c '"status":"done"' long/results.jsonl 2>/dev/null || true)
     gpu=-
     [ "$device" = cpu ] || gpu=$(nvidia-smi --query-compute-apps=pid,used_memory --format=csv,noheader,nounits | awk -F ', ' -v p=$long '$1 == p { print $2 }')
@@ -96,7 +96,7 @@ while [ "$(date +%s)" -lt "$deadline" ]; do
   pid=$!
   fds=0 peak=0
   while kill -0 $pid 2>/dev/null; do
-    now=$(ls /proc/$pid/fd 2>/dev/null | wc -l)
+    now=$(ls /proc/$pid/fd 2>/dev/null | wc -l || true)
     [ "$now" -le $fds ] || fds=$now
     now=$(awk '/^VmHWM/ { print $2 }' /proc/$pid/status 2>/dev/null || true)
     [ "${now:-0}" -le $peak ] || peak=$now

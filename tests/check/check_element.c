@@ -97,8 +97,9 @@ static void rope_case(check *c, int L, int N, int D, check_fill fill, int extra)
 /* There and back. */
 static kn_status run_quantize(kn_dev *d, const check_args *a)
 {
+    kn_dtype eight = *(const kn_dtype *)a->params;
     int64_t rows = a->t[0].dim[0], width = a->t[0].dim[1];
-    kn_tensor codes = kn_tensor_of(NULL, KN_I8, rows, width), scale = kn_tensor_of(NULL, KN_F32, rows);
+    kn_tensor codes = kn_tensor_of(NULL, eight, rows, width), scale = kn_tensor_of(NULL, KN_F32, rows);
     kn_status st = kn_dev_alloc(d, kn_tensor_bytes(&codes), &codes.data);
     if (st == KN_OK) st = kn_dev_alloc(d, kn_tensor_bytes(&scale), &scale.data);
     if (st == KN_OK) st = kn_quantize(d, &a->t[0], &codes, &scale);
@@ -108,7 +109,7 @@ static kn_status run_quantize(kn_dev *d, const check_args *a)
     return st;
 }
 
-/* A step of a row: where a value lies between two codes, either is right. */
+/* A step of a row, of e4m3 the largest: where a value lies between two codes, either is right. */
 static void quantize_magnitude(const check_args *ref, double *m)
 {
     const double *x = ref->t[0].data;
@@ -116,15 +117,17 @@ static void quantize_magnitude(const check_args *ref, double *m)
     for (int64_t r = 0; r < rows; r++) {
         double most = 0;
         for (int64_t i = 0; i < width; i++) most = fmax(most, fabs(x[r * width + i]));
-        for (int64_t i = 0; i < width; i++) m[r * width + i] = most / 127;
+        bool i8 = *(const kn_dtype *)ref->params == KN_I8;
+        for (int64_t i = 0; i < width; i++) /* e4m3: 2^-3 of a value, from 2^-6 of the codes' range on */
+            m[r * width + i] = i8 ? most / 127 : fmax(fabs(x[r * width + i]) / 8, most / 448 * 0x1p-9);
     }
 }
 
-static void quantize_case(check *c, int rows, int width, check_fill fill)
+static void quantize_case(check *c, kn_dtype eight, int rows, int width, check_fill fill)
 {
     kn_dtype t;
     for (int i = 0; check_activation(c, i, &t); i++) {
-        if (!check_begin(c, "quantize_%dx%d_%s_%s", rows, width, kn_dtype_name(t),
+        if (!check_begin(c, "quantize_%s_%dx%d_%s_%s", kn_dtype_name(eight), rows, width, kn_dtype_name(t),
                          check_fill_name(fill)))
             continue;
         check_in(c, fill, t, 2, (int64_t[]){rows, width});
@@ -132,7 +135,7 @@ static void quantize_case(check *c, int rows, int width, check_fill fill)
         /* A step, and 127 steps' rounding in t; in the mean few codes differ, but on bf16 every result is
          * rounded once more, by up to eps of 127 steps. */
         double tol = 1 + 127 * 2 * check_eps(t), rounding = 127 * check_eps(t);
-        check_run(c, run_quantize, NULL, NULL,
+        check_run(c, run_quantize, &eight, NULL,
                   &(check_bound){.tol = tol, .nmse = 1e-4 + rounding * rounding, .magnitude = quantize_magnitude});
     }
 }
@@ -140,8 +143,12 @@ static void quantize_case(check *c, int rows, int width, check_fill fill)
 void check_element(check *c)
 {
     for (int f = 0; f < CHECK_FILLS; f++) {
-        quantize_case(c, 301, 128, (check_fill)f);
-        quantize_case(c, 5, 1025, (check_fill)f);
+        for (kn_dtype eight = KN_I8; eight <= KN_F8; eight++) {
+            quantize_case(c, eight, 301, 128, (check_fill)f);
+            quantize_case(c, eight, 5, 1025, (check_fill)f);
+            quantize_case(c, eight, 19, 1536, (check_fill)f);
+            quantize_case(c, eight, 9, 8960, (check_fill)f);
+        }
     }
     for (int i = 0; i < SHAPES; i++) {
         int r = shapes[i][0], w = shapes[i][1];

@@ -462,6 +462,9 @@ OP(unpatchify, (kn_dev * d, T x, const int patch[3], const int32_t *order, T out
 OP(gather, (kn_dev * d, T x, const int32_t *index, T out), (d, x, index, out))
 OP(quantize, (kn_dev * d, T x, T codes, T scale), (d, x, codes, scale))
 OP(dequantize, (kn_dev * d, T codes, T scale, T out), (d, codes, scale, out))
+OP(linear_f8,
+   (kn_dev * d, const kn_eight_bits *x, const kn_weight *w, const kn_eight_bits *room, T bias, kn_activation act, T out),
+   (d, x, w, room, bias, act, out))
 OP(stats, (kn_dev * d, T x, kn_tensor_stats *out), (d, x, out))
 
 static kn_status try_alloc(kn_dev *d, size_t bytes, void **out)
@@ -510,7 +513,7 @@ kn_status __wrap_kn_dev_open(const kn_dev_params *params, kn_dev **out)
     wrapped.sync = try_sync;
     wrapped.weight_open = try_weight;
     (*out)->backend = &wrapped;
-#define X(op) (*out)->ops.op = try_##op;
+#define X(op) (*out)->ops.op = real_ops.op ? try_##op : NULL; /* absent ones stay so */
     KN_OPS(X)
 #undef X
     return KN_OK;

@@ -81,7 +81,7 @@ static void open_tensors(stage *s)
     bytes = bytes > other ? bytes : other;
     for (int i = 0; i < 4; i++) bytes += kn_tensor_bytes(tensors[i]) + 256;
     must(kn_arena_open(s->dev, bytes, &s->arena));
-    must(kn_dit_contexts_open(s->dit, &s->rope, KN_DIT_ON_DEVICE, 2, &s->dual.contexts));
+    must(kn_dit_contexts_open(s->dit, &s->rope, KN_DIT_ON_DEVICE, s->dual.blocks, 2, &s->dual.contexts));
     for (int i = 0; i < 4; i++) {
         kn_tensor shape = *tensors[i];
         must(kn_arena_tensor(s->arena, shape.dtype, shape.rank, shape.dim, tensors[i]));

@@ -52,6 +52,45 @@ static void linear_by_hand(void **state)
     }
 }
 
+/* Rows of one value times a scale each are exact in e4m3. */
+static void linear_f8_by_hand(void **state)
+{
+    (void)state;
+    enum { M = 2, K = 16, N = 16 };
+    static float x[M * K], w[N * K], b[N], out[M * N], want[M * N], scale[M], room_scale[N];
+    static uint8_t codes[M * K], room_codes[N * K];
+    for (int m = 0; m < M; m++)
+        for (int k = 0; k < K; k++) x[m * K + k] = (k % 2 ? -0.5f : 1) * (m ? 3 : 0.25f);
+    for (int n = 0; n < N; n++)
+        for (int k = 0; k < K; k++) w[n * K + k] = k % 2 ? 0 : (float)(n + 1);
+    for (int n = 0; n < N; n++) b[n] = (float)n;
+    for (int i = 0; i < M * N; i++) want[i] = 8 * (i / N ? 3 : 0.25f) * (float)(i % N + 1) + (float)(i % N);
+    kn_eight_bits r = {kn_tensor_of(codes, KN_F8, M, K), T(scale, M)};
+    kn_eight_bits room = {kn_tensor_of(room_codes, KN_F8, N, K), T(room_scale, N)};
+    kn_tensor tx = T(x, M, K), tw = T(w, N, K), tb = T(b, N), to = T(out, M, N), odd = T(out, M, N - 1);
+    kn_weight weight, narrow;
+    kn_dev *ref = devices[0];
+    expect_ok(kn_weight_open(ref, KN_WEIGHT_LINEAR, &tw, &weight));
+    expect_ok(kn_quantize(ref, &tx, &r.codes, &r.scale));
+    assert_int_equal(codes[0], 0x7e); /* the largest of a row: 448 */
+    expect_ok(kn_linear_f8(ref, &r, &weight, &room, &tb, KN_ACT_NONE, &to));
+    same(out, want, M * N);
+    assert_true(kn_dev_multiplies_f8(ref) && !kn_dev_multiplies_f8(devices[1]));
+    expect_fail(kn_linear_f8(ref, &r, &weight, &room, &tb, KN_ACT_NONE, &odd), KN_ERR_ARG, "do not fit");
+    kn_eight_bits floats = {tx, r.scale}, few = {r.codes, T(scale, 1)};
+    expect_fail(kn_linear_f8(ref, &floats, &weight, &room, &tb, KN_ACT_NONE, &to), KN_ERR_ARG, "f8 expected");
+    expect_fail(kn_linear_f8(ref, &few, &weight, &room, &tb, KN_ACT_NONE, &to), KN_ERR_ARG, "2 values expected");
+    kn_tensor tn = T(w, N, 8);
+    kn_eight_bits r8 = {kn_tensor_of(codes, KN_F8, M, 8), r.scale}, room8 = {kn_tensor_of(room_codes, KN_F8, N, 8), room.scale};
+    expect_ok(kn_weight_open(ref, KN_WEIGHT_LINEAR, &tn, &narrow));
+    expect_fail(kn_linear_f8(ref, &r8, &narrow, &room8, &tb, KN_ACT_NONE, &to), KN_ERR_ARG, "multiples of 16");
+    kn_weight_close(ref, &narrow);
+    kn_weight_close(ref, &weight);
+    expect_ok(kn_weight_open(devices[1], KN_WEIGHT_LINEAR, &tw, &weight));
+    expect_fail(kn_linear_f8(devices[1], &r, &weight, &room, &tb, KN_ACT_NONE, &to), KN_ERR_UNSUPPORTED, "Hopper");
+    kn_weight_close(devices[1], &weight);
+}
+
 static void conv_by_hand(void **state)
 {
     (void)state;
@@ -373,7 +412,7 @@ static void indices(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(linear_by_hand),   cmocka_unit_test(conv_by_hand),
+        cmocka_unit_test(linear_by_hand), cmocka_unit_test(linear_f8_by_hand),   cmocka_unit_test(conv_by_hand),
         cmocka_unit_test(joined_by_hand),   cmocka_unit_test(norms_by_hand),
         cmocka_unit_test(elements_by_hand), cmocka_unit_test(layouts_by_hand),
         cmocka_unit_test(stats_by_hand),    cmocka_unit_test(empty_tensors),

@@ -137,12 +137,36 @@ static void every_f16(void **state)
     assert_int_equal(kn_f32_to_f16(-1e-30f), 0x8000);
 }
 
+static void every_f8(void **state)
+{
+    (void)state;
+    for (uint32_t v = 0; v < 256; v++) {
+        float f = kn_f8_to_f32((uint8_t)v);
+        if ((v & 0x7f) == 0x7f) {
+            assert_true(isnan(f) && isnan(kn_f8_to_f32(kn_f32_to_f8(f))));
+            continue;
+        }
+        assert_true((double)f == decode(v, 4, 3));
+        assert_int_equal(signbit(f) != 0, v >> 7);
+        assert_int_equal(kn_f32_to_f8(f), v);
+        if ((v & 0x7f) == 0x7e) continue;
+        double a = decode(v, 4, 3), b = decode(v + 1, 4, 3);
+        assert_int_equal(kn_f32_to_f8((float)(a + 0.25 * (b - a))), v);
+        assert_int_equal(kn_f32_to_f8((float)(a + 0.75 * (b - a))), v + 1);
+        assert_int_equal(kn_f32_to_f8((float)(a + 0.5 * (b - a))), v % 2 ? v + 1 : v);
+    }
+    assert_true(kn_f8_to_f32(0x7e) == 448);
+    assert_int_equal(kn_f32_to_f8(449), 0x7e);
+    assert_int_equal(kn_f32_to_f8(-INFINITY), 0xfe);
+    assert_int_equal(kn_f32_to_f8(1e-30f), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(make_and_count), cmocka_unit_test(slices_and_permutations),
         cmocka_unit_test(texts),          cmocka_unit_test(every_bf16),
-        cmocka_unit_test(every_f16),
+        cmocka_unit_test(every_f16),      cmocka_unit_test(every_f8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

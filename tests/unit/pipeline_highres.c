@@ -3,6 +3,7 @@
 #include "tests/expect.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "io/memory.h"
@@ -279,11 +280,47 @@ static void wrong_options_are_named(void **state)
 
 /* ---- enlarging --------------------------------------------------------------------------------*/
 
+static void precisions_reach_their_passes(void **state)
+{
+    (void)state;
+    kn_options o;
+    kn_pass passes[KN_PASSES_MAX];
+    int count;
+    expect_ok(kn_options_init(&o));
+    set(&o, "refine-size", "1920x1080");
+    expect_ok(kn_passes_build(&o, &wan, NULL, passes, &count));
+    assert_true(count == 2 && !passes[0].int8 && !passes[1].int8 && !passes[0].f8 && !passes[1].f8);
+    set(&o, "attention-precision", "int8");
+    set(&o, "linear-precision", "fp8");
+    expect_ok(kn_passes_build(&o, &wan, NULL, passes, &count));
+    assert_true(!passes[0].int8 && passes[1].int8 && passes[0].f8 && passes[1].f8);
+    set(&o, "base-attention-precision", "int8");
+    set(&o, "attention-precision", "full");
+    expect_ok(kn_passes_build(&o, &wan, NULL, passes, &count));
+    assert_true(passes[0].int8 && !passes[1].int8);
+    kn_dit_config narrow = wan;
+    narrow.head_dim = 64;
+    expect_fail(kn_passes_build(&o, &narrow, NULL, passes, &count), KN_ERR_UNSUPPORTED, "--base-attention-precision int8", "found heads of 64");
+    set(&o, "base-attention", "draft");
+    expect_fail(kn_passes_build(&o, &wan, NULL, passes, &count), KN_ERR_ARG, "--base-attention-precision");
+    kn_options_free(&o);
+}
+
 static void resize(kn_resize_params p, const float *from, float *to)
 {
     kn_resize *r;
     expect_ok(kn_resize_build(&p, &r));
     kn_resize_run(r, from, to);
+    size_t bytes = (size_t)(p.to_width * p.to_height * p.channels) * sizeof *to;
+    float *shared = malloc(bytes);
+    assert_non_null(shared);
+    kn_resize_free(&r);
+    expect_ok(kn_workers_open(3, &p.workers)); /* the same bytes from several threads */
+    expect_ok(kn_resize_build(&p, &r));
+    kn_resize_run(r, from, shared);
+    assert_memory_equal(to, shared, bytes);
+    kn_workers_close(&p.workers);
+    free(shared);
     kn_resize_free(&r);
 }
 
@@ -355,6 +392,7 @@ int main(void)
         cmocka_unit_test(orders_of_paro_are_options),
         cmocka_unit_test(paro_uses_the_given_orders),
         cmocka_unit_test(stages_take_their_own_numbers),           cmocka_unit_test(wrong_options_are_named),
+        cmocka_unit_test(precisions_reach_their_passes),
         cmocka_unit_test(filters_are_those_of_torch_and_pillow),   cmocka_unit_test(padding_repeats_the_edge),
         cmocka_unit_test(smaller_pictures_are_averaged),
     };
