@@ -26,7 +26,8 @@ enum {
     WIDTH = 1024,   /* ...and its scores in a row */
     LINE = 16,      /* floats of a cache line */
     BLOCKS_WANTED = 512, /* heads are grouped until a group has this many blocks... */
-    BLOCKS_AT_ONCE = 4 /* that a thread takes */
+    BLOCKS_AT_ONCE = 4, /* that a thread takes, at most... */
+    SHARES = 8          /* ...so that there are this many shares for each */
 };
 static const int64_t GROUP_BYTES_MAX = 256ll << 20; /* ...or its keys and values would pass this size */
 
@@ -456,6 +457,10 @@ bool kn_attn_intervals_fit(const kn_attn_plan *p, int64_t dim, int64_t dv)
 {
     /* Fewer frames give bands of so few queries that products wait for loads. */
     enum { MIN_FRAMES = 3 };
+    /* A band reads its keys anew, where a panel's are read by five times as many queries: longer intervals
+     * than the L1 cache holds gained nothing over panels on a CPU with two multiply-add ports
+     * (docs/performance.md). */
+    enum { INTERVAL_BYTES = 40 << 10 };
     if (p->rules != 1 || !p->pos || p->perm_k || p->grid[0] < MIN_FRAMES) return false;
     if (dim > MAX_DIM || dv > MAX_DIM) return false;
     for (int a = 0; a < 3; a++)
@@ -463,6 +468,9 @@ bool kn_attn_intervals_fit(const kn_attn_plan *p, int64_t dim, int64_t dv)
     const int32_t *lo = kn_attn_rule_lo(p, 0, 0), *len = kn_attn_rule_len(p, 0, 0);
     for (int t = 0; t < p->grid[0]; t++)
         if (lo[t] != 0 || len[t] != p->grid[0]) return false;
+    const int32_t *wide = kn_attn_rule_len(p, 0, 2);
+    for (int w = 0; w < p->grid[2]; w++)
+        if ((int64_t)wide[w] * p->grid[0] * dim * (int64_t)sizeof(float) > INTERVAL_BYTES) return false;
     return in_row_order(p);
 }
 
@@ -506,7 +514,8 @@ kn_status kn_attn_run_intervals(kn_dev *d, const kn_attn_args *args, const kn_at
     for (; job.head0 < heads; job.head0 += job.z.heads) {
         job.heads = min_i64(job.z.heads, heads - job.head0);
         kn_parallel_for(d, job.z.chunks, 1, pack_chunks, &job);
-        kn_parallel_for(d, job.heads * plan->q_blocks, BLOCKS_AT_ONCE, run_blocks, &job);
+        int64_t blocks = job.heads * plan->q_blocks, share = blocks / (SHARES * kn_dev_threads(d));
+        kn_parallel_for(d, blocks, min_i64(share, BLOCKS_AT_ONCE), run_blocks, &job);
     }
     kn_free(owned);
     if (scratch) kn_arena_reset(scratch, mark);

@@ -45,11 +45,14 @@ static kn_grid_search window_search(const kn_pass_attention *a, int block)
     return s;
 }
 
-/* Blocks of one panel list fewer keys, but no other panel reads them while they are in the cache: measured
- * 6 to 12 % dearer per key (docs/performance.md). */
+/* Blocks of one panel: fewer queries read a key while it is in the cache, measured 6 to 12 % dearer per key
+ * (docs/performance.md). Of a small grid's large blocks there are too few to keep many threads at work. */
 static double host_cost(const kn_pass_attention *a, const kn_attn_plan *plan, int block)
 {
-    return kn_attn_plan_host_cost(plan, a->dit->head_dim) * (block == PANEL ? 1.1 : 1.0);
+    enum { ENOUGH = 512 /* blocks of all heads */ };
+    double cost = kn_attn_plan_host_cost(plan, a->dit->head_dim);
+    if (kn_grid_tokens(a->layout.grid) / BLOCK * a->dit->heads >= ENOUGH) return block == PANEL ? 1.1 * cost : cost;
+    return block == PANEL ? cost : 1.02 * cost;
 }
 
 /* Keys in unaligned runs of (h,w,t) order, in the place of a->plan where that costs less than *cost. */
@@ -466,14 +469,27 @@ size_t kn_pass_attention_bytes(const kn_pass_attention *a)
     return bytes + planners * (lists + map + 2 * tokens * heads * sizeof(int32_t));
 }
 
+/* "; the first 2 steps and the first layer dense" */
+static void tell_dense_parts(const kn_pass *p, char *text, size_t size)
+{
+    char parts[2][40] = {"", ""};
+    const int64_t counts[] = {p->dense_steps, p->dense_layers};
+    static const char *const names[] = {"step", "layer"};
+    text[0] = '\0';
+    for (int i = 0; i < 2; i++) {
+        if (counts[i] == 1) snprintf(parts[i], sizeof parts[i], "the first %s", names[i]);
+        if (counts[i] > 1) snprintf(parts[i], sizeof parts[i], "the first %lld %ss", (long long)counts[i], names[i]);
+    }
+    if (parts[0][0] || parts[1][0])
+        snprintf(text, size, "; %s%s%s dense", parts[0], parts[0][0] && parts[1][0] ? " and " : "", parts[1]);
+}
+
 const char *kn_pass_attention_text(const kn_pass_attention *a, char buf[KN_ATTENTION_TEXT])
 {
     const kn_pass *p = a->pass;
     const int *t = a->layout.tile;
-    char more[80] = "";
-    if (p->dense_steps || p->dense_layers)
-        snprintf(more, sizeof more, "; first %lld steps and %lld layers dense", (long long)p->dense_steps,
-                 (long long)p->dense_layers);
+    char more[96];
+    tell_dense_parts(p, more, sizeof more);
     if (p->attention == KN_ATTENTION_DENSE) snprintf(buf, KN_ATTENTION_TEXT, "dense");
     else if (p->attention == KN_ATTENTION_WINDOW)
         snprintf(buf, KN_ATTENTION_TEXT, "window %dx%d tokens (%.1f%% of dense), %s %dx%dx%d%s", p->window[1], p->window[0],
