@@ -10,7 +10,7 @@
 # attention_hopper_every_lane; 80 GB of the card's memory, and 60 GB for models in KN_GPU_MODELS (/dev/shm/kinora-models).
 # What is missing is named as left out and counts as a failure. models, checks, memory and races run side by side,
 # for they time nothing; the others have the card to themselves. Logs go to RESULTS.logs/. Ends with a table; exit code 1
-# when a step failed. All steps take some ten minutes on an H100.
+# when a step failed. All steps take some twelve minutes on an H100.
 set -u
 [ $# -ge 2 ] || { sed -n '4,15s/^# \{0,1\}//p' "$0"; exit 2; }
 build=$(cd "$1" && pwd) results=$(realpath -m "$2") commit=${3:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}
