@@ -22,6 +22,7 @@ enum {
     CHUNK = 256,        /* keys of a chunk, about: whole rows of the image where they are shorter */
     STEP_BYTES = 512 << 10, /* listed keys and values of a step, a part of the L2 cache */
     STEP_PARTS = 64,
+    PACK_TOKENS = 64, /* that a thread packs together; a multiple of LINE */
     INTERVALS = 32, /* of a band's softmax step... */
     WIDTH = 1024,   /* ...and its scores in a row */
     LINE = 16,      /* floats of a cache line */
@@ -409,13 +410,14 @@ static void pack_values(const intervals_job *job, const float *from, int64_t cou
     }
 }
 
-/* A chunk of keys, LINE tokens after another, each with all heads: a token's heads lie together. */
-static void pack_chunk(const intervals_job *job, int64_t chunk)
+/* Keys from .. to - 1 of a chunk, LINE tokens after another, each with all heads: a token's heads lie
+ * together. */
+static void pack_part(const intervals_job *job, int64_t chunk, int64_t from, int64_t to)
 {
     const kn_tensor *k = &job->args->k, *v = &job->args->v;
     const sizes *z = &job->z;
     int64_t first = chunk * z->chunk, count = min_i64(z->chunk, k->dim[0] - first);
-    for (int64_t j = 0; j < count; j += LINE)
+    for (int64_t j = from; j < min_i64(to, count); j += LINE)
         for (int64_t h = 0; h < job->heads; h++) {
             const float *keys = (const float *)k->data + (first + j) * k->stride[0] +
                                 (job->head0 + h) * k->stride[1];
@@ -426,6 +428,7 @@ static void pack_chunk(const intervals_job *job, int64_t chunk)
             pack_values(job, values, min_i64(LINE, count - j),
                         job->v + h * z->v_floats + (first + j) * z->dv);
         }
+    if (from >= count || to < count) return;
     /* What vectors read past the last key and past the last channel. */
     for (int64_t h = 0; h < job->heads; h++) {
         float *kt = job->kt + h * z->k_floats + chunk * k->dim[2] * z->ldk;
@@ -436,9 +439,19 @@ static void pack_chunk(const intervals_job *job, int64_t chunk)
     }
 }
 
+static int64_t pack_parts(const sizes *z)
+{
+    return (z->chunk + PACK_TOKENS - 1) / PACK_TOKENS;
+}
+
 static void pack_chunks(void *user, int64_t begin, int64_t end)
 {
-    for (int64_t i = begin; i < end; i++) pack_chunk(user, i);
+    const intervals_job *job = user;
+    int64_t parts = pack_parts(&job->z);
+    for (int64_t i = begin; i < end; i++) {
+        int64_t from = i % parts * PACK_TOKENS;
+        pack_part(job, i / parts, from, from + PACK_TOKENS);
+    }
 }
 
 /* ---- entry ------------------------------------------------------------------------------------*/
@@ -457,6 +470,10 @@ bool kn_attn_intervals_fit(const kn_attn_plan *p, int64_t dim, int64_t dv)
 {
     /* Fewer frames give bands of so few queries that products wait for loads. */
     enum { MIN_FRAMES = 3 };
+    /* A band reads its keys anew, where a panel's are read by five times as many queries: longer intervals
+     * than the L1 cache holds gained nothing over panels on a CPU with two multiply-add ports
+     * (docs/performance.md). */
+    enum { INTERVAL_BYTES = 40 << 10 };
     if (p->rules != 1 || !p->pos || p->perm_k || p->grid[0] < MIN_FRAMES) return false;
     if (dim > MAX_DIM || dv > MAX_DIM) return false;
     for (int a = 0; a < 3; a++)
@@ -464,6 +481,9 @@ bool kn_attn_intervals_fit(const kn_attn_plan *p, int64_t dim, int64_t dv)
     const int32_t *lo = kn_attn_rule_lo(p, 0, 0), *len = kn_attn_rule_len(p, 0, 0);
     for (int t = 0; t < p->grid[0]; t++)
         if (lo[t] != 0 || len[t] != p->grid[0]) return false;
+    const int32_t *wide = kn_attn_rule_len(p, 0, 2);
+    for (int w = 0; w < p->grid[2]; w++)
+        if ((int64_t)wide[w] * p->grid[0] * dim * (int64_t)sizeof(float) > INTERVAL_BYTES) return false;
     return in_row_order(p);
 }
 
@@ -506,7 +526,7 @@ kn_status kn_attn_run_intervals(kn_dev *d, const kn_attn_args *args, const kn_at
     job.v = job.kt + job.z.heads * job.z.k_floats;
     for (; job.head0 < heads; job.head0 += job.z.heads) {
         job.heads = min_i64(job.z.heads, heads - job.head0);
-        kn_parallel_for(d, job.z.chunks, 1, pack_chunks, &job);
+        kn_parallel_for(d, job.z.chunks * pack_parts(&job.z), 1, pack_chunks, &job);
         int64_t blocks = job.heads * plan->q_blocks, share = blocks / (SHARES * kn_dev_threads(d));
         kn_parallel_for(d, blocks, min_i64(share, BLOCKS_AT_ONCE), run_blocks, &job);
     }

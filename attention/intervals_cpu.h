@@ -48,8 +48,9 @@ extern const kn_attn_interval_kernels kn_attn_intervals_avx2;
 extern const kn_attn_interval_kernels kn_attn_intervals_avx512;
 #endif
 
-/* May, and should, a plan run this way? Depends on shapes and the plan only, not on the device. Looks
- * at every position once. */
+/* May, and should, a plan run this way? Windows over all frames, tokens in (h,w,t) order, intervals
+ * that fit the L1 cache. Depends on shapes and the plan only, not on the device. Looks at every position
+ * once. */
 bool kn_attn_intervals_fit(const kn_attn_plan *plan, int64_t dim, int64_t dv);
 /* What such a plan costs, in dense attentions: visible pairs, half of them in whole vectors. */
 double kn_attn_intervals_cost(const kn_attn_plan *plan);

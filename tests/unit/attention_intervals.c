@@ -99,8 +99,8 @@ static double difference(const float *a, const float *b, int64_t count)
 static const shape shapes[] = {
     {{5, 12, 20}, {7, 11}, 32, 0, 2, 64, 64},   /* the shipped model at 2x */
     {{3, 5, 9}, {3, 5}, 128, 0, 1, 8, 24},      /* rows of 27 keys, several to a chunk */
-    {{7, 4, 50}, {3, 45}, 128, 0, 1, 72, 48},   /* rows longer than a chunk */
-    {{21, 3, 13}, {3, 13}, 64, 0, 2, 128, 128}, /* whole rows: intervals run on from row to row */
+    {{7, 4, 50}, {3, 45}, 128, 0, 1, 24, 48},   /* rows longer than a chunk */
+    {{21, 3, 13}, {3, 13}, 64, 0, 2, 36, 128}, /* whole rows: intervals run on from row to row */
     {{4, 9, 7}, {5, 1}, 32, 0, 1, 13, 17},      /* a column */
     {{6, 7, 8}, {0, 3}, 16, 0, 1, 256, 5},      /* all rows */
     {{3, 1, 1}, {1, 1}, 16, 0, 1, 1, 1},        /* one column */
@@ -193,6 +193,8 @@ static void test_others_do_not_fit(void **state)
     assert_true(kn_attn_intervals_fit(plan, 64, 64));
     assert_false(kn_attn_intervals_fit(plan, 257, 64));
     assert_false(kn_attn_intervals_fit(plan, 64, 257));
+    assert_true(kn_attn_intervals_fit(plan, 186, 64)); /* 55 keys of 40 KiB */
+    assert_false(kn_attn_intervals_fit(plan, 187, 64));
     plan->dilation[0][2] = 2;
     assert_false(kn_attn_intervals_fit(plan, 64, 64));
     kn_attn_plan_free(&plan);
