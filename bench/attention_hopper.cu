@@ -1,9 +1,10 @@
 /* bench/attention_hopper.cu - checks and times the CUDA attention kernels by themselves.
  *
- * attention_hopper check | time | errors | few [sm80 | sm90 | int8]
+ * attention_hopper check [sm80 | sm90 | int8 [SHARE OF]] | time | errors | few [sm80 | sm90 | int8]
  * check:  every kind of list against a double-precision reference on sampled rows; outputs poisoned
  *         before, log-sum-exp compared, two runs compared bit for bit. Exit status 1 on a failure.
- *         int8 is also compared with a reference on the bytes themselves.
+ *         int8 is also compared with a reference on the bytes themselves. SHARE OF: every OF-th check from
+ *         the SHARE-th (0 ..) on, for tools that are slow. KN_CHECK_QUICK: small grids, one head.
  * time:   medians of dense attention, of the 1080p window, and of random lists; int8 with its packing.
  * few:    two launches of each kernel, for a profiler.
  * errors: of int8 and of bf16 at the 1080p window, on several kinds of input.
@@ -365,16 +366,19 @@ static difference compare_bytes(const kn_attn_problem &p, const std::vector<samp
     return d;
 }
 
-/* For sanitizers: fewer heads, sizes and repetitions, every kind of list. */
+/* For sanitizers: fewer heads, sizes and repetitions, a smaller grid, every kind of list. */
 static bool quick()
 {
     return getenv("KN_CHECK_QUICK") != nullptr;
 }
 
+static int share, shares = 1, checks; /* of the checks: those of this process */
+
 /* Error of sampled rows against the reference, poison, and a second run. */
 static int check(const char *name, bench *b, const kn_attn_plan *plan, kernel_fn kernel, int samples,
                  limits bound = BF16)
 {
+    if (checks++ % shares != share) return 0;
     kn_attn_problem *p = &b->p;
     int64_t n = p->queries * b->row;
     TRY(cudaMemset(b->out, 0xff, n * 2));
@@ -502,8 +506,9 @@ static int check_all(kernel_fn kernel)
             bad += check(name, &b, nullptr, kernel, 64, small);
             close_bench(&b);
         }
-        const int g[3] = {7, 20, 26}, column[3] = {7, 3, 2}, run[3] = {7, 1, 1}, odd[3] = {3, 4, 5};
-        int64_t n = 7 * 20 * 26;
+        const int g[3] = {7, quick() ? 12 : 20, quick() ? 14 : 26}, column[3] = {7, 3, 2}, run[3] = {7, 1, 1},
+                  odd[3] = {3, 4, 5};
+        int64_t n = (int64_t)g[0] * g[1] * g[2];
         bench b = open_bench(n, n, heads, dim), t = open_bench(n + 77, n + 77, heads, dim);
         bench s = open_bench(n, n, heads, dim, 3.0f);
         bad += check_plan("window, tiles", &b, window(g, column, nullptr, 9, 11, 1, 0, 128), kernel, small);
@@ -689,8 +694,10 @@ int main(int argc, char **argv)
         return 77;
     }
     if (argc > 1 && !strcmp(argv[1], "check")) {
+        if (argc > 4) share = atoi(argv[3]), shares = atoi(argv[4]);
+        if (shares < 1 || share < 0 || share >= shares) return printf("share %d of %d\n", share, shares), 2;
         int bad = check_all(kernel);
-        printf("%d failed\n", bad);
+        printf("%d checks of %d, %d failed\n", (checks - share + shares - 1) / shares, checks, bad);
         return bad != 0;
     }
     if (argc > 1 && !strcmp(argv[1], "few")) {

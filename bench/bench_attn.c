@@ -1,7 +1,7 @@
 /* bench/bench_attn.c - attention on a CUDA device: every method, grid and density, beside its peers.
  *
  * bench_attn [--only NAME,...] [--rounds 7] [--heads 12] [--dim 128] [--peer "COMMAND"]
- *            [--out FILE] [--commit HASH] [--error-rows 24] [--list 1]
+ *            [--out FILE] [--commit HASH] [--error-rows 24] [--sample 10]
  *
  * Purpose   One run answers: how long does each plan take, at which rate, how much faster than dense
  *           is it, how much of its density's promise is that, and how wrong is it. Contenders of a
@@ -12,12 +12,16 @@
  * Inputs    Normal random q, k, v (bf16, batch 1). Lists and tiles as the planners make them.
  * Timing    Warm-up of 10 calls, or 2 seconds of them after the first; then the median over the
  *           rounds (3 where a call takes over 2 seconds), with 10th and 90th percentile. A sample is
- *           one call, or as many as fill 10 ms. Planners of data-dependent methods run inside the
+ *           one call, or as many as fill --sample milliseconds. At its power limit the card's clock follows
+ *           the load by some hundred milliseconds: in samples shorter than that a contender runs at the
+ *           clock that the one before left it. fp8-window, whose contenders differ most in that, has
+ *           samples of half a second. Planners of data-dependent methods run inside the
  *           sample; their share is also timed alone.
  * Rates     executed: 4 D operations per pair of each 128 x 128 block that the kernel runs; useful:
  *           per visible pair.
  * Error     Relative L2 of sampled rows against a softmax in double over the visible keys.
- * Output    A table; with --out the records {id, ours, peer, peer_name, unit, spread, commit, date}.
+ * Output    A table; with --out the records {id, ours, peer, peer_name, unit, spread, commit, date,
+ *           card}.
  */
 #include <math.h>
 #include <stdio.h>
@@ -39,7 +43,8 @@ enum {
     MAX_ROUNDS = 64,
     MAX_DIM = 256,
     PERIOD = 4194301, /* prime: rows and heads all differ */
-    STAGE = 1 << 24
+    STAGE = 1 << 24,
+    STEADY_MS = 500
 };
 
 typedef enum method { DENSE, WINDOW, TILES, RUNS, LISTS, DRAFT, PERMUTE, METHODS } method;
@@ -95,7 +100,7 @@ typedef struct spread {
 
 typedef struct bench {
     kn_dev *dev;
-    int heads, dim, rounds, error_rows;
+    int heads, dim, rounds, error_rows, sample_ms;
     const char *commit, *only;
     float *base; /* [PERIOD] normal numbers */
     FILE *to_peer, *from_peer;
@@ -344,7 +349,7 @@ static kn_status call(bench *b, const bench_case *c, made *m, contender who, dou
     return KN_OK;
 }
 
-/* One sample: calls until 10 ms are full, the first of them estimated by the warm-up. */
+/* One sample: calls that fill its time, as the warm-up estimates them. */
 static kn_status sample(bench *b, const bench_case *c, made *m, contender who, int calls,
                         double *ms)
 {
@@ -367,7 +372,8 @@ static kn_status warm_up(bench *b, const bench_case *c, made *m, contender who, 
         if (who != FLEX) one = now_ms() - begun;
         if (i == 0 && one < 2000) start = now_ms();
     }
-    *calls = one < 10 ? (int)(10 / (one < 0.1 ? 0.1 : one)) + 1 : 1;
+    int ms_wanted = c->int8 && b->sample_ms < STEADY_MS ? STEADY_MS : b->sample_ms;
+    *calls = one < ms_wanted ? (int)(ms_wanted / (one < 0.1 ? 0.1 : one)) + 1 : 1;
     *rounds = one > 2000 && b->rounds > 3 ? 3 : b->rounds;
     return KN_OK;
 }
@@ -465,10 +471,14 @@ static void record(bench *b, const char *id, double ours, double peer, const cha
     time_t t = time(NULL);
     strftime(date, sizeof date, "%Y-%m-%d", gmtime(&t));
     if (!b->out) return;
+    /* "cuda 0, NVIDIA H100 80GB HBM3, 79 GiB, ...": the card is the second part */
+    char card[96] = "unknown";
+    sscanf(kn_dev_describe(b->dev), "%*[^,], %95[^,]", card);
     fprintf(b->out,
             "%s\n  {\"id\": \"%s\", \"ours\": %.4g, \"peer\": %.4g, \"peer_name\": \"%s\", "
-            "\"unit\": \"%s\", \"spread\": [%.4g, %.4g], \"commit\": \"%s\", \"date\": \"%s\"}",
-            b->records++ ? "," : "[", id, ours, peer, peer_name, unit, p10, p90, b->commit, date);
+            "\"unit\": \"%s\", \"spread\": [%.4g, %.4g], \"commit\": \"%s\", \"date\": \"%s\", "
+            "\"card\": \"%s\"}",
+            b->records++ ? "," : "[", id, ours, peer, peer_name, unit, p10, p90, b->commit, date, card);
     fflush(b->out);
 }
 
@@ -620,6 +630,7 @@ int main(int argc, char **argv)
                .dim = atoi(option(argc, argv, "--dim", "128")),
                .rounds = atoi(option(argc, argv, "--rounds", "7")),
                .error_rows = atoi(option(argc, argv, "--error-rows", "24")),
+               .sample_ms = atoi(option(argc, argv, "--sample", "10")),
                .commit = option(argc, argv, "--commit", "unknown"),
                .only = option(argc, argv, "--only", NULL)};
     const char *out = option(argc, argv, "--out", NULL), *peer = option(argc, argv, "--peer", NULL);

@@ -1,10 +1,20 @@
-"""Records of GPU benchmarks: one JSON list of {id, ours, peer, peer_name, unit, spread, commit, date, card}."""
+"""Records of GPU benchmarks: one JSON list of {id, ours, peer, peer_name, unit, spread, commit, date, card}.
+
+usage: bench_records.py INTO.json FROM.json...    puts FROM's records into INTO; those of the same id are replaced
+"""
 import datetime
 import json
 import pathlib
 import statistics
+import sys
 
 import torch
+
+
+def put(path, records):
+    path, ids = pathlib.Path(path), {r["id"] for r in records}
+    old = json.loads(path.read_text()) if path.exists() else []
+    path.write_text(json.dumps([o for o in old if o["id"] not in ids] + records, indent=1) + "\n")
 
 
 class Records:
@@ -17,8 +27,7 @@ class Records:
                  unit=unit, spread=round(spread, 4), commit=self.commit, date=datetime.date.today().isoformat(),
                  card=self.card, **more)
         print(json.dumps(r), flush=True)
-        old = json.loads(self.path.read_text()) if self.path.exists() else []
-        self.path.write_text(json.dumps([o for o in old if o["id"] != id] + [r], indent=1) + "\n")
+        put(self.path, [r])
 
 
 def spread(times):
@@ -37,3 +46,8 @@ def cuda_times(fn, runs):
         torch.cuda.synchronize()
         times.append(begin.elapsed_time(end))
     return times
+
+
+if __name__ == "__main__":
+    for source in sys.argv[2:]:
+        put(sys.argv[1], json.loads(pathlib.Path(source).read_text()))

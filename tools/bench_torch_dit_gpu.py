@@ -2,14 +2,14 @@
 """The transformer's forward on a GPU, ours beside diffusers': same weights, inputs and card, in one run.
 
 usage: bench_torch_dit_gpu.py BENCH_PROGRAM OUT.json [--size 1.3B|14B] [--what error,480p,1080p,compile]
-                              [--runs N] [--commit ID]
+                              [--runs N] [--model FOLDER] [--commit ID]
   BENCH_PROGRAM  build folder's bench_dit_forward, built with CUDA
 Weights are random, at the true dimensions of Wan 2.1, stored in bf16; diffusers loads them as it does the
-public checkpoint (bf16, the norms and the time embedding in fp32). Adds records
+public checkpoint (bf16, the norms and the time embedding in fp32). --model: a transformer's folder, made if it
+is not there, and kept; --what nothing then only makes it. Adds records
 {id, ours, peer, peer_name, unit, spread, commit, date, card} to OUT.json and prints them.
 """
 import argparse
-import datetime
 import gc
 import json
 import pathlib
@@ -21,6 +21,8 @@ import torch
 import diffusers
 from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
+
+from bench_records import Records, spread
 
 SIZES = {"1.3B": dict(num_attention_heads=12, attention_head_dim=128, num_layers=30, ffn_dim=8960),
          "14B": dict(num_attention_heads=40, attention_head_dim=128, num_layers=40, ffn_dim=13824)}
@@ -83,23 +85,6 @@ def run_ours(program, folder, grid, runs, data=None):
         return json.loads(done.stdout), velocity
 
 
-def spread(times):
-    return (max(times) - min(times)) / statistics.median(times)
-
-
-class Records:
-    def __init__(self, path, commit):
-        self.path, self.commit = pathlib.Path(path), commit
-        self.card = torch.cuda.get_device_name()
-
-    def add(self, id, ours, peer, peer_name, unit, spread):
-        r = dict(id=id, ours=round(ours, 4), peer=round(peer, 4), peer_name=peer_name, unit=unit,
-                 spread=round(spread, 4), commit=self.commit, date=datetime.date.today().isoformat(), card=self.card)
-        print(json.dumps(r), flush=True)
-        old = json.loads(self.path.read_text()) if self.path.exists() else []
-        self.path.write_text(json.dumps([o for o in old if o["id"] != id] + [r], indent=1) + "\n")
-
-
 def relative(a, b):
     return float((a.double() - b.double()).norm() / b.double().norm())
 
@@ -151,13 +136,16 @@ def main():
     p.add_argument("--size", choices=SIZES, default="1.3B")
     p.add_argument("--what", default="error,480p,1080p,compile", type=lambda s: s.split(","))
     p.add_argument("--runs", type=int, default=11)
+    p.add_argument("--model")
     p.add_argument("--commit", default="")
     args = p.parse_args()
     peer = f"diffusers {diffusers.__version__}, torch {torch.__version__}"
     records = Records(args.out, args.commit)
     print(f"{records.card}; {peer}; cuDNN {torch.backends.cudnn.version()}", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        save_model(args.size, folder)
+    with tempfile.TemporaryDirectory() as tmp:
+        folder = args.model or tmp
+        if not (pathlib.Path(folder) / "config.json").exists():
+            save_model(args.size, folder)
         if "error" in args.what:
             measure_error(args, folder, peer, records)
         for what in ("480p", "1080p"):

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Kinora's text encoder beside transformers' on one GPU, in one run: random weights at the dimensions of UMT5-XXL.
 
-usage: bench_torch_text_gpu.py BENCH_PROGRAM OUT.json [--tokens N] [--runs N] [--commit ID]
+usage: bench_torch_text_gpu.py BENCH_PROGRAM OUT.json [--tokens N] [--runs N] [--model FOLDER] [--commit ID]
   BENCH_PROGRAM  the build folder's bench_text_encode, built with CUDA
-Adds the record umt5-N to OUT.json (tools/bench_records.py). Both in bf16.
+Adds the record umt5-N to OUT.json (tools/bench_records.py). Both in bf16. --model: a folder with this encoder, written
+if it is not there, and kept.
 """
 import argparse
 import json
@@ -51,12 +52,15 @@ def main():
     parser.add_argument("out")
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--model")
     parser.add_argument("--commit", default="")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir="/dev/shm") as tmp:
-        folder = pathlib.Path(tmp)
+        folder = pathlib.Path(args.model or tmp)
         model = random_model()
-        save_model(model, folder)
+        if not (folder / "config.json").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            save_model(model, folder)
         ids = torch.tensor([[(i * 7919 + 13) % model.config.vocab_size for i in range(args.tokens)]], device="cuda")
         theirs = cuda_times(lambda: model(ids), args.runs)
         bytes = torch.cuda.max_memory_allocated()

@@ -4,18 +4,21 @@
 # usage: tools/gpu_all.sh BUILD RESULTS.json [COMMIT [STEP...]]
 #   BUILD    a build folder with CUDA, or a folder of tools/gpu_bundle.sh with its env.sh sourced
 #   RESULTS  bench/results/h200.json, and h200-attention.json beside it: records of the same id are replaced, others stay
-#   STEPs    checks memory races dit dit14 vae text refine render (all of them when none is named)
-# Wanted beside them: python3 with torch, transformers, diffusers and Pillow; compute-sanitizer; for `races` the target
-# attention_hopper_every_lane; 60 GB of /dev/shm and 80 GB of the card's memory for dit14. What is
-# missing is named as left out and counts as a failure. Logs go to RESULTS.logs/. Ends with a table; exit code 1 when a
-# step failed. All steps take some 20 minutes on an H100.
+#   STEPs    models checks memory races dit dit14 vae text refine attention render (all of them when none is named), and
+#            render-full: all 50 + 35 steps of the 1080p render, some five minutes
+# Wanted beside them: ../tests/e2e, python3 with torch, transformers, diffusers and Pillow; compute-sanitizer; for `races` the target
+# attention_hopper_every_lane; 80 GB of the card's memory, and 60 GB for models in KN_GPU_MODELS (/dev/shm/kinora-models).
+# What is missing is named as left out and counts as a failure. models, checks, memory and races run side by side,
+# for they time nothing; the others have the card to themselves. Logs go to RESULTS.logs/. Ends with a table; exit code 1
+# when a step failed. All steps take some twelve minutes on an H100.
 set -u
-[ $# -ge 2 ] || { sed -n '4,12s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n '4,15s/^# \{0,1\}//p' "$0"; exit 2; }
 build=$(cd "$1" && pwd) results=$(realpath -m "$2") commit=${3:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}
-[ $# -gt 3 ] && shift 3 || set -- checks memory races dit dit14 vae text refine render
+[ $# -gt 3 ] && shift 3 || set -- models checks memory races dit dit14 vae text refine attention render
 tools=$(cd "$(dirname "$0")" && pwd)
 model=${KN_DEMO_MODEL:-$(dirname "$tools")/demo/model}
-logs=$results.logs
+logs=$results.logs times=${results%.json}-attention.json
+models=${KN_GPU_MODELS:-/dev/shm/kinora-models}
 mkdir -p "$logs"
 : >"$logs/table"
 
@@ -52,56 +55,98 @@ race() {
 small=(render --model "$model" --prompt 'a red ball bouncing over grass' --seed 3 --steps 3 --frames 5 --device cuda
   --progress none --refine-size 2x --attention permute --base-attention draft)
 
-run_checks() { # side by side: nothing is timed
+run_models() {
+  step models 200 python3 "$tools/bench_render_gpu.py" "$build/kinora" "$model/tokenizer" - - --keep "$models/wan" --make &
+  step model-14b 200 python3 "$tools/bench_torch_dit_gpu.py" - - --size 14B --model "$models/14b" --what nothing &
+  wait
+}
+
+run_checks() {
   step check 400 "$(program kn_check)" --device cuda &
-  step attention-sm80 200 "$build/attention_hopper" check sm80 &
-  step attention-sm90 200 "$build/attention_hopper" check sm90 &
+  for kernel in sm80 sm90 int8; do step attention-$kernel 200 "$build/attention_hopper" check $kernel & done
   step picture 300 python3 "$tools/check_gpu_render.py" "$build/kinora" "$model" "$results" --commit "$commit" &
   step numerics 200 bash "$tools/../tests/e2e/gpu_numerics.sh" "$build/kinora" "$(dirname "$tools")" &
   wait
 }
 
+# Ops whose kernels are all this project's own, and small.
+own='^(act|axpby|copy|embed|gate|gather|layernorm|mul|norm|patchify|rmsnorm_[0-9]{1,3}x|rope|unpatchify|upsample2|attention_(33x97|31x200|20x33))'
+
+# sanitizer TOOL NAME COMMAND...
+sanitizer() {
+  local tool=$1 name=$2
+  shift 2
+  step $tool-$name 400 compute-sanitizer --tool $tool --error-exitcode 9 "$@"
+}
+
+# initcheck does not follow what the copy engine writes, and so reports the softmax of attention scores that cuBLASLt made.
 run_memory() {
   export KN_CHECK_QUICK=1
-  step memcheck 400 compute-sanitizer --tool memcheck --error-exitcode 9 "$(program kn_check)" --device cuda &
-  for kernel in sm80 sm90; do
-    for tool in memcheck synccheck; do
-      step $tool-$kernel 400 compute-sanitizer --tool $tool --error-exitcode 9 "$build/attention_hopper" check $kernel &
-    done
+  sanitizer memcheck ops "$(program kn_check)" --device cuda &
+  sanitizer initcheck ops "$(program kn_check)" --device cuda --op "${own%|attention*})" &
+  sanitizer synccheck ops --num-cuda-barriers 65536 "$(program kn_check)" --device cuda --op "$own|^(conv|linear)_[1-9]x" &
+  for kernel in sm80 sm90 int8; do
+    for tool in memcheck synccheck; do sanitizer $tool $kernel "$build/attention_hopper" check $kernel & done
   done
-  step memcheck-render 400 compute-sanitizer --tool memcheck --error-exitcode 9 "$build/kinora" "${small[@]}" \
-    --frames-dir "$logs/frames-memory" &
+  for tool in memcheck synccheck; do
+    sanitizer $tool render "$build/kinora" "${small[@]}" --frames-dir "$logs/frames-$tool" &
+  done
   wait
 }
 
 run_races() {
   export KN_CHECK_QUICK=1
-  race race-ops 500 "$(program kn_check)" --device cuda --op \
-    '^(act|axpby|copy|embed|gate|gather|layernorm|mul|norm|patchify|rmsnorm_[0-9]{1,3}x|rope|unpatchify|upsample2|attention_(33x97|31x200|20x33))' &
-  race race-sm80 1200 "$build/attention_hopper" check sm80 &
+  race race-ops 500 "$(program kn_check)" --device cuda --op "$own" &
+  race race-conv 500 "$(program kn_check)" --device cuda --op 'conv_(3x4x15x96|4x5x7x96)_' &
+  for share in 0 1 2 3; do race race-sm80-$share 500 "$build/attention_hopper" check sm80 $share 4 & done
   race race-sm90 500 "$build/attention_hopper_every_lane" check sm90 &
+  race race-int8 500 "$build/attention_hopper_every_lane" check int8 &
   wait
 }
 
 run_dit() {
-  step dit 400 python3 "$tools/bench_torch_dit_gpu.py" "$build/bench_dit_forward" "$results" --what error,480p,1080p,compile --commit "$commit"
+  step dit 400 python3 "$tools/bench_torch_dit_gpu.py" "$build/bench_dit_forward" "$results" --model "$models/wan/transformer" \
+    --what error,480p,1080p,compile --commit "$commit"
 }
 run_dit14() {
-  TMPDIR=/dev/shm step dit14 300 python3 "$tools/bench_torch_dit_gpu.py" "$build/bench_dit_forward" "$results" --size 14B --what 480p --commit "$commit"
+  step dit14 300 python3 "$tools/bench_torch_dit_gpu.py" "$build/bench_dit_forward" "$results" --size 14B --model "$models/14b" \
+    --what 480p --commit "$commit"
 }
-run_vae() { step vae 200 python3 "$tools/bench_torch_vae_gpu.py" "$build/bench_vae_decode" "$results" --commit "$commit"; }
-run_text() { step text 200 python3 "$tools/bench_torch_text_gpu.py" "$build/bench_text_encode" "$results" --commit "$commit"; }
+run_vae() { step vae 200 python3 "$tools/bench_torch_vae_gpu.py" "$build/bench_vae_decode" "$results" --runs 3 --commit "$commit"; }
+run_text() {
+  step text 200 python3 "$tools/bench_torch_text_gpu.py" "$build/bench_text_encode" "$results" --model "$models/wan/text_encoder" \
+    --commit "$commit"
+}
 run_refine() {
-  step refine 300 python3 "$tools/bench_torch_refine.py" --program "$build/bench_dit_refine" --out "${results%.json}-attention.json" --commit "$commit"
+  step refine 300 python3 "$tools/bench_torch_refine.py" --program "$build/bench_dit_refine" --out "$times" --rounds 1 --runs 3 --commit "$commit"
 }
-run_render() {
-  step render 900 python3 "$tools/bench_render_gpu.py" "$build/kinora" "$model/tokenizer" "$results" "${results%.json}-attention.json" --commit "$commit"
+run_attention() {
+  step attention 400 "$build/bench_attn" --peer "python3 $tools/bench_torch_flex.py" --rounds 3 --commit "$commit" --out "$logs/attention.json" --only \
+    dense-480p,dense-1080p,window-1080p,fp8-window,window-4k,tiles-1080p,lists-50,lists-25,lists-10,draft-25-1080p,permute-25-1080p
+  step attention-records 60 python3 "$tools/bench_records.py" "$times" "$logs/attention.json"
 }
+render() {
+  local name=$1
+  shift
+  step "$name" 900 python3 "$tools/bench_render_gpu.py" "$build/kinora" "$model/tokenizer" "$results" "$times" --keep "$models/wan" \
+    --commit "$commit" "$@"
+}
+run_render() { render render --short; }
+run_render_full() { render render-full; }
 
 step card 20 nvidia-smi --query-gpu=name,driver_version,clocks.sm,power.draw --format=csv
+side_by_side() {
+  case $1 in
+    models | checks | memory | races) run_$1 ;;
+  esac
+}
+for wanted in "$@"; do side_by_side "$wanted" & done
+wait
 for wanted in "$@"; do
   case $wanted in
-    checks | memory | races | dit | dit14 | vae | text | refine | render) run_$wanted ;;
+    models | checks | memory | races) ;;
+    dit | dit14 | vae | text | refine | attention | render) run_$wanted ;;
+    render-full) run_render_full ;;
     *) note "$wanted" "FAILED: no such step" ;;
   esac
 done
