@@ -6,7 +6,7 @@
 #   RESULTS  bench/results/h200.json, and h200-attention.json beside it: records of the same id are replaced, others stay
 #   STEPs    models checks memory races dit dit14 vae text refine attention render (all of them when none is named), and
 #            render-full: all 50 + 35 steps of the 1080p render, some five minutes
-# Wanted beside them: python3 with torch, transformers, diffusers and Pillow; compute-sanitizer; for `races` the target
+# Wanted beside them: ../tests/e2e, python3 with torch, transformers, diffusers and Pillow; compute-sanitizer; for `races` the target
 # attention_hopper_every_lane; 80 GB of the card's memory, and 60 GB for models in KN_GPU_MODELS (/dev/shm/kinora-models).
 # What is missing is named as left out and counts as a failure. models, checks, memory and races run side by side,
 # for they time nothing; the others have the card to themselves. Logs go to RESULTS.logs/. Ends with a table; exit code 1

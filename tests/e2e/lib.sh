@@ -34,7 +34,7 @@ has() {
 # l2 A B: relative L2 of two latents files. within X LEAST MOST: is it?
 l2() {
   "$kinora" compare "$1" "$2" >compare.txt || fail "compare: $(cat compare.txt)"
-  sed -n 's/.*relative L2 \([0-9.e+-]*\).*/\1/p' compare.txt
+  sed -n 's/.*: equal$/0/p; s/.*relative L2 \([0-9.e+-]*\).*/\1/p' compare.txt
 }
 within() { awk -v x="$1" -v a="$2" -v b="$3" 'BEGIN { exit !(x != "" && x >= a && x <= b) }'; }
 
