@@ -10,6 +10,7 @@
 #include "pipeline/render_output.h"
 
 static const double GIB = 1024.0 * 1024.0 * 1024.0;
+enum { OFFLOAD_VAE_GIB = 12 };
 
 /* ---- host memory ------------------------------------------------------------------------------*/
 
@@ -146,7 +147,8 @@ static const char *budget_source(const kn_job *j)
     return j->o->memory_gib > 0 ? " (--memory)" : " (memory that is free now)";
 }
 
-kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
+/* vae_bytes: the VAE's tiles are chosen for a device of that size, if it is less than there is; 0: for what there is. */
+static kn_status build(kn_job *j, kn_memory_plan *out, size_t vae_bytes)
 {
     static const char tile[] = "try a smaller --vae-tile or frame size";
     static const char elsewhere[] =
@@ -157,7 +159,7 @@ kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
     out->budget_bytes = o->memory_gib > 0 ? (size_t)(o->memory_gib * GIB) : available(j->session->dev);
     out->base_bytes = host_base(j->session->dev);
     if (!(o->memory_gib > 0)) out->budget_bytes += out->base_bytes; /* is taken already */
-    j->budget_bytes = out->budget_bytes; /* the VAE chooses its tiles by it */
+    j->budget_bytes = out->budget_bytes;
     if (out->base_bytes) {
         size_t beside = out->base_bytes + kn_output_bytes(j);
         if (beside >= j->budget_bytes)
@@ -168,6 +170,8 @@ kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
                            (double)out->budget_bytes / GIB, budget_source(j));
         j->budget_bytes -= beside;
     }
+    bool less = vae_bytes && (!j->budget_bytes || vae_bytes < j->budget_bytes);
+    j->vae_budget_bytes = less ? vae_bytes : j->budget_bytes;
     if (!o->embeds_in && !j->embeds[KN_PROMPT] && (kn_job_first_pass(j) < j->passes || o->embeds_out))
         KN_TRY(add_phase(j, out, "text", KN_NETWORK_TEXT, kn_job_text_measure, 0, elsewhere));
     for (int i = kn_job_first_pass(j); denoise && i < j->passes; i++) {
@@ -176,6 +180,18 @@ kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
         KN_TRY(add_pass(j, out, i));
     }
     return frames ? add_phase(j, out, "decode", KN_NETWORK_VAE, kn_job_decode_measure, 0, tile) : KN_OK;
+}
+
+/* Who offloads wants the device's memory free: the VAE's tiles, which give the same bytes in any number, are chosen as
+ * for a small card, unless frames are so large that they do not fit one or --memory says what to use. */
+kn_status kn_memory_plan_build(kn_job *j, kn_memory_plan *out)
+{
+    const kn_dev *d = j->session->dev;
+    bool spares = kn_dev_offloads(d) && kn_dev_measured(d) == KN_DEV_CUDA && !(j->o->memory_gib > 0);
+    kn_status st = build(j, out, spares ? (size_t)(OFFLOAD_VAE_GIB * GIB) : 0);
+    if (st != KN_ERR_NOMEM || !spares) return st;
+    kn_error_clear();
+    return build(j, out, 0);
 }
 
 void kn_memory_plan_keep(kn_job *j, const kn_memory_plan *p)

@@ -196,7 +196,7 @@ static const kn_option table[] = {
     DBL("memory", 0, memory_gib, 0, 65536, "0", "GiB", "Run", 0,
         "Memory budget of the device; 0: what is free now. Jobs that cannot fit are refused before they start."),
     BOOL("offload", 0, offload, "false", "Run", 0,
-         "Keep the weights of transformer and text encoder in host memory, two blocks at a time on the GPU, copied beside the work. Same bytes."),
+         "Keep the weights of transformer and text encoder in host memory, two blocks at a time on the GPU, copied beside the work, and cut the VAE's frames into tiles as on a card of 12 GiB. Same bytes."),
     INT("vae-tile", 0, vae_tile_px, 0, MAX_SIDE_PX, "0", "px", "Run", R,
         "Decode in square tiles of this side; 0: only when the memory budget asks for it."),
     BOOL("resume", 0, resume, "false", "Run", C, "Go on from the checkpoint that a stopped run of this job left."),

@@ -92,7 +92,7 @@ static kn_status open_vae(decode *x, kn_session *session, kn_vae_stream_params *
     kn_job *j = x->job;
     KN_TRY(kn_job_vae_open(j, session, false, &x->vae));
     size_t weights = kn_dev_bytes_now(session->dev);
-    size_t budget = j->budget_bytes > weights ? j->budget_bytes - weights : 0;
+    size_t budget = j->vae_budget_bytes > weights ? j->vae_budget_bytes - weights : 0;
     *p = kn_job_vae_params(j, &j->geo, budget);
     if (kn_dev_measured(session->dev) != KN_DEV_CUDA) return KN_OK;
     p->late = true; /* frames are converted and encoded while the GPU decodes the next */

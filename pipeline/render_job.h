@@ -48,6 +48,7 @@ typedef struct kn_job {
     bool makes_folders; /* set by the caller, who makes missing folders of the outputs before kn_job_begin */
     bool guided;      /* a pass evaluates the network for the negative prompt too */
     size_t budget_bytes; /* device memory that may be used; 0 = not known */
+    size_t vae_budget_bytes; /* what the VAE's tiles are chosen for: the same, or less of an offloading device */
     float *embeds[KN_PROMPTS]; /* host [T, text_dim]; the second only when guided */
     float *latents;   /* host [C,F,H,W], normalised as the transformer sees them: result of a pass, or what
                          the next one starts from */

@@ -31,7 +31,7 @@ static kn_status decode(void *user, const kn_tensor *latent, float **rgb, int *w
     kn_vae_stream *stream = NULL;
     kn_status st = KN_OK;
     size_t weights = kn_dev_bytes_now(j->session->dev);
-    kn_vae_stream_params p = kn_job_vae_params(j, g, j->budget_bytes > weights ? j->budget_bytes - weights : 0);
+    kn_vae_stream_params p = kn_job_vae_params(j, g, j->vae_budget_bytes > weights ? j->vae_budget_bytes - weights : 0);
     KN_TRY_GOTO(kn_alloc_array((size_t)(g->height_px * g->width_px * 3), sizeof(float), (void **)rgb));
     x->rgb = *rgb;
     KN_TRY_GOTO(kn_vae_stream_open(x->vae, KN_VAE_DECODE, &p, &stream));

@@ -65,7 +65,7 @@ static kn_status open_vae(upscale *x, kn_vae_stream_params *decode, kn_vae_strea
     KN_TRY(kn_job_vae_open(j, x->session, true, &x->vae));
     bool gpu = kn_dev_measured(x->session->dev) == KN_DEV_CUDA; /* whose memory is its own */
     size_t used = kn_dev_bytes_now(x->session->dev) + (gpu ? 0 : host_bytes(x));
-    double spare = j->budget_bytes > used ? (double)(j->budget_bytes - used) : 0;
+    double spare = j->vae_budget_bytes > used ? (double)(j->vae_budget_bytes - used) : 0;
     double small = from_clip(x) ? 0 : (double)(x->from->width_px * x->from->height_px), large = (double)(x->to->width_px * x->to->height_px);
     size_t share = (size_t)(spare * small / (small + large));
     *decode = kn_job_vae_params(j, x->from, share);
