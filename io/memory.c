@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 enum { ALIGN = 64 };
@@ -100,12 +101,28 @@ void kn_memory_trim(void)
 #endif
 }
 
-size_t kn_memory_resident(void)
+/* A number of /proc/self/statm, which counts pages: size, resident, ... */
+static size_t statm(int index)
 {
     char line[128] = "", *end = line;
-    FILE *f = fopen("/proc/self/statm", "r"); /* pages: size, resident, ... */
+    FILE *f = fopen("/proc/self/statm", "r");
     if (!f) return 0;
-    if (fgets(line, sizeof line, f)) (void)strtoull(line, &end, 10);
+    if (!fgets(line, sizeof line, f)) *line = '\0';
     fclose(f);
-    return (size_t)strtoull(end, NULL, 10) * (size_t)sysconf(_SC_PAGESIZE);
+    size_t pages = 0;
+    for (int i = 0; i <= index; i++) pages = (size_t)strtoull(end, &end, 10);
+    return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+size_t kn_memory_resident(void)
+{
+    return statm(1);
+}
+
+size_t kn_memory_address_left(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return SIZE_MAX;
+    size_t used = statm(0);
+    return used < limit.rlim_cur ? (size_t)limit.rlim_cur - used : 0;
 }

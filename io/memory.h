@@ -35,6 +35,9 @@ void kn_memory_trim(void);
 /* Bytes of memory that the process has in use now: code, libraries and data. 0 when unknown. */
 size_t kn_memory_resident(void);
 
+/* Bytes of address space that the process may still take (RLIMIT_AS, `ulimit -v`); SIZE_MAX: no limit. */
+size_t kn_memory_address_left(void);
+
 /* Tests only: the k-th allocation from now on (1 = next) fails once; 0 turns this off. */
 void kn_memory_fail_at(long k);
 /* Allocations made since the program started. */

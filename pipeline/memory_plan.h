@@ -44,8 +44,9 @@ void kn_memory_plan_tell_contexts(kn_job *j, const kn_memory_plan *p);
 /* KN_ERR_NOMEM when a phase's peak is over the budget. */
 KN_CHECKED kn_status kn_memory_plan_check(kn_job *j, const kn_memory_plan *p);
 
-/* Host memory that this process may still take: what the kernel calls available, or what its control
- * group leaves, whichever is less. 0 when unknown. */
+/* Host memory that this process may still take: what the kernel calls available, what its control
+ * group leaves, or what a limit of address space (`ulimit -v`) leaves beside libraries and threads, whichever
+ * is least. 0 when unknown. */
 size_t kn_host_memory_available(void);
 
 #endif
