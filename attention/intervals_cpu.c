@@ -30,7 +30,7 @@ enum {
     BLOCKS_AT_ONCE = 4, /* that a thread takes, at most... */
     SHARES = 8          /* ...so that there are this many shares for each */
 };
-static const int64_t GROUP_BYTES_MAX = 256ll << 20; /* ...or its keys and values would pass this size */
+static const int64_t GROUP_BYTES_MAX = 256LL << 20; /* ...or its keys and values would pass this size */
 
 static int64_t min_i64(int64_t a, int64_t b)
 {
