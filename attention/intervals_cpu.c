@@ -192,6 +192,12 @@ static void make_bands(piece *w)
     }
 }
 
+/* Where the rows of this head's queries are; NULL: in their order. */
+static const int32_t *perm_of(const kn_attn_plan *p, int64_t head)
+{
+    return p->perm_q ? p->perm_q + (p->perm_heads > 1 ? head * p->tokens : 0) : NULL;
+}
+
 static const float *query_row(const intervals_job *j, int64_t head, int64_t query)
 {
     const kn_tensor *q = &j->args->q;
@@ -336,12 +342,11 @@ typedef struct panels {
 static void run_piece(const intervals_job *job, int64_t head, int64_t query0, int64_t queries,
                       const kn_attn_run *runs, int64_t run_count, panels *memory)
 {
-    const kn_attn_plan *p = job->plan;
     piece w = {.job = job,
                .head = head,
                .query0 = query0,
                .queries = (int)queries,
-               .perm_q = p->perm_q ? p->perm_q + (p->perm_heads > 1 ? head * p->tokens : 0) : NULL,
+               .perm_q = perm_of(job->plan, head),
                .kt = job->kt + (head - job->head0) * job->z.k_floats,
                .v = job->v + (head - job->head0) * job->z.v_floats,
                .q = memory->q,
@@ -357,8 +362,7 @@ static void run_piece(const intervals_job *job, int64_t head, int64_t query0, in
 static void fetch_block(const intervals_job *job, int64_t head, int64_t block)
 {
     const kn_attn_plan *p = job->plan;
-    const int32_t *perm =
-        p->perm_q ? p->perm_q + (p->perm_heads > 1 ? head * p->tokens : 0) : NULL;
+    const int32_t *perm = perm_of(p, head);
     for (int64_t i = p->q_start[block]; i < p->q_start[block + 1]; i++) {
         int64_t query = perm ? perm[i] : i;
         fetch(query_row(job, head, query), job->args->q.dim[2]);
