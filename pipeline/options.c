@@ -73,7 +73,8 @@ static const kn_option table[] = {
     STR("refine-size", 0, refine_size, NULL, "High resolution", R,
         "Sizes to refine to after the base pass at --size, one after the other: 2x, or 2x,4x, or 1280x720,1920x1080. With --input: of the video's size; 2x when not given."),
     LIST("strength", strength, 0.01, 1, "0.7", NULL, "High resolution", R | M,
-         "Share of the steps that a refine stage runs: how much of the picture it makes anew. One number, or one per stage: 0.5,0.4."),
+         "Share of the steps that a refine stage runs: how much of the picture it makes anew; 1: all of it, from noise. One number, or "
+         "one per stage: 0.5,0.4."),
     LIST("refine-steps", refine_steps, 0, 1000, "0", "steps", "High resolution", R | M,
          "Steps of the refine stages' whole schedule, of which --strength runs a part; 0: as --steps."),
     LIST("refine-shift", refine_shift, 0.01, 100, "9", NULL, "High resolution", R | M,

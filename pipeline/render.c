@@ -283,6 +283,8 @@ static kn_status tell_refine(kn_job *j, const kn_pass *p)
     kn_job_note(j, "%s: %" PRId64 "x%" PRId64 ", %" PRId64 " tokens; %d of %d steps from sigma %.4f, guidance %g, shift %g; %s%s, temperature %.4f",
                 p->name, p->geo.out_width_px, p->geo.out_height_px, p->geo.tokens, schedule.steps - schedule.begin,
                 schedule.steps, schedule.sigma[schedule.begin], p->guidance, p->shift, sees, p->dual ? ", override" : "", p->temperature);
+    if (schedule.begin == 0)
+        kn_job_note(j, "%s: starts from noise (strength 1): of the clip before it %.2f%% is left", p->name, 100 * (1 - schedule.sigma[0]));
     if (p->fitted && (p->dual || p->dense_steps || p->attention == KN_ATTENTION_DENSE))
         kn_job_note(j, "%s: full self-attention at positions times %.3g x %.3g", p->name, p->position_scale[2], p->position_scale[1]);
     if (p->dual) {

@@ -28,7 +28,7 @@ grep -q 'refine 1: 130x94' plan.txt || fail "2x is the default: $(cat plan.txt)"
 "${refine[@]}" long.mp4 "${cut[@]}" --threads 1 -o whole.mkv 2>log.txt
 [ "$(stream whole.mkv width,height,r_frame_rate,nb_read_frames)" = "130,94,24000/1001,27" ] || fail "long: $(stream whole.mkv width,height,r_frame_rate,nb_read_frames)"
 [ -z "$(ls whole.mkv.* | grep -v json)" ] || fail "left behind: $(ls whole.mkv.*)"
-[ "$(audio whole.mkv)" = "$(audio long.mp4)" ] || fail "audio is not the same packets"
+[ -n "$(audio long.mp4)" ] && [ "$(audio whole.mkv)" = "$(audio long.mp4)" ] || fail "audio is not the same packets"
 sha=$(sha256sum long.mp4 | cut -d' ' -f1)
 grep -q "\"sha256\": \"$sha\"" whole.mkv.json || fail "source in the sidecar"
 grep -q '"name": "long.mp4"' whole.mkv.json || fail "source's name in the sidecar"
@@ -63,6 +63,7 @@ resumed 'refine 1' 1 1
 resumed 'upscale 1' 1 2
 resumed 'refine 1' 1 3
 resumed decode 8 1
+at_least_killed 2
 
 # A short clip: trimmed to 4n+1, or kept whole. Two stages, another prompt, other shapes.
 make -f lavfi -i testsrc2=size=48x32:rate=12:duration=0.6 -pix_fmt yuv420p -c:v libx264 short.mp4
