@@ -19,6 +19,12 @@ for command in render refine batch plan compare info bench search-windows preset
   got=$({ grep -oE -- '--(shard|candidates|width) ' command.txt || true; } | sort -u | tr -d '\n')
   [ "$got" = "${want:+$(printf '%s\n' $want | sort | sed 's/$/ /' | tr -d '\n')}" ] || fail "$command --help lists '$got', expected '$want'"
 done
+for option in strength --strength; do
+  has '^ +--strength X,\.\.\. +Share of the steps' "$kinora" help $option || fail "help $option: $(cat has.txt)"
+  [ "$(grep -c -- ' --' has.txt)" = 1 ] || fail "help $option: $(cat has.txt)"
+done
+has '^  -o, --output PATH ' "$kinora" help -o || fail "help -o: $(cat has.txt)"
+expect_error 2 "unknown command 'o-o'" "$kinora" help o-o
 expect_error 2 "unknown command 'rend'; did you mean 'render'?" "$kinora" help rend
 "$kinora" help --man >kinora.1
 if command -v man >/dev/null; then

@@ -76,6 +76,14 @@ grep -q 'the last 3 of 8 frames are left out' log.txt || fail "trim is not told:
 "${refine[@]}" short.mp4 "${fast[@]}" --refine-size 32x32 --fit stretch -o small.mp4 2>log.txt
 [ "$(stream small.mp4 width,height)" = 32,32 ] || fail "smaller: $(stream small.mp4 width,height)"
 
+# A name in another encoding than UTF-8, in and out: JSON has a question mark for what it cannot say.
+cp short.mp4 $'caf\xe9.mp4'
+"${refine[@]}" $'caf\xe9.mp4' "${fast[@]}" --progress json -o $'out\xe9.mp4' >events.txt
+grep -q '"name": "caf?.mp4"' out*.mp4.json || fail "a name that is not UTF-8: $(cat out*.mp4.json)"
+grep -q '"event":"done","output":"out?.mp4"' events.txt || fail "the event of such a name: $(tail -1 events.txt)"
+"${refine[@]}" $'none\xe9.mp4' "${fast[@]}" --progress json -o x.mp4 >events.txt 2>log.txt || true
+grep -q '"event":"error".*none?.mp4' events.txt || fail "the error of such a name: $(tail -1 events.txt)"
+
 # PNG files in, at --fps; a turned video; a variable rate.
 "${refine[@]}" png "${fast[@]}" --fps 12 --refine-size 96x64 -o png.mp4 2>log.txt
 [ "$(stream png.mp4 r_frame_rate,nb_read_frames)" = 12/1,5 ] || fail "PNG: $(stream png.mp4 r_frame_rate,nb_read_frames)"
