@@ -509,6 +509,7 @@ kn_status kn_job_run(kn_job *j)
     const kn_options *o = j->o;
     bool frames = kn_job_wants_frames(j), texts = kn_job_first_pass(j) < j->passes || o->embeds_out;
     if (o->debug_dir) KN_TRY(kn_debug_open(o->debug_dir, &j->debug));
+    if (kn_job_wants_latents(j)) KN_TRY(kn_job_check_given(j));
     double start = kn_now_sec();
     if (texts && !j->embeds[KN_PROMPT]) {
         kn_job_phase_begin(j);
