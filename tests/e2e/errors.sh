@@ -19,6 +19,13 @@ expect_error 3 "model_index.json" "$kinora" render -m empty -p x -o x.mp4
 expect_error 3 "nowhere/x.mp4" "${render[@]}" -o nowhere/x.mp4
 touch there.mp4
 expect_error 2 "--overwrite" "${render[@]}" -o there.mp4
+expect_error 3 "nowhere/deep' is missing" "${render[@]}" --frames-dir nowhere/deep/frames
+expect_error 2 "a folder's name" "${render[@]}" --latents-out there/
+expect_error 2 "--contact-sheet x.jpg: expected a name that ends in .png" "${render[@]}" -o x.mp4 --contact-sheet x.jpg
+expect_error 2 "in .png or .webp" "${render[@]}" -o x.mp4 --preview x.mp4
+expect_error 2 "--preview ./x.png: expected a name of its own, found that of --contact-sheet" \
+  "${render[@]}" -o x.mp4 --preview ./x.png --contact-sheet x.png
+expect_error 2 "--frames-dir x.mp4/: expected a name of its own, found that of --output" "${render[@]}" -o "$PWD/x.mp4" --frames-dir x.mp4/
 expect_error 3 "missing.yaml" "${render[@]}" -o x.mp4 --config missing.yaml
 printf 'steps: 3\nwidht: 160\n' >bad.yaml
 expect_error 2 "line 2" "${render[@]}" -o x.mp4 --config bad.yaml

@@ -39,7 +39,9 @@ l2() {
 within() { awk -v x="$1" -v a="$2" -v b="$3" 'BEGIN { exit !(x != "" && x >= a && x <= b) }'; }
 
 # killed_at STAGE DONE TIMES command...: kill -9 as soon as the command has reported TIMES times that DONE of the stage is
-# done. When it is quicker than us, it is simply complete.
+# done. When it is quicker than us, it is simply complete; a test of kills asks at its end, by at_least_killed, that enough
+# of them fell in time.
+killed=0 meant=0
 killed_at() {
   local event="\"stage\":\"$1\",\"unit\":\"[a-z]*\",\"done\":$2," times=$3 pid
   shift 3
@@ -52,7 +54,18 @@ killed_at() {
     sleep 0.005
   done
   kill -9 $pid 2>/dev/null || true
-  wait $pid 2>/dev/null || true
+  local code=0
+  wait $pid 2>/dev/null || code=$?
+  meant=$((meant + 1))
+  case $code in
+    0) ;;
+    137) killed=$((killed + 1)) ;;
+    *) fail "exit code $code before $event: $(cat killed.txt)" ;;
+  esac
+}
+at_least_killed() {
+  [ "$killed" -ge "$1" ] || fail "only $killed of $meant runs were killed in time"
+  echo "$killed of $meant runs killed before they were done"
 }
 
 # own_model FOLDER: a copy of the shipped model to be altered; through links, or the change would go to what they point at.
