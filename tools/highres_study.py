@@ -151,6 +151,20 @@ def methods_set(share=4):
             yield variant(f"{scale} permute {density:g}", at + "attention=permute", window, share=share)
 
 
+def combined_set():
+    """Options of the override together, from noise with fitted positions; the best of them at 4x by way of 2x."""
+    yield variant(NATIVE, "", base=False)
+    at = "refine-size=2x strength=1 refine-guidance=3 " + OVERRIDE + FITTED
+    ways = {"temperature off": "temperature=off", "temperature off n=5": "temperature=off override-for=both refresh=5",
+            "dense steps 4": "dense-steps=4", "dense steps 8": "dense-steps=8", "temperature off dense steps 4": "temperature=off dense-steps=4",
+            "temperature 0.9": "temperature=0.9", "temperature off full draft 0.25": "temperature=off full-attention=draft density=0.25"}
+    for name, flags in ways.items():
+        yield variant(f"2x 1 override fitted {name}", at + flags)
+    at = "refine-size=2x,4x strength=1,0.4 refine-guidance=3,2 " + OVERRIDE + FITTED
+    for name, flags in (("temperature off", "temperature=off"), ("dense steps 8", "dense-steps=8"), ("n=5", "override-for=both refresh=5")):
+        yield variant(f"4x staged override fitted {name}", at + flags, share=2)
+
+
 def united(*sets):
     """Each variant once, in the order of its first mention."""
     names = set()
@@ -165,8 +179,8 @@ def search_set():
     """Where does the override help? Strength, then every other option of it, at strengths where windows no longer agree."""
     direct = "refine-guidance=3 "
     return united(sweep_set("2x", ("0.9", "0.6", "0.95")), ways_set("0.8", ""), ways_set("1", more=direct), cached_set(),
-                  ways_set("0.8"), ways_set("1", "", direct), methods_set(), sweep_set("4x", ("0.7", "0.8"), 4),
-                  ways_set("0.5", share=4, late=False), sweep_set("4x", ("0.9",), 4))
+                  ways_set("0.8"), ways_set("1", "", direct), sweep_set("4x", ("0.8", "0.7"), 2), methods_set(),
+                  ways_set("0.5", share=4, late=False))
 
 
 def all_sets():
@@ -174,7 +188,8 @@ def all_sets():
 
 
 SETS = {"main": main_set, "sweep": sweep_set, "upscale": upscale_set, "caching": caching_set, "methods": methods_set,
-        "ways": lambda: ways_set("0.8"), "cached": cached_set, "search": search_set, "all": all_sets,
+        "ways": lambda: ways_set("0.8"), "cached": cached_set, "combined": combined_set, "search": search_set,
+        "rest": lambda: united(sweep_set("4x", ("0.8", "0.7"), 2), combined_set(), search_set()), "all": all_sets,
         "caching2": lambda: caching_set(SIZES[:1], 1), "caching4": lambda: caching_set(SIZES[1:], 1)}
 
 
