@@ -126,10 +126,7 @@ static kn_status fill_row(kn_draft *x, const uint32_t *keep)
     for (int64_t k = 0; k < x->count; k++)
         if (keep[k / 32] >> (k % 32) & 1)
             KN_TRY(kn_attn_plan_add(x->plan, start[k], start[k + 1] - start[k], -1));
-    if (x->params.layout.text)
-        KN_TRY(kn_attn_plan_add(x->plan, kn_attn_plan_text_start(x->plan), x->params.layout.text,
-                                -1));
-    return kn_attn_plan_end_row(x->plan);
+    return kn_attn_plan_end_video_row(x->plan);
 }
 
 static kn_status fill_head(kn_draft *x, const uint32_t *keep)
@@ -139,17 +136,13 @@ static kn_status fill_head(kn_draft *x, const uint32_t *keep)
         while (x->tiles->q_start[tile + 1] <= x->plan->q_start[b]) tile++;
         KN_TRY(fill_row(x, keep + tile * x->words));
     }
-    for (int64_t b = text_block; b < x->plan->q_blocks; b++) {
-        KN_TRY(kn_attn_plan_add(x->plan, 0, x->plan->tokens, -1));
-        KN_TRY(kn_attn_plan_end_row(x->plan));
-    }
-    return KN_OK;
+    return kn_attn_plan_add_text_rows(x->plan);
 }
 
 static kn_status plan_on_host(kn_dev *d, kn_draft *x, const kn_tensor *q, const kn_tensor *k)
 {
     if (!x->bins) {
-        KN_TRY(kn_block_map_open(x->count, x->params.dim, &x->means));
+        if (!x->means.map) KN_TRY(kn_block_map_open(x->count, x->params.dim, &x->means));
         KN_TRY(kn_alloc(BINS * sizeof *x->bins, (void **)&x->bins));
     }
     kn_attn_plan_restart(x->plan);

@@ -130,18 +130,20 @@ kn_status kn_grid_window_bounds(const kn_grid_window *win, int length, int32_t *
 /* ---- tile search ------------------------------------------------------------------------------
  * A key is visible to a tile when it is so on every axis, independently, so counts of touched and
  * of fully visible key tiles are products of counts per axis, and sums over query tiles are
- * products of sums.
+ * products of sums. Shapes share edges, so an axis is counted once per edge, when first wanted.
  */
 typedef struct axis_count {
     double touched; /* key tiles that some query of the tile sees, summed over query tiles */
     double full;    /* key tiles that every query sees whole */
-    double visible; /* visible pairs on this axis */
+    double visible; /* visible pairs on this axis; 0: not counted yet */
+    double run_blocks, run_full; /* of unaligned runs, see count_runs */
 } axis_count;
 
 typedef struct axis_tables {
     int length, dilation;
     int32_t *lo, *len;
     unsigned char *any, *all; /* per key coordinate: seen by some, by every query of a tile */
+    axis_count *counts;       /* by the edge of a tile, 1 to length */
 } axis_tables;
 
 static void see(const axis_tables *x, int q_lo, int q_hi)
@@ -157,7 +159,7 @@ static void see(const axis_tables *x, int q_lo, int q_hi)
 
 static axis_count count_axis(const axis_tables *x, int q_edge, int k_edge)
 {
-    axis_count c = {0, 0, 0};
+    axis_count c = {0};
     for (int q0 = 0; q0 < x->length; q0 += q_edge) {
         see(x, q0, min_int(q0 + q_edge, x->length));
         for (int k0 = 0; k0 < x->length; k0 += k_edge) {
@@ -178,10 +180,8 @@ static axis_count count_axis(const axis_tables *x, int q_edge, int k_edge)
 /* Unaligned runs: per key row a run of `columns` touched columns of T tokens each, cut in blocks;
  * `blocks` and `full` are summed over the query tiles along w. Rows run together when a run covers
  * whole rows; that is counted by the caller's rows factor all the same, as the rim differs. */
-static void count_runs(const axis_tables *x, int edge, int t_length, int block, double *blocks,
-                       double *full)
+static void count_runs(const axis_tables *x, int edge, int t_length, int block, axis_count *out)
 {
-    *blocks = *full = 0;
     for (int q0 = 0; q0 < x->length; q0 += edge) {
         see(x, q0, min_int(q0 + edge, x->length));
         for (int k = 0; k < x->length;) {
@@ -193,8 +193,8 @@ static void count_runs(const axis_tables *x, int edge, int t_length, int block, 
                 bool all = last < tokens;
                 for (int64_t c = first + b / t_length; all && c <= first + last / t_length; c++)
                     all = x->all[c];
-                *blocks += 1;
-                *full += all;
+                out->run_blocks += 1;
+                out->run_full += all;
             }
             while (k < x->length && !x->any[k]) k++;
         }
@@ -208,6 +208,7 @@ static void free_tables(axis_tables x[3])
         kn_free(x[a].len);
         kn_free(x[a].any);
         kn_free(x[a].all);
+        kn_free(x[a].counts);
     }
 }
 
@@ -221,28 +222,32 @@ static kn_status build_tables(const kn_grid_search *s, axis_tables x[3])
         KN_TRY(kn_alloc_array(n, sizeof(int32_t), (void **)&x[a].len));
         KN_TRY(kn_alloc_array(n, 1, (void **)&x[a].any));
         KN_TRY(kn_alloc_array(n, 1, (void **)&x[a].all));
+        KN_TRY(kn_alloc_zero((n + 1) * sizeof(axis_count), (void **)&x[a].counts));
         KN_TRY(kn_grid_window_bounds(&s->window[a], x[a].length, x[a].lo, x[a].len));
     }
     return KN_OK;
+}
+
+static const axis_count *count_edge(const kn_grid_search *s, const axis_tables *x, int axis, int edge)
+{
+    axis_count *c = &x->counts[edge];
+    if (c->visible > 0) return c;
+    *c = count_axis(x, edge, s->runs ? (axis == 0 ? s->grid[0] : 1) : edge);
+    if (s->runs && axis == 2) count_runs(x, edge, s->grid[0], s->block_k, c);
+    return c;
 }
 
 static void count_shape(const kn_grid_search *s, const axis_tables x[3], const int tile[3],
                         kn_grid_choice *out)
 {
     double all_pairs = 1, ideal = 1, touched = 1, full = 1;
-    axis_count c[3];
     for (int a = 0; a < 3; a++) {
-        c[a] = count_axis(&x[a], tile[a], s->runs ? (a == 0 ? s->grid[0] : 1) : tile[a]);
+        const axis_count *c = count_edge(s, &x[a], a, tile[a]);
+        bool run = s->runs && a == 2;
         all_pairs *= (double)s->grid[a] * s->grid[a];
-        ideal *= c[a].visible;
-    }
-    if (s->runs) {
-        double blocks, blocks_full;
-        count_runs(&x[2], tile[2], s->grid[0], s->block_k, &blocks, &blocks_full);
-        touched = c[0].touched * c[1].touched * blocks;
-        full = c[0].full * c[1].full * blocks_full;
-    } else {
-        for (int a = 0; a < 3; a++) touched *= c[a].touched, full *= c[a].full;
+        ideal *= c->visible;
+        touched *= run ? c->run_blocks : c->touched;
+        full *= run ? c->run_full : c->full;
     }
     int64_t per_tile = kn_grid_tokens(tile);
     int64_t count_q = (per_tile + s->block_q - 1) / s->block_q;

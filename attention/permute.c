@@ -240,17 +240,7 @@ static kn_status fill_row(kn_permute *x)
     const int32_t *start = p->q_start;
     for (int64_t j = 0; j < x->blocks; j++)
         if (x->keep[j]) KN_TRY(kn_attn_plan_add(p, start[j], start[j + 1] - start[j], -1));
-    if (p->tokens > x->video) KN_TRY(kn_attn_plan_add(p, x->video, p->tokens - x->video, -1));
-    return kn_attn_plan_end_row(p);
-}
-
-static kn_status fill_text_rows(kn_attn_plan *p, int64_t first)
-{
-    for (int64_t b = first; b < p->q_blocks; b++) {
-        KN_TRY(kn_attn_plan_add(p, 0, p->tokens, -1));
-        KN_TRY(kn_attn_plan_end_row(p));
-    }
-    return KN_OK;
+    return kn_attn_plan_end_video_row(p);
 }
 
 static kn_status fill_head(kn_permute *x, int head)
@@ -263,7 +253,7 @@ static kn_status fill_head(kn_permute *x, int head)
         select_blocks(x, head, b);
         KN_TRY(fill_row(x));
     }
-    return fill_text_rows(p, x->blocks);
+    return kn_attn_plan_add_text_rows(p);
 }
 
 static kn_status open_host(kn_permute *x)
@@ -301,7 +291,7 @@ static kn_status fill_fetched(kn_permute *x, const uint32_t *keep, int64_t words
             for (int64_t j = 0; j < x->blocks; j++) x->keep[j] = keep[j / 32] >> (j % 32) & 1;
             KN_TRY(fill_row(x));
         }
-        KN_TRY(fill_text_rows(x->plan, x->blocks));
+        KN_TRY(kn_attn_plan_add_text_rows(x->plan));
     }
     return KN_OK;
 }

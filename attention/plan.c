@@ -195,6 +195,22 @@ kn_status kn_attn_plan_end_row(kn_attn_plan *p)
     return KN_OK;
 }
 
+kn_status kn_attn_plan_end_video_row(kn_attn_plan *p)
+{
+    int64_t text = kn_attn_plan_text_start(p);
+    if (text < p->tokens) KN_TRY(kn_attn_plan_add(p, text, p->tokens - text, -1));
+    return kn_attn_plan_end_row(p);
+}
+
+kn_status kn_attn_plan_add_text_rows(kn_attn_plan *p)
+{
+    for (int64_t b = kn_attn_plan_text_block(p); b < p->q_blocks; b++) {
+        KN_TRY(kn_attn_plan_add(p, 0, p->tokens, -1));
+        KN_TRY(kn_attn_plan_end_row(p));
+    }
+    return KN_OK;
+}
+
 int64_t kn_attn_plan_text_start(const kn_attn_plan *p)
 {
     return kn_grid_tokens(p->grid);

@@ -157,6 +157,10 @@ void kn_attn_plan_restart(kn_attn_plan *plan);
 KN_CHECKED kn_status kn_attn_plan_add(kn_attn_plan *plan, int64_t key, int64_t count, int rule);
 /* Finish the row. */
 KN_CHECKED kn_status kn_attn_plan_end_row(kn_attn_plan *plan);
+/* The same for a block of the video: the text's keys are added. */
+KN_CHECKED kn_status kn_attn_plan_end_video_row(kn_attn_plan *plan);
+/* The rows of the text's blocks, all keys in each, behind those of a head's video. */
+KN_CHECKED kn_status kn_attn_plan_add_text_rows(kn_attn_plan *plan);
 /* First query block of the text, = q_blocks when there is none; and its first token. Text blocks
  * see everything and everything sees them. */
 int64_t kn_attn_plan_text_block(const kn_attn_plan *plan);

@@ -62,19 +62,13 @@ static kn_status fill_head(kn_attn_plan *p, const kn_tile3d_params *params,
     int64_t text_block = kn_attn_plan_text_block(p);
     int n[3];
     for (int a = 0; a < 3; a++) n[a] = kn_grid_tiles_on(p->grid, layout->tile, a);
-    for (int64_t b = 0; b < p->q_blocks; b++) {
-        if (b < text_block) {
-            const int16_t *at = p->pos + 3 * (int64_t)p->q_start[b]; /* blocks lie within a tile */
-            int q[3] = {at[0] / layout->tile[0], at[1] / layout->tile[1], at[2] / layout->tile[2]};
-            KN_TRY(add_tiles(p, params, layout->tile, n, q, window));
-            if (layout->text)
-                KN_TRY(kn_attn_plan_add(p, kn_attn_plan_text_start(p), layout->text, -1));
-        } else {
-            KN_TRY(kn_attn_plan_add(p, 0, p->tokens, -1));
-        }
-        KN_TRY(kn_attn_plan_end_row(p));
+    for (int64_t b = 0; b < text_block; b++) {
+        const int16_t *at = p->pos + 3 * (int64_t)p->q_start[b]; /* blocks lie within a tile */
+        int q[3] = {at[0] / layout->tile[0], at[1] / layout->tile[1], at[2] / layout->tile[2]};
+        KN_TRY(add_tiles(p, params, layout->tile, n, q, window));
+        KN_TRY(kn_attn_plan_end_video_row(p));
     }
-    return KN_OK;
+    return kn_attn_plan_add_text_rows(p);
 }
 
 static kn_status check_windows(const kn_tile3d_params *params)

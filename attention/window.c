@@ -95,20 +95,15 @@ static void block_box(const kn_attn_plan *p, int64_t block, int lo[3], int hi[3]
 
 static kn_status fill_rows(kn_attn_plan *p, const kn_attn_layout *layout, sight *s)
 {
-    int64_t text_block = kn_attn_plan_text_block(p), text = kn_attn_plan_text_start(p);
-    for (int64_t b = 0; b < p->q_blocks; b++) {
-        if (b < text_block) {
-            int lo[3], hi[3];
-            block_box(p, b, lo, hi);
-            look(p, lo, hi, s);
-            KN_TRY(add_keys(p, layout->tile, s));
-            if (layout->text) KN_TRY(kn_attn_plan_add(p, text, layout->text, -1));
-        } else {
-            KN_TRY(kn_attn_plan_add(p, 0, p->tokens, -1));
-        }
-        KN_TRY(kn_attn_plan_end_row(p));
+    int64_t text_block = kn_attn_plan_text_block(p);
+    for (int64_t b = 0; b < text_block; b++) {
+        int lo[3], hi[3];
+        block_box(p, b, lo, hi);
+        look(p, lo, hi, s);
+        KN_TRY(add_keys(p, layout->tile, s));
+        KN_TRY(kn_attn_plan_end_video_row(p));
     }
-    return KN_OK;
+    return kn_attn_plan_add_text_rows(p);
 }
 
 /* Visible pairs are a product over the axes; text adds its full rows and columns. */

@@ -422,10 +422,9 @@ static const kn_backend cuda_backend = {
 static kn_status find_device(const kn_dev_params *params, struct cudaDeviceProp *prop)
 {
     int count = 0, driver = 0, runtime = 0;
-    cudaError_t e = cudaGetDeviceCount(&count);
-    cudaDriverGetVersion(&driver);
+    cudaError_t e = cudaGetDeviceCount(&count), asked = cudaDriverGetVersion(&driver);
     cudaRuntimeGetVersion(&runtime);
-    if (driver == 0)
+    if (asked == cudaSuccess && driver == 0)
         return kn_fail(KN_ERR_UNSUPPORTED,
                        "device cuda: no NVIDIA driver on this machine (libcuda.so.1 not found)");
     if (e == cudaErrorInsufficientDriver)
@@ -435,7 +434,9 @@ static kn_status find_device(const kn_dev_params *params, struct cudaDeviceProp 
                        driver / 1000, driver % 1000 / 10, runtime / 1000, 0);
     if (e == cudaErrorNoDevice || (e == cudaSuccess && count == 0))
         return kn_fail(KN_ERR_UNSUPPORTED, "device cuda: the driver shows no GPU");
-    KN_CUDA_TRY(e);
+    if (e != cudaSuccess) return kn_cuda_fail(e, "cudaGetDeviceCount", __FILE__, __LINE__);
+    if (asked != cudaSuccess)
+        return kn_cuda_fail(asked, "cudaDriverGetVersion", __FILE__, __LINE__);
     if (params->ordinal < 0 || params->ordinal >= count)
         return kn_fail(KN_ERR_ARG, "device cuda: expected a number from 0 to %d, found %d",
                        count - 1, params->ordinal);

@@ -157,6 +157,18 @@ const char *kn_json_kind(const json_t *value)
     return "an unknown value";
 }
 
+json_t *kn_json_text(const char *text)
+{
+    char *copy;
+    if (kn_text_is_utf8(text)) return json_string(text);
+    if (kn_strdup(text, &copy) != KN_OK) return NULL;
+    for (char *p = copy; *p; p++)
+        if ((unsigned char)*p >= 0x80) *p = '?';
+    json_t *value = json_string(copy);
+    kn_free(copy);
+    return value;
+}
+
 kn_status kn_json_add_string(kn_text *t, const char *text)
 {
     KN_TRY(kn_text_add(t, "\""));

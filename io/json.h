@@ -23,6 +23,9 @@ KN_CHECKED kn_status kn_json_parse(const char *name, const char *data, size_t si
                                    size_t max_values, json_t **out);
 /* "string", "integer", "true", ... for messages. */
 const char *kn_json_kind(const json_t *value);
+/* A string value; NULL: no memory. File names may hold any bytes, JSON only UTF-8: where a text is not, its bytes from
+ * 0x80 on stand as question marks. */
+json_t *kn_json_text(const char *text);
 /* Append `text` (UTF-8) as a quoted JSON string. */
 KN_CHECKED kn_status kn_json_add_string(kn_text *t, const char *text);
 /* Append the value, without a final newline. NaN and infinity become null. */

@@ -7,6 +7,13 @@
 
 #include "io/memory.h"
 
+size_t kn_path_bare_bytes(const char *path)
+{
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    return n;
+}
+
 bool kn_path_is_below(const char *path)
 {
     if (!*path || *path == '/') return false;

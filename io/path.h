@@ -1,4 +1,4 @@
-/* io/path.h - does a path that a file names stay where it may?
+/* io/path.h - paths as text, and: does a path that a file names stay where it may?
  *
  * Purpose   Presets, config files and batch files come from others. What they name to be written must lie
  *           below one folder: by its text, and by the symbolic links that stand there.
@@ -8,9 +8,12 @@
 #define KN_IO_PATH_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "io/status.h"
 
+/* Bytes of path without the slashes at its end, of which "/" keeps one. */
+size_t kn_path_bare_bytes(const char *path);
 /* A relative path without ".." that is not empty: wherever it starts, it stays below. */
 bool kn_path_is_below(const char *path);
 /* `path` begins with `folder` and is below it from there. */

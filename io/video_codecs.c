@@ -247,6 +247,16 @@ static kn_status check_size_and_rate(const kn_video_writer_params *p)
     return KN_OK;
 }
 
+/* A GIF's frames last hundredths of a second, and players take one hundredth for "not said" and wait ten (so do browsers
+ * and libavformat's reader, `default_delay`). */
+static kn_status check_gif_rate(const kn_video_writer_params *p)
+{
+    enum { MOST = 50 };
+    if (p->fps_num <= (int64_t)MOST * p->fps_den) return KN_OK;
+    return kn_fail(KN_ERR_ARG, "%s: expected at most %d frames per second in a GIF, whose clock has no more, found %d/%d",
+                   p->path, MOST, p->fps_num, p->fps_den);
+}
+
 static kn_status choose_preset(const codec_row *row, const char *preset, const char **out)
 {
     *out = row->preset_default;
@@ -303,6 +313,7 @@ kn_status kn_video_choose(const kn_video_writer_params *p, kn_video_choice *c)
     if (!p->path || !*p->path) return kn_fail(KN_ERR_ARG, "video output: expected a file name");
     KN_TRY(check_size_and_rate(p));
     KN_TRY(choose_container(p->path, &box));
+    if (!strcmp(box->extension, "gif")) KN_TRY(check_gif_rate(p));
     KN_TRY(choose_codec(p, box, &row));
     KN_TRY(choose_depth_and_quality(p, row, c));
     KN_TRY(choose_preset(row, p->preset, &c->preset));

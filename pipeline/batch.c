@@ -189,7 +189,7 @@ static kn_status record(task *t, kn_status result)
     lost |= json_object_set_new(o, "finished", json_string(when));
     kn_status st = KN_OK;
     if (result != KN_OK) {
-        lost |= json_object_set_new(o, "error", json_string(kn_batch_error(t->r)));
+        lost |= json_object_set_new(o, "error", kn_json_text(kn_batch_error(t->r)));
         lost |= json_object_set_new(o, "kind", json_string(kn_status_name(result)));
     } else {
         const kn_job *j = &t->job;

@@ -9,6 +9,7 @@
 #include "io/folder.h"
 #include "io/memory.h"
 #include "io/json.h"
+#include "io/path.h"
 #include "io/safetensors.h"
 #include "io/sha256.h"
 #include "io/text.h"
@@ -91,7 +92,7 @@ void kn_job_identity_free(kn_job_identity *id)
 
 kn_status kn_checkpoint_path(const char *output, char **path)
 {
-    return kn_asprintf(path, "%s.checkpoint.safetensors", output);
+    return kn_asprintf(path, "%.*s.checkpoint.safetensors", (int)kn_path_bare_bytes(output), output);
 }
 
 /* ---- content ----------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ KN_CHECKED kn_status kn_job_identity_build(const kn_options *o, const char *cons
                                            const char *content, kn_job_identity *out);
 void kn_job_identity_free(kn_job_identity *id);
 
-/* Path of the checkpoint of an output. Free with kn_free. */
+/* Path of the checkpoint of an output: beside it, also where that is a folder. Free with kn_free. */
 KN_CHECKED kn_status kn_checkpoint_path(const char *output, char **path);
 
 typedef struct kn_checkpoint {

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "io/atomic_file.h"
+#include "io/json.h"
 #include "io/log.h"
 #include "io/memory.h"
 #include "pipeline/cli_common.h"
@@ -185,8 +186,8 @@ static int run_job(int argc, char **argv, const char *video, int plan_only, job_
     }
     int code = kn_cli_report(st);
     if (st != KN_OK && o.progress == KN_PROGRESS_JSON) {
-        json_t *e = json_pack("{s:s, s:s, s:i, s:s}", "event", "error", "kind", kn_status_name(st), "exit_code", code,
-                              "text", kn_error_text());
+        json_t *e = json_pack("{s:s, s:s, s:i, s:o}", "event", "error", "kind", kn_status_name(st), "exit_code", code,
+                              "text", kn_json_text(kn_error_text()));
         if (e) json_dumpf(e, stdout, JSON_COMPACT), fputc('\n', stdout);
         json_decref(e);
     }
@@ -267,19 +268,19 @@ static int unknown_command(const char *name)
                           near ? near : "", near ? "'?" : ""));
 }
 
-/* kinora help [COMMAND], and the forms for other programs. */
+/* kinora help [COMMAND | OPTION], and the forms for other programs. */
 static int run_help(int argc, char **argv)
 {
     if (argc == 2 && !strcmp(argv[0], "--completion"))
         return kn_cli_report(kn_options_print_completion(stdout, argv[1]));
-    if (argc > 1) return kn_cli_report(kn_fail(KN_ERR_ARG, "expected `kinora help` or `kinora help COMMAND`, found '%s' after it", argv[1]));
+    if (argc > 1) return kn_cli_report(kn_fail(KN_ERR_ARG, "expected `kinora help`, or one COMMAND or OPTION after it, found '%s' after it", argv[1]));
     if (argc == 0 || !strcmp(argv[0], "--help") || !strcmp(argv[0], "-h")) {
         kn_cli_help(stdout);
     } else if (!strcmp(argv[0], "--man")) {
         kn_cli_man();
     } else if (!strcmp(argv[0], "--markdown")) {
         kn_options_print_markdown(stdout);
-    } else if (!kn_cli_help_command(stdout, argv[0])) {
+    } else if (!kn_cli_help_command(stdout, argv[0]) && !kn_cli_help_option(stdout, argv[0])) {
         return unknown_command(argv[0]);
     }
     return 0;
@@ -300,7 +301,7 @@ int kn_cli_main(int argc, char **argv)
     }
     const char *command = argv[1];
     argc -= 2, argv += 2;
-    if (!strcmp(command, "--version")) {
+    if (!strcmp(command, "--version") || !strcmp(command, "-V") || !strcmp(command, "version")) {
         puts("kinora " KN_VERSION);
         return 0;
     }

@@ -99,7 +99,7 @@ int kn_cli_bench(int argc, char **argv)
     double start = kn_now_sec();
     st = kn_render_timed(&o, *folder ? on_event_unkept : kn_cli_on_event, &l, &cost);
     kn_progress_break(&l.progress);
-    if (st != KN_OK) goto done;
+    if (st != KN_OK || o.dry_run) goto done; /* a plan has no seconds to show */
     if (o.progress == KN_PROGRESS_JSON)
         print_json(&o, &cost, kn_now_sec() - start);
     else

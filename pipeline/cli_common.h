@@ -24,9 +24,10 @@ int kn_cli_on_event(void *user, const kn_event *event);
 
 /* Defaults, flags, config file and preset. o is to be freed also after a failure. */
 KN_CHECKED kn_status kn_cli_options(kn_options *o, int argc, char **argv);
-/* kinora help; kinora help COMMAND, false when there is no such command; kinora help --man. */
+/* kinora help; kinora help COMMAND, kinora help OPTION, false when there is no such one; kinora help --man. */
 void kn_cli_help(FILE *f);
 bool kn_cli_help_command(FILE *f, const char *name);
+bool kn_cli_help_option(FILE *f, const char *name);
 void kn_cli_man(void);
 
 /* kinora bench ...; its exit code. */

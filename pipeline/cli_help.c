@@ -36,8 +36,8 @@ const kn_command kn_commands[] = {
      "-o windows.json",
      "Window search"},
     {"presets", "[--names | show NAME]", "list the presets; `presets show NAME` prints one", NULL},
-    {"help", "[COMMAND | --man | --markdown | --completion bash|zsh|fish]",
-     "this text, or a command's; --man, --markdown, --completion bash|zsh|fish", NULL},
+    {"help", "[COMMAND | OPTION | --man | --markdown | --completion bash|zsh|fish]",
+     "this text, a command's or an option's; --man, --markdown, --completion bash|zsh|fish", NULL},
     {NULL, NULL, NULL, NULL},
 };
 
@@ -79,6 +79,11 @@ bool kn_cli_help_command(FILE *f, const char *name)
     fputc('\n', f);
     kn_print_wrapped(f, exit_codes, 0, 0, columns);
     return true;
+}
+
+bool kn_cli_help_option(FILE *f, const char *name)
+{
+    return kn_options_print_one(f, name, columns_of(f));
 }
 
 void kn_cli_man(void)

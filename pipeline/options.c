@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "io/json.h"
 #include "io/memory.h"
 #include "io/text.h"
 
@@ -73,7 +74,8 @@ static const kn_option table[] = {
     STR("refine-size", 0, refine_size, NULL, "High resolution", R,
         "Sizes to refine to after the base pass at --size, one after the other: 2x, or 2x,4x, or 1280x720,1920x1080. With --input: of the video's size; 2x when not given."),
     LIST("strength", strength, 0.01, 1, "0.7", NULL, "High resolution", R | M,
-         "Share of the steps that a refine stage runs: how much of the picture it makes anew. One number, or one per stage: 0.5,0.4."),
+         "Share of the steps that a refine stage runs: how much of the picture it makes anew; 1: all of it, from noise. One number, or "
+         "one per stage: 0.5,0.4."),
     LIST("refine-steps", refine_steps, 0, 1000, "0", "steps", "High resolution", R | M,
          "Steps of the refine stages' whole schedule, of which --strength runs a part; 0: as --steps."),
     LIST("refine-shift", refine_shift, 0.01, 100, "9", NULL, "High resolution", R | M,
@@ -572,26 +574,13 @@ const char *kn_options_text(const kn_options *o, const kn_option *opt, char buf[
     return buf;
 }
 
-/* File names may hold any bytes, JSON only UTF-8: what is not stands there as a question mark. */
-static json_t *text_json(const char *text)
-{
-    char *copy;
-    if (kn_text_is_utf8(text)) return json_string(text);
-    if (kn_strdup(text, &copy) != KN_OK) return NULL;
-    for (char *p = copy; *p; p++)
-        if ((unsigned char)*p >= 0x80) *p = '?';
-    json_t *value = json_string(copy);
-    kn_free(copy);
-    return value;
-}
-
 static json_t *option_json(const kn_options *o, const kn_option *opt)
 {
     size_t n;
     switch (opt->type) {
     case KN_OPTION_STRING:
     case KN_OPTION_LIST:
-    case KN_OPTION_PATH: return text_json(*string_field(o, opt));
+    case KN_OPTION_PATH: return kn_json_text(*string_field(o, opt));
     case KN_OPTION_INT: return json_integer(*int_field(o, opt));
     case KN_OPTION_DOUBLE: return json_real(*double_field(o, opt));
     case KN_OPTION_BOOL: return json_boolean(*bool_field(o, opt));

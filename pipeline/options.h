@@ -236,6 +236,8 @@ KN_CHECKED kn_status kn_options_resolve(kn_options *o);
  * none of them; NULL: all. */
 #define KN_EVERY_COMMAND ""
 void kn_options_print_help(FILE *f, const char *only, int columns);
+/* The same of one option, "--strength", "strength", "-o" or "o"; false when there is none of that name. */
+bool kn_options_print_one(FILE *f, const char *name, int columns);
 void kn_options_print_man(FILE *f);
 void kn_options_print_markdown(FILE *f);
 /* shell: bash, zsh or fish; KN_ERR_ARG for others. */

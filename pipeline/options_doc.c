@@ -44,28 +44,41 @@ static bool of_one_command(const char *group)
     return !strcmp(group, "Window search") || !strcmp(group, "Batch");
 }
 
-void kn_options_print_help(FILE *f, const char *only, int columns)
+static void print_row(FILE *f, const kn_option *opt, int columns)
 {
     enum { INDENT = 30, NARROW = 64, INDENT_NARROW = 6 };
-    int count, indent = columns < NARROW ? INDENT_NARROW : INDENT;
+    int indent = columns < NARROW ? INDENT_NARROW : INDENT;
+    char flag[128], text[640], range[128];
+    const char *value = value_name(opt), *choices = opt->choices, *initial = short_default(opt);
+    snprintf(flag, sizeof flag, "  %c%c%c --%s %s", opt->letter ? '-' : ' ', opt->letter ? opt->letter : ' ',
+             opt->letter ? ',' : ' ', opt->key, opt->type == KN_OPTION_CHOICE ? "" : value);
+    range_text(opt, range, sizeof range);
+    snprintf(text, sizeof text, "%s%s%s%s%s%s%s%s%s%s", opt->help, choices ? " One of " : "", choices ? choices : "",
+             choices ? "." : "", *range ? " [" : "", range, *range ? "]" : "", initial ? " (default " : "",
+             initial ? initial : "", initial ? ")" : "");
+    fprintf(f, "%-*s", indent, flag);
+    if ((int)strlen(flag) >= indent) fprintf(f, "\n%*s", indent, "");
+    kn_print_wrapped(f, text, indent, indent, columns);
+}
+
+void kn_options_print_help(FILE *f, const char *only, int columns)
+{
+    int count;
     const kn_option *t = kn_option_table(&count);
     const char *group = "";
     for (int i = 0; i < count; i++) {
         if (only && of_one_command(t[i].group) && strcmp(t[i].group, only)) continue;
         if (strcmp(group, t[i].group)) fprintf(f, "\n%s:\n", group = t[i].group);
-        char flag[128], text[640], range[128];
-        const char *value = value_name(&t[i]);
-        snprintf(flag, sizeof flag, "  %c%c%c --%s %s", t[i].letter ? '-' : ' ', t[i].letter ? t[i].letter : ' ',
-                 t[i].letter ? ',' : ' ', t[i].key, t[i].type == KN_OPTION_CHOICE ? "" : value);
-        range_text(&t[i], range, sizeof range);
-        const char *initial = short_default(&t[i]);
-        snprintf(text, sizeof text, "%s%s%s%s%s%s%s%s%s%s", t[i].help, t[i].choices ? " One of " : "",
-                 t[i].choices ? t[i].choices : "", t[i].choices ? "." : "", *range ? " [" : "", range,
-                 *range ? "]" : "", initial ? " (default " : "", initial ? initial : "", initial ? ")" : "");
-        fprintf(f, "%-*s", indent, flag);
-        if ((int)strlen(flag) >= indent) fprintf(f, "\n%*s", indent, "");
-        kn_print_wrapped(f, text, indent, indent, columns);
+        print_row(f, &t[i], columns);
     }
+}
+
+bool kn_options_print_one(FILE *f, const char *name, int columns)
+{
+    const char *key = name + strspn(name, "-");
+    const kn_option *opt = strlen(key) == 1 ? kn_option_find_letter(*key) : kn_option_find(key);
+    if (opt) print_row(f, opt, columns);
+    return opt != NULL;
 }
 
 /* Text with the characters that troff reads specially escaped. */

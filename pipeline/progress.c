@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "io/json.h"
 #include "io/text.h"
 
 double kn_now_sec(void)
@@ -159,7 +160,7 @@ static void print_json(kn_progress *p, const kn_event *e)
         if (e->step_sec > 0) json_object_set_new(o, "step_sec", json_real(e->step_sec));
         if (e->eta_sec >= 0) json_object_set_new(o, "eta_sec", json_real(e->eta_sec));
     }
-    if (e->text) json_object_set_new(o, e->kind == KN_EVENT_DONE ? "output" : "text", json_string(e->text));
+    if (e->text) json_object_set_new(o, e->kind == KN_EVENT_DONE ? "output" : "text", kn_json_text(e->text));
     char *line = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(6));
     if (line) fprintf(p->file, "%s\n", line);
     fflush(p->file);

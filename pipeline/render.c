@@ -14,6 +14,7 @@
 #include "io/atomic_file.h"
 #include "io/folder.h"
 #include "io/memory.h"
+#include "io/path.h"
 #include "io/safetensors.h"
 #include "io/text.h"
 #include "pipeline/memory_plan.h"
@@ -67,18 +68,52 @@ static kn_status read_prompt(kn_options *o)
     return o->negative_prompt ? check_utf8("--negative-prompt", o->negative_prompt) : KN_OK;
 }
 
-/* The folder a file would go to must be there and writable before hours are spent. */
+/* Where a file or folder is to be made: its name, without slashes behind it, and the folder before that. */
+typedef struct place {
+    char folder[4096];
+    const char *name;
+    size_t name_bytes;
+} place;
+
+static place place_of(const char *path)
+{
+    place at;
+    size_t end = kn_path_bare_bytes(path), n = end;
+    while (n > 0 && path[n - 1] != '/') n--;
+    at.name = path + n;
+    at.name_bytes = end - n;
+    while (n > 1 && path[n - 1] == '/') n--;
+    snprintf(at.folder, sizeof at.folder, "%.*s", n ? (int)n : 1, n ? path : ".");
+    return at;
+}
+
+static bool same_place(const char *a, const char *b)
+{
+    place x = place_of(a), y = place_of(b);
+    struct stat s, t;
+    if (x.name_bytes != y.name_bytes || memcmp(x.name, y.name, x.name_bytes)) return false;
+    if (stat(x.folder, &s) != 0 || stat(y.folder, &t) != 0) return !strcmp(x.folder, y.folder);
+    return s.st_dev == t.st_dev && s.st_ino == t.st_ino;
+}
+
+/* The folder a file or folder would go to must be there and writable before hours are spent. */
+static kn_status check_parent(const kn_job *j, const char *flag, const char *path)
+{
+    struct stat s;
+    place at = place_of(path);
+    if (j->makes_folders && stat(at.folder, &s) != 0) return KN_OK;
+    if (stat(at.folder, &s) != 0 || !S_ISDIR(s.st_mode) || access(at.folder, W_OK) != 0)
+        return kn_fail(KN_ERR_IO, "%s %s: the folder '%s' is missing or not writable", flag, path, at.folder);
+    return KN_OK;
+}
+
 static kn_status check_target(const kn_job *j, const char *flag, const char *path)
 {
     const kn_options *o = j->o;
     struct stat s;
-    char folder[4096];
-    const char *slash = strrchr(path, '/');
-    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path + (slash == path)) : 1, slash ? path : ".");
-    if (j->makes_folders && stat(folder, &s) != 0) return KN_OK;
-    if (stat(folder, &s) != 0 || !S_ISDIR(s.st_mode) || access(folder, W_OK) != 0)
-        return kn_fail(KN_ERR_IO, "%s %s: the folder '%s' is missing or not writable", flag, path, folder);
     bool there;
+    if (kn_path_bare_bytes(path) < strlen(path)) return kn_fail(KN_ERR_ARG, "%s %s: is a folder's name, expected a file's", flag, path);
+    KN_TRY(check_parent(j, flag, path));
     KN_TRY(kn_path_exists(path, &there)); /* an unreadable disk must not look like a free name */
     if (!there || stat(path, &s) != 0) return KN_OK;
     if (S_ISDIR(s.st_mode)) return kn_fail(KN_ERR_ARG, "%s %s: is a folder, expected a file", flag, path);
@@ -113,6 +148,39 @@ static kn_status check_somewhere(const kn_job *j)
     return KN_OK;
 }
 
+static kn_status check_frames_dir(const kn_job *j)
+{
+    const char *path = j->o->frames_dir;
+    struct stat s;
+    if (stat(path, &s) != 0) return check_parent(j, "--frames-dir", path);
+    if (!S_ISDIR(s.st_mode)) return kn_fail(KN_ERR_ARG, "--frames-dir %s: is a file, expected a folder", path);
+    if (access(path, W_OK) != 0) return kn_fail(KN_ERR_IO, "--frames-dir %s: the folder is not writable", path);
+    return KN_OK;
+}
+
+/* Of two results under one name the later would replace the earlier. */
+static kn_status check_distinct(const kn_job *j)
+{
+    const kn_options *o = j->o;
+    const struct {
+        const char *flag, *path;
+    } all[] = {{"--output", o->output},         {"--output", j->search_path},      {"--contact-sheet", o->contact_sheet},
+               {"--preview", o->preview},       {"--latents-out", o->latents_out}, {"--embeds-out", o->embeds_out},
+               {"--frames-dir", o->frames_dir}, {"--debug-dir", o->debug_dir}};
+    for (size_t i = 1; i < sizeof all / sizeof all[0]; i++)
+        for (size_t k = 0; all[i].path && k < i; k++)
+            if (all[k].path && same_place(all[i].path, all[k].path))
+                return kn_fail(KN_ERR_ARG, "%s %s: expected a name of its own, found that of %s", all[i].flag, all[i].path, all[k].flag);
+    return KN_OK;
+}
+
+static kn_status check_picture(const char *flag, const char *path, bool webp)
+{
+    size_t n = strlen(path);
+    if ((n > 4 && !strcasecmp(path + n - 4, ".png")) || (webp && kn_job_preview_is_webp(path))) return KN_OK;
+    return kn_fail(KN_ERR_ARG, "%s %s: expected a name that ends in .png%s", flag, path, webp ? " or .webp" : "");
+}
+
 static kn_status check_outputs(const kn_job *j)
 {
     const kn_options *o = j->o;
@@ -128,10 +196,14 @@ static kn_status check_outputs(const kn_job *j)
         KN_TRY(kn_video_writer_check_audio(&p));
     }
     if (j->search_path) KN_TRY(check_target(j, "--output", j->search_path));
-    if (o->contact_sheet) KN_TRY(check_target(j, "--contact-sheet", o->contact_sheet));
+    if (o->contact_sheet) {
+        KN_TRY(check_picture("--contact-sheet", o->contact_sheet, false));
+        KN_TRY(check_target(j, "--contact-sheet", o->contact_sheet));
+    }
     if (o->preview) { /* made to be replaced: what stands there does not matter */
         kn_options any = *o;
         any.overwrite = true;
+        KN_TRY(check_picture("--preview", o->preview, true));
         kn_job at = {.o = &any, .makes_folders = j->makes_folders};
         KN_TRY(check_target(&at, "--preview", o->preview));
         if (kn_job_preview_is_webp(o->preview)) {
@@ -142,10 +214,8 @@ static kn_status check_outputs(const kn_job *j)
     }
     if (o->latents_out) KN_TRY(check_target(j, "--latents-out", o->latents_out));
     if (o->embeds_out) KN_TRY(check_target(j, "--embeds-out", o->embeds_out));
-    struct stat s;
-    if (o->frames_dir && stat(o->frames_dir, &s) == 0 && !S_ISDIR(s.st_mode))
-        return kn_fail(KN_ERR_ARG, "--frames-dir %s: is a file, expected a folder", o->frames_dir);
-    return KN_OK;
+    if (o->frames_dir) KN_TRY(check_frames_dir(j));
+    return check_distinct(j);
 }
 
 /* ---- a clip in place of the base pass ---------------------------------------------------------*/
@@ -283,6 +353,8 @@ static kn_status tell_refine(kn_job *j, const kn_pass *p)
     kn_job_note(j, "%s: %" PRId64 "x%" PRId64 ", %" PRId64 " tokens; %d of %d steps from sigma %.4f, guidance %g, shift %g; %s%s, temperature %.4f",
                 p->name, p->geo.out_width_px, p->geo.out_height_px, p->geo.tokens, schedule.steps - schedule.begin,
                 schedule.steps, schedule.sigma[schedule.begin], p->guidance, p->shift, sees, p->dual ? ", override" : "", p->temperature);
+    if (schedule.begin == 0)
+        kn_job_note(j, "%s: starts from noise (strength 1): of the clip before it %.2f%% is left", p->name, 100 * (1 - schedule.sigma[0]));
     if (p->fitted && (p->dual || p->dense_steps || p->attention == KN_ATTENTION_DENSE))
         kn_job_note(j, "%s: full self-attention at positions times %.3g x %.3g", p->name, p->position_scale[2], p->position_scale[1]);
     if (p->dual) {
@@ -437,6 +509,7 @@ kn_status kn_job_run(kn_job *j)
     const kn_options *o = j->o;
     bool frames = kn_job_wants_frames(j), texts = kn_job_first_pass(j) < j->passes || o->embeds_out;
     if (o->debug_dir) KN_TRY(kn_debug_open(o->debug_dir, &j->debug));
+    if (kn_job_wants_latents(j)) KN_TRY(kn_job_check_given(j));
     double start = kn_now_sec();
     if (texts && !j->embeds[KN_PROMPT]) {
         kn_job_phase_begin(j);

@@ -53,7 +53,7 @@ static json_t *source_json(const kn_job *j)
 {
     const kn_clip *c = &j->clip;
     if (!c->path) return json_null();
-    return json_pack("{s:s, s:I, s:s, s:I, s:I, s:I, s:I}", "name", c->name, "bytes", (json_int_t)c->bytes, "sha256", c->sha256,
+    return json_pack("{s:o, s:I, s:s, s:I, s:I, s:I, s:I}", "name", kn_json_text(c->name), "bytes", (json_int_t)c->bytes, "sha256", c->sha256,
                      "width_px", (json_int_t)c->width_px, "height_px", (json_int_t)c->height_px, "frames",
                      (json_int_t)c->frames, "segments", (json_int_t)j->segments.count);
 }

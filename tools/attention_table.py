@@ -78,8 +78,17 @@ def compare(work, line, name):
     return [float(np.linalg.norm(z - z0) / np.linalg.norm(z0)), m.psnr(f, f0), m.ssim(f, f0)]
 
 
+def forget(work, line, names):
+    """The files of a prompt that is measured."""
+    for name in names:
+        os.remove(f"{work}/{name}_{line}.safetensors")
+        shutil.rmtree(f"{work}/{name}_{line}.frames")
+
+
 def measure(a):
-    with tempfile.TemporaryDirectory(prefix="attention_table_") as work, ProcessPoolExecutor(a.jobs) as pool:
+    """Prompt by prompt; --json holds those that are whole, so that a run that is cut off leaves them."""
+    with tempfile.TemporaryDirectory(prefix="attention_table_") as work, ProcessPoolExecutor(a.jobs) as pool, \
+            ProcessPoolExecutor(max(1, a.jobs // 4)) as comparers:
         list(pool.map(base, *zip(*[(a, work, line) for line in a.lines])))
         shape = m.latents(f"{work}/{a.lines[0]}.safetensors").shape
         grid = [round(n / 2 * float(a.factor.rstrip("x"))) for n in shape[2:]]
@@ -87,17 +96,21 @@ def measure(a):
         for d in a.density:
             todo += [(name, f"{100 * d:.0f} %", flags) for name, flags in methods(d, grid) if name not in a.without]
         todo += [("cross", "its own", ["--attention", "cross"])]
+        rows = [dict(name=name, asked=asked, flags=flags, values=[]) for name, asked, flags in todo]
         names = [f"{name}{asked}".translate({ord(c): None for c in ", %"}) for name, asked, _ in todo]
-        tasks = [(a, work, line, n, flags) for n, (_, _, flags) in zip(names, todo) for line in a.lines]
-        ran = list(pool.map(refine, *zip(*tasks)))
-        compared = list(pool.map(compare, *zip(*[(work, t[2], t[3]) for t in tasks])))
-    for c in compared[:len(a.lines)]:
-        c[1] = np.nan  # dense beside itself
-    rows = [dict(name=name, asked=asked, flags=flags, values=[r + c for r, c in zip(ran[i:i + len(a.lines)], compared[i:i + len(a.lines)])])
-            for i, (name, asked, flags) in zip(range(0, len(tasks), len(a.lines)), todo)]
-    if a.json:
-        with open(a.json, "w") as f:
-            json.dump(dict(lines=a.lines, grid=grid, columns=["density", "recall", "seconds", "latents", "psnr", "ssim"], rows=rows), f)
+        ran = [[pool.submit(refine, a, work, line, n, r["flags"]) for n, r in zip(names, rows)] for line in a.lines]
+        for i, line in enumerate(a.lines):
+            taken = [job.result() for job in ran[i]]
+            compared = list(comparers.map(compare, *zip(*[(work, line, n) for n in names])))
+            compared[0][1] = math.nan  # dense beside itself
+            for r, t, c in zip(rows, taken, compared):
+                r["values"].append(t + c)
+            forget(work, line, names)
+            if a.json:
+                with open(a.json + ".tmp", "w") as f:
+                    json.dump(dict(lines=a.lines[:i + 1], grid=grid, columns=["density", "recall", "seconds", "latents", "psnr", "ssim"],
+                                   rows=rows), f)
+                os.replace(a.json + ".tmp", a.json)
     return rows
 
 

@@ -41,9 +41,10 @@ from count_objects import count_clip  # noqa: E402
 NATIVE = "native"
 
 
-def variant(name, flags, ref=None, base=True, share=1):
-    """flags: options of kinora. base: refines the native clip's latents. share 2: every second prompt only."""
-    return dict(name=name, flags=dict(f.split("=", 1) for f in flags.split()), ref=ref, base=base, share=share)
+def variant(name, flags, ref=None, base=True, share=1, late=False):
+    """flags: options of kinora. base: refines the native clip's latents. share 2: every second prompt only. late: every
+    second prompt, and the others after all variants."""
+    return dict(name=name, flags=dict(f.split("=", 1) for f in flags.split()), ref=ref, base=base, share=share, late=late)
 
 
 OVERRIDE = "override=true refresh=1 "
@@ -98,7 +99,7 @@ def sweep_set(scale="2x", strengths=("0.8", "0.7", "0.9"), share=1):
     """From a light refinement to pure noise: where does each method keep one object?"""
     yield variant(NATIVE, "", base=False)
     for strength in strengths:
-        at = f"refine-size={scale} strength={strength} "
+        at = f"refine-size=2x strength={strength} " if scale == "2x" else f"refine-size=2x,4x strength={strength},0.4 "
         yield variant(f"{scale} {strength} window", at, share=share)
         for how in ("", FITTED):
             name = " fitted" if how else ""
@@ -106,7 +107,7 @@ def sweep_set(scale="2x", strengths=("0.8", "0.7", "0.9"), share=1):
             yield variant(f"{scale} {strength} dense{name}", at + "attention=dense " + how, share=share)
 
 
-def ways_set(strength, fitted=FITTED, more="", share=2):
+def ways_set(strength, fitted=FITTED, more="", share=1, late=True):
     """Ways to let a full branch steer, where the window alone repeats the object."""
     yield variant(NATIVE, "", base=False)
     at = f"refine-size=2x strength={strength} {more}"
@@ -118,12 +119,21 @@ def ways_set(strength, fitted=FITTED, more="", share=2):
     ways.update({f"full {full} 0.25": f"full-attention={full} density=0.25" for full in ("draft", "permute")})
     suffix = " fitted" if fitted else ""
     for name, flags in ways.items():
-        yield variant(f"2x {strength} override{suffix} {name}", at + OVERRIDE + fitted + flags, share=share)
+        yield variant(f"2x {strength} override{suffix} {name}", at + OVERRIDE + fitted + flags, share=share, late=late)
     for n in (2, 4, 8):
-        yield variant(f"2x {strength} window{suffix} dense steps {n}", at + f"{fitted}dense-steps={n}", share=share)
+        yield variant(f"2x {strength} window{suffix} dense steps {n}", at + f"{fitted}dense-steps={n}", share=share, late=late)
     if not fitted:
         for t in ("off", "1.2", "1.4"):
-            yield variant(f"2x {strength} window temperature {t}", at + f"temperature={t}", share=share)
+            yield variant(f"2x {strength} window temperature {t}", at + f"temperature={t}", share=share, late=late)
+
+
+def cached_set(strength="0.7", share=1):
+    """What keeping the contexts costs at the strength of the presets quality and cached."""
+    yield variant(NATIVE, "", base=False)
+    at, ref = f"refine-size=2x strength={strength} " + FITTED, f"2x {strength} override fitted"
+    yield variant(ref, at + OVERRIDE)
+    for who, n in (("both", 2), ("both", 5), ("prompt", 1), ("prompt", 5)):
+        yield variant(f"{ref} {who} n={n}", at + f"override=true override-for={who} refresh={n}", ref, share=share)
 
 
 def methods_set(share=4):
@@ -141,19 +151,45 @@ def methods_set(share=4):
             yield variant(f"{scale} permute {density:g}", at + "attention=permute", window, share=share)
 
 
-def all_sets():
+def combined_set():
+    """Options of the override together, from noise with fitted positions; the best of them at 4x by way of 2x."""
+    yield variant(NATIVE, "", base=False)
+    at = "refine-size=2x strength=1 refine-guidance=3 " + OVERRIDE + FITTED
+    ways = {"temperature off": "temperature=off", "temperature off n=5": "temperature=off override-for=both refresh=5",
+            "dense steps 4": "dense-steps=4", "dense steps 8": "dense-steps=8", "temperature off dense steps 4": "temperature=off dense-steps=4",
+            "temperature 0.9": "temperature=0.9", "temperature off full draft 0.25": "temperature=off full-attention=draft density=0.25"}
+    for name, flags in ways.items():
+        yield variant(f"2x 1 override fitted {name}", at + flags)
+    at = "refine-size=2x,4x strength=1,0.4 refine-guidance=3,2 " + OVERRIDE + FITTED
+    for name, flags in (("temperature off", "temperature=off"), ("dense steps 8", "dense-steps=8"), ("n=5", "override-for=both refresh=5")):
+        yield variant(f"4x staged override fitted {name}", at + flags, share=2)
+
+
+def united(*sets):
+    """Each variant once, in the order of its first mention."""
     names = set()
-    for one in (main_set(), upscale_set(), caching_set(), sweep_set(), ways_set("1", more="refine-guidance=3 "),
-                ways_set("0.8", ""), ways_set("0.8", share=4), methods_set(), sweep_set("2x", ("0.6", "0.95"), 2), caching_set(fitted=""),
-                ways_set("0.5", share=4), sweep_set("4x", ("0.8", "0.9"), 4)):
+    for one in sets:
         for v in one:
             if v["name"] not in names:
                 names.add(v["name"])
                 yield v
 
 
+def search_set():
+    """Where does the override help? Strength, then every other option of it, at strengths where windows no longer agree."""
+    direct = "refine-guidance=3 "
+    return united(sweep_set("2x", ("0.9", "0.6", "0.95")), ways_set("0.8", ""), ways_set("1", more=direct), cached_set(),
+                  ways_set("0.8"), ways_set("1", "", direct), sweep_set("4x", ("0.8", "0.7"), 2), methods_set(),
+                  ways_set("0.5", share=4, late=False))
+
+
+def all_sets():
+    return united(main_set(), upscale_set(), caching_set(), sweep_set(), search_set(), caching_set(fitted=""))
+
+
 SETS = {"main": main_set, "sweep": sweep_set, "upscale": upscale_set, "caching": caching_set, "methods": methods_set,
-        "ways": lambda: ways_set("0.8"), "all": all_sets,
+        "ways": lambda: ways_set("0.8"), "cached": cached_set, "combined": combined_set, "search": search_set,
+        "rest": lambda: united(sweep_set("4x", ("0.8", "0.7"), 2), combined_set(), search_set()), "all": all_sets,
         "caching2": lambda: caching_set(SIZES[:1], 1), "caching4": lambda: caching_set(SIZES[1:], 1)}
 
 
@@ -200,7 +236,8 @@ class Run:
         with open(path, "w", newline="") as f:
             table = csv.writer(f)
             table.writerow(["name", "prompt", "seed", "latents-in", "latents-out", "frames-dir"] + keys)
-            rows = [(v, self.prompts[n]) for v in variants for n in range(0, len(self.prompts), v["share"])]
+            order = [(v["late"] and n % 2, i, n) for i, v in enumerate(variants) for n in range(0, len(self.prompts), v["share"])]
+            rows = [(variants[i], self.prompts[n]) for _, i, n in sorted(order)]
             missing = {(v["name"], line) for v, (line, _) in rows if line not in self.results[v["name"]]}
             refs = {(v["ref"], line) for v in variants for name, line in missing if name == v["name"]}
             for v, (line, prompt) in rows:
@@ -250,23 +287,23 @@ class Run:
                 ref = f"{self.work}/{self.clip(v['ref'], line)}" if v["ref"] in self.results else None
                 open_jobs[name] = pool.submit(measure, f"{self.work}/{name}", f"{self.work}/{self.clip(NATIVE, line)}", ref,
                                               asked_color(prompt))
-            if ended:
+            if ended and all(job.done() for job in open_jobs.values()):
                 break
             if time.monotonic() > deadline:
                 for p in processes:
                     if p.poll() is None:
                         p.send_signal(signal.SIGINT)
             if time.monotonic() > saved + 10:
-                self.collect(open_jobs, done, wait=False)
+                self.collect(open_jobs, done)
                 self.save()
                 saved = time.monotonic()
             time.sleep(.5)
-        self.collect(open_jobs, done, wait=True)
+        self.collect(open_jobs, done)
 
-    def collect(self, open_jobs, done, wait):
+    def collect(self, open_jobs, done):
         for name, job in open_jobs.items():
             v, line, _ = self.jobs[name]
-            if wait or job.done():
+            if job.done():
                 self.results[v["name"]][line] = dict(job.result(), seconds=done[name])
 
     def save(self):
@@ -282,7 +319,7 @@ class Run:
         deadline = begin + self.a.seconds
         native = [v for v in self.variants if v["name"] == NATIVE]
         rest = [v for v in self.variants if v["name"] != NATIVE]
-        with ProcessPoolExecutor(self.a.measurers, initializer=os.nice, initargs=(10,)) as pool:
+        with ProcessPoolExecutor(self.a.measurers) as pool:
             for number, variants in enumerate((native, rest)):
                 path = f"{self.work}/{self.a.set}_{number}.csv"
                 self.jobs = {}

@@ -19,6 +19,13 @@ expect_error 3 "model_index.json" "$kinora" render -m empty -p x -o x.mp4
 expect_error 3 "nowhere/x.mp4" "${render[@]}" -o nowhere/x.mp4
 touch there.mp4
 expect_error 2 "--overwrite" "${render[@]}" -o there.mp4
+expect_error 3 "nowhere/deep' is missing" "${render[@]}" --frames-dir nowhere/deep/frames
+expect_error 2 "a folder's name" "${render[@]}" --latents-out there/
+expect_error 2 "--contact-sheet x.jpg: expected a name that ends in .png" "${render[@]}" -o x.mp4 --contact-sheet x.jpg
+expect_error 2 "in .png or .webp" "${render[@]}" -o x.mp4 --preview x.mp4
+expect_error 2 "--preview ./x.png: expected a name of its own, found that of --contact-sheet" \
+  "${render[@]}" -o x.mp4 --preview ./x.png --contact-sheet x.png
+expect_error 2 "--frames-dir x.mp4/: expected a name of its own, found that of --output" "${render[@]}" -o "$PWD/x.mp4" --frames-dir x.mp4/
 expect_error 3 "missing.yaml" "${render[@]}" -o x.mp4 --config missing.yaml
 printf 'steps: 3\nwidht: 160\n' >bad.yaml
 expect_error 2 "line 2" "${render[@]}" -o x.mp4 --config bad.yaml
@@ -46,6 +53,8 @@ header='{"noise":{"dtype":"F32","shape":[16,3,12,20],"data_offsets":[0,46080]}} 
 { printf "\\x$(printf %02x ${#header})\\0\\0\\0\\0\\0\\0\\0"; printf %s "$header"; head -c 46080 /dev/zero | tr "\\0" "\\377"; } >noise.safetensors
 expect_error 6 "denoise step 1 of 4" "${render[@]}" -o x.mp4 --noise-in noise.safetensors
 expect_error 3 "noise.safetensors: tensor noise: expected" "${render[@]}" -o x.mp4 --frames 5 --noise-in noise.safetensors
+# What a later stage will want is looked for before the first one runs (which would end with NaN).
+expect_error 3 "tensor noise.1 is missing" "${render[@]}" -o x.mp4 --refine-size 2x --noise-in noise.safetensors
 expect_error 3 "tensor latents is missing" "${render[@]}" -o x.mp4 --latents-in noise.safetensors
 
 # A full disk (here: a limit on file size) is an error of the write, and nothing half-written stays.

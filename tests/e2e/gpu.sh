@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # On a GPU: the same scene as on the CPU, frame by frame; the same bytes twice. Counted as skipped without one.
 source "$(dirname "$0")/lib.sh" "$@"
-command -v ffmpeg >/dev/null || { echo "ffmpeg is missing"; exit 77; }
+command -v python3 >/dev/null || { echo "python3 is missing"; exit 77; }
 
 render() { "$kinora" render "${quick[@]}" --frames-dir "$1" --latents-out "$1.safetensors" --device "$2"; }
 
@@ -17,23 +17,20 @@ for f in gpu/*; do cmp "$f" "again/$(basename "$f")" || fail "another run gave a
 echo name,latents-in,latents-out,frames-dir >many.csv
 for i in 1 2 3 4; do echo "$i,$PWD/gpu.safetensors,{name}.safetensors,{name}" >>many.csv; done
 "$kinora" batch many.csv "${quick[@]}" --device cuda --output-dir many >many.txt || fail "batch: $(cat many.txt)"
-pixels() { ffmpeg -v error -i "$1/frame_%05d.png" -f framemd5 -; }
-pixels gpu >whole.txt
-for i in 1 2 3 4; do pixels "many/$i" | cmp - whole.txt || fail "job $i of a batch gave other frames"; done
+for i in 1 2 3 4; do [ "$(frames_psnr gpu "many/$i")" = equal ] || fail "job $i of a batch gave other frames"; done
 
 # Weights and contexts in host memory: the same bytes, and less of the device's. In eight bits: nearly the same picture.
-refined() { "$kinora" render "${quick[@]}" --steps 2 --refine-size 2x --override --refresh 2 --device cuda "${@:2}" --frames-dir "$1" --output "$1.mp4"; }
+refined() { "$kinora" render "${quick[@]}" --steps 2 --refine-size 2x --override --refresh 2 --device cuda "${@:2}" --frames-dir "$1" --debug-dir "$1.debug"; }
 refined contexts --context-cache device
 refined host --context-cache host
 refined offload --offload
 refined int8 --context-cache int8
-for i in host offload; do has 'all frames are equal' "$kinora" compare contexts $i || fail "$i changed frames: $(cat has.txt)"; done
-"$kinora" compare contexts int8 >eight.txt
-eight=$(sed -n 's/.*lowest \([0-9.]*\) dB.*/\1/p' eight.txt)
-[ -z "$eight" ] || [ "${eight%.*}" -ge 45 ] || fail "eight bits: $(cat eight.txt)"
+for i in host offload; do [ "$(frames_psnr contexts $i)" = equal ] || fail "$i changed frames"; done
+eight=$(frames_psnr contexts int8)
+within "$eight" 45 90 || fail "eight bits: PSNR $eight dB" # "equal" would be no eight bits
 python3 - <<'P' || fail "planned memory and held memory"
 import json
-phases = {n: {m["phase"]: m for m in json.load(open(n + ".mp4.json"))["memory"]} for n in ("contexts", "host", "offload", "int8")}
+phases = {n: json.load(open(n + ".debug/run.json"))["memory"] for n in ("contexts", "host", "offload", "int8")}
 for n, memory in phases.items():
     for m in memory.values():
         assert 0.95 * m["planned_bytes"] <= m["peak_bytes"] <= m["planned_bytes"], (n, m)
@@ -43,7 +40,6 @@ P
 
 # bf16 beside float32: the picture is the same to the eye.
 render cpu cpu
-ffmpeg -v info -i gpu/frame_%05d.png -i cpu/frame_%05d.png -lavfi psnr -f null - 2>psnr.txt
-psnr=$(grep -o 'average:[0-9a-z.]*' psnr.txt | cut -d: -f2)
-[ "$psnr" = inf ] || [ "${psnr%.*}" -ge 35 ] || fail "PSNR of GPU and CPU frames: $psnr dB"
-echo "PSNR $psnr dB"
+psnr=$(frames_psnr gpu cpu)
+within "$psnr" 35 90 || fail "PSNR of GPU and CPU frames: $psnr dB" # "equal" would be no GPU
+echo "PSNR of eight bits $eight dB, of GPU and CPU frames $psnr dB"

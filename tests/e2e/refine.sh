@@ -11,6 +11,10 @@ two=("${dual[@]}" --steps 6 --refine-size 200x112,2x)
 grep -q 'refine 1: 200x112, .* 3 of 6 steps from sigma 0\.' plan.txt || fail "stage 1: $(cat plan.txt)"
 grep -q 'refine 2: 320x192, .* window 11x7 tokens .* temperature 1.0813' plan.txt || fail "stage 2: $(cat plan.txt)"
 grep -q 'full branch every 3 steps, for both prompts' plan.txt || fail "override: $(cat plan.txt)"
+! grep -q 'starts from noise' plan.txt || fail "half of the steps: $(cat plan.txt)"
+has 'refine 2: starts from noise .strength 1.: of the clip before it 0\.[0-9]{2}% is left' "$kinora" plan "${two[@]}" --strength 0.5,1 --progress lines -o x.mp4 ||
+  fail "strength 1: $(cat has.txt)"
+[ "$(grep -c 'starts from noise' has.txt)" = 1 ] || fail "one stage of two: $(cat has.txt)"
 for phase in denoise 'upscale 1' 'refine 1' 'upscale 2' 'refine 2' decode; do
   grep -qE "^$phase +[0-9.]+ GiB" plan.txt || fail "memory of $phase: $(cat plan.txt)"
 done
@@ -54,6 +58,7 @@ rm whole.mp4*
 grep -q 'full branch every 3 steps of the first 2, for both prompts, layers 2 to 7' part.txt || fail "override: $(cat part.txt)"
 grep -q 'refine 2: full self-attention at positions times ' part.txt || fail "positions: $(cat part.txt)"
 for step in 1 2; do resumed "refine 2" $step; done
+at_least_killed 7
 
 # From stored base latents: the same as in one run.
 base=("${quick[@]}" --frames 5 --threads 1)

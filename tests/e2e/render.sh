@@ -28,6 +28,10 @@ ffmpeg -v error -i a.mp4 -vf signalstats,metadata=print:file=stats.txt -f null -
 spread=$(grep -m1 YHIGH stats.txt | cut -d= -f2)
 [ "${spread%.*}" -gt 80 ] || fail "picture is flat: YHIGH $spread"
 
+# A folder may be named with a slash behind it, as shells complete it.
+"$kinora" render "${quick[@]}" --frames-dir slash/ --keep-checkpoint
+[ "$(ls -A slash | wc -l)" = 9 ] && [ -e slash.checkpoint.safetensors ] || fail "--frames-dir slash/: $(ls -A . slash)"
+
 "$kinora" render "${quick[@]}" -o b.mp4 --threads 1
 cmp a.mp4 b.mp4 || fail "another thread count gave other bytes"
 

@@ -15,6 +15,7 @@ for solver in unipc euler dpm++; do
     [ ! -e cut.mp4.checkpoint.safetensors ] || fail "checkpoint left behind"
   done
 done
+at_least_killed 8
 
 # A checkpoint of another job is refused, and the message says what differs.
 "$kinora" render "${quick[@]}" -o other.mp4 --keep-checkpoint

@@ -12,7 +12,7 @@
 
 static struct machine {
     int driver, runtime; /* versions as CUDA writes them: 13.0 is 13000 */
-    cudaError_t counting;
+    cudaError_t counting, asking; /* for GPUs, for the driver's version */
     int count, major, minor;
     cudaError_t allocating;
 } machine;
@@ -36,7 +36,7 @@ cudaError_t __wrap_cudaGetDeviceCount(int *count)
 cudaError_t __wrap_cudaDriverGetVersion(int *version)
 {
     *version = machine.driver;
-    return cudaSuccess;
+    return machine.asking;
 }
 
 cudaError_t __wrap_cudaRuntimeGetVersion(int *version)
@@ -102,7 +102,15 @@ static void no_gpu_to_use(void **state)
     machine.counting = cudaSuccess;
     expect_refused(0, KN_ERR_UNSUPPORTED, "device cuda: the driver shows no GPU");
     machine.counting = cudaErrorSystemNotReady;
-    expect_refused(0, KN_ERR_DEVICE, "cudaErrorSystemNotReady");
+    expect_refused(0, KN_ERR_DEVICE, "cudaGetDeviceCount: cudaErrorSystemNotReady");
+    /* A driver that answers no more is not one that is missing. */
+    machine.driver = 0;
+    machine.asking = cudaErrorECCUncorrectable;
+    machine.counting = cudaErrorECCUncorrectable;
+    expect_refused(0, KN_ERR_DEVICE, "cudaGetDeviceCount: cudaErrorECCUncorrectable");
+    machine.counting = cudaSuccess;
+    machine.count = 1;
+    expect_refused(0, KN_ERR_DEVICE, "cudaDriverGetVersion: cudaErrorECCUncorrectable");
 }
 
 static void another_gpu(void **state)

@@ -104,6 +104,18 @@ static void bad_values_are_refused(void **state)
     kn_free(t.data);
 }
 
+static void any_bytes_become_text(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"caf\xc3\xa9.mp4", "caf\xc3\xa9.mp4"}, {"caf\xe9.mp4", "caf?.mp4"}, {"\xc3\xa9\xff", "???"}, {"", ""}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        json_t *v = kn_json_text(cases[i][0]);
+        assert_string_equal(json_string_value(v), cases[i][1]);
+        json_decref(v);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -111,6 +123,7 @@ int main(void)
         cmocka_unit_test(size_is_bounded_before_building),
         cmocka_unit_test(output_is_deterministic),
         cmocka_unit_test(bad_values_are_refused),
+        cmocka_unit_test(any_bytes_become_text),
     };
     return cmocka_run_group_tests(tests, temp_folder_setup, temp_folder_teardown);
 }

@@ -18,6 +18,17 @@ static void text_of_paths(void **state)
     assert_false(kn_path_is_in("out", "out//etc"));
 }
 
+static void slashes_at_the_end(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *path;
+        size_t bytes;
+    } cases[] = {{"a", 1}, {"a/", 1}, {"a/b//", 3}, {"/", 1}, {"//", 1}, {"", 0}, {"./", 1}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        assert_int_equal(kn_path_bare_bytes(cases[i].path), cases[i].bytes);
+}
+
 static void links(void **state)
 {
     (void)state;
@@ -43,6 +54,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(text_of_paths),
+        cmocka_unit_test(slashes_at_the_end),
         cmocka_unit_test_setup_teardown(links, temp_folder_setup, temp_folder_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -582,6 +582,12 @@ static void wrong_settings_are_refused(void **state)
     expect(KN_ERR_ARG, &p, "16384x16384");
     p = good, p.fps_den = 0;
     expect(KN_ERR_ARG, &p, "16/0");
+    p = good, p.path = "x.gif", p.fps_num = 60;
+    expect(KN_ERR_ARG, &p, "at most 50 frames per second in a GIF");
+    p.fps_num = 50;
+    if (kn_video_writer_check(&p) != KN_OK) assert_null(strstr(kn_error_text(), "frames per second"));
+    p.fps_num = 50001, p.fps_den = 1000;
+    expect(KN_ERR_ARG, &p, "50001/1000");
     p = good, p.quality = 52;
     expect(KN_ERR_ARG, &p, "crf 0..51");
     p = good, p.quality = NAN;
