@@ -441,30 +441,48 @@ const char *kn_batch_path(const kn_options *o)
     return o->output ? o->output : o->latents_out;
 }
 
+typedef struct written {
+    const char *path;
+    const kn_batch_entry *entry;
+} written;
+
+enum { WRITTEN_MAX = 5 };
+
+/* What the job leaves behind; not its preview, which is made to be replaced. */
+static int written_by(const kn_batch_entry *e, written out[WRITTEN_MAX])
+{
+    const kn_options *o = &e->o;
+    const char *const paths[WRITTEN_MAX] = {o->output, o->latents_out, o->embeds_out, o->contact_sheet, o->frames_dir};
+    int n = 0;
+    for (int i = 0; i < WRITTEN_MAX; i++)
+        if (paths[i]) out[n++] = (written){paths[i], e};
+    return n;
+}
+
 static int by_path(const void *a, const void *b)
 {
-    const kn_batch_entry *x = *(const kn_batch_entry *const *)a, *y = *(const kn_batch_entry *const *)b;
-    int order = strcmp(kn_batch_path(&x->o), kn_batch_path(&y->o));
-    return order ? order : x->index - y->index;
+    const written *x = a, *y = b;
+    int order = strcmp(x->path, y->path);
+    return order ? order : x->entry->index - y->entry->index;
 }
 
 static kn_status check_distinct(const reader *r)
 {
     const kn_batch_file *b = r->out;
-    const kn_batch_entry **good;
+    written *all;
     kn_status st = KN_OK;
     size_t n = 0;
-    KN_TRY(kn_alloc_array((size_t)b->count, sizeof *good, (void **)&good));
+    KN_TRY(kn_alloc_array((size_t)b->count, WRITTEN_MAX * sizeof *all, (void **)&all));
     for (int i = 0; i < b->count; i++)
-        if (b->entry[i].status == KN_OK) good[n++] = &b->entry[i];
-    if (n) qsort(good, n, sizeof *good, by_path);
+        if (b->entry[i].status == KN_OK) n += (size_t)written_by(&b->entry[i], all + n);
+    if (n) qsort(all, n, sizeof *all, by_path);
     for (size_t i = 1; i < n && st == KN_OK; i++) {
-        const kn_batch_entry *x = good[i - 1], *y = good[i];
-        if (!strcmp(kn_batch_path(&x->o), kn_batch_path(&y->o)))
+        const kn_batch_entry *x = all[i - 1].entry, *y = all[i].entry;
+        if (x != y && !strcmp(all[i - 1].path, all[i].path))
             st = kn_fail(KN_ERR_ARG, "%s: jobs %d (%s) and %d (%s) both write %s; put {name} or {seed} into its name", r->path,
-                         x->index, x->name, y->index, y->name, kn_batch_path(&y->o));
+                         x->index, x->name, y->index, y->name, all[i].path);
     }
-    kn_free(good);
+    kn_free(all);
     return st;
 }
 

@@ -213,15 +213,24 @@ static void segment_noise(const denoise *x, float *out)
     }
 }
 
+enum { NOISE_NAME = 24 };
+
+/* Of a pass's tensor in the file of --noise-in. */
+static const char *noise_name(int pass, char name[NOISE_NAME])
+{
+    if (pass == 0) return "noise";
+    snprintf(name, NOISE_NAME, "noise.%d", pass);
+    return name;
+}
+
 /* Noise of the pass: from a file, or where the stream of the seed stands after the passes before. */
 static kn_status make_noise(denoise *x, float **out)
 {
     const kn_job *j = x->job;
     int number = number_of(x);
     kn_tensor shape = latents_shape(x->pass);
-    char name[24] = "noise";
-    if (number > 0) snprintf(name, sizeof name, "noise.%d", number);
-    if (j->o->noise_in) return kn_job_read_tensor(j->o->noise_in, name, 4, shape.dim, out);
+    char name[NOISE_NAME];
+    if (j->o->noise_in) return kn_job_read_tensor(j->o->noise_in, noise_name(number, name), 4, shape.dim, out);
     KN_TRY(kn_alloc(kn_tensor_bytes(&shape), (void **)out));
     if (j->segments.count > 1) {
         segment_noise(x, *out);
@@ -335,6 +344,18 @@ kn_status kn_job_load(kn_job *j, const char *path, int pass)
     if (st == KN_OK) st = kn_dev_download(j->session->dev, &c.latents, j->latents);
     kn_arena_close(&arena);
     return st;
+}
+
+kn_status kn_job_check_given(const kn_job *j)
+{
+    char name[NOISE_NAME];
+    kn_tensor shape = latents_shape(&j->pass[0]);
+    if (j->o->latents_in && !j->resumed) KN_TRY(kn_job_check_tensor(j->o->latents_in, "latents", 4, shape.dim));
+    for (int i = j->first + j->midway; j->o->noise_in && i < j->passes; i++) {
+        shape = latents_shape(&j->pass[i]);
+        KN_TRY(kn_job_check_tensor(j->o->noise_in, noise_name(i, name), 4, shape.dim));
+    }
+    return KN_OK;
 }
 
 /* Those of the pass before j->first. */

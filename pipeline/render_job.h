@@ -95,6 +95,8 @@ KN_CHECKED kn_status kn_job_segment_path(const kn_job *j, int64_t segment, char 
 void kn_job_segments_remove(const kn_job *j);
 /* Latents of a finished pass from a checkpoint to j->latents. */
 KN_CHECKED kn_status kn_job_load(kn_job *j, const char *path, int pass);
+/* That the files of --noise-in and --latents-in hold what the passes will read, before any weights are. */
+KN_CHECKED kn_status kn_job_check_given(const kn_job *j);
 /* Noise to j->latents through all passes, with checkpoints; or from --latents-in. Writes --latents-out. */
 KN_CHECKED kn_status kn_job_denoise(kn_job *j);
 /* The result of pass - 1 in j->latents, or the clip, brought to the size of `pass`. */
@@ -130,5 +132,7 @@ KN_CHECKED kn_status kn_job_vae_open(const kn_job *j, kn_session *session, bool 
 
 /* A float tensor of known shape from a safetensors file, converted to f32; caller frees with kn_free. */
 KN_CHECKED kn_status kn_job_read_tensor(const char *path, const char *name, int rank, const int64_t *dims, float **out);
+/* Whether it could be read, by the file's header. */
+KN_CHECKED kn_status kn_job_check_tensor(const char *path, const char *name, int rank, const int64_t *dims);
 
 #endif

@@ -9,23 +9,39 @@
 
 static const char *const tensor_names[KN_PROMPTS] = {"prompt", "negative"};
 
+static kn_status find_tensor(const kn_safetensors *file, const char *path, const char *name, int rank, const int64_t *dims,
+                             const kn_st_tensor **out)
+{
+    char want[KN_SHAPE_TEXT], found[KN_SHAPE_TEXT];
+    kn_tensor shape = kn_tensor_make(NULL, KN_F32, rank, dims);
+    const kn_st_tensor *t = *out = kn_safetensors_find(file, name, NULL);
+    if (!t) return kn_fail(KN_ERR_FORMAT, "%s: tensor %s is missing", path, name);
+    bool fits = t->rank == rank && t->dtype == KN_ST_F32;
+    for (int i = 0; fits && i < rank; i++) fits = t->dim[i] == dims[i];
+    if (fits) return KN_OK;
+    kn_tensor has = kn_tensor_make(NULL, KN_F32, t->rank, t->dim);
+    return kn_fail(KN_ERR_FORMAT, "%s: tensor %s: expected %s, found %s of dtype %s", path, name, kn_tensor_text(&shape, want),
+                   kn_tensor_text(&has, found), t->dtype_name);
+}
+
+kn_status kn_job_check_tensor(const char *path, const char *name, int rank, const int64_t *dims)
+{
+    kn_safetensors *file;
+    const kn_st_tensor *t;
+    KN_TRY(kn_safetensors_open(path, NULL, &file));
+    kn_status st = find_tensor(file, path, name, rank, dims, &t);
+    kn_safetensors_close(&file);
+    return st;
+}
+
 kn_status kn_job_read_tensor(const char *path, const char *name, int rank, const int64_t *dims, float **out)
 {
     kn_safetensors *file;
-    char want[KN_SHAPE_TEXT], found[KN_SHAPE_TEXT];
+    const kn_st_tensor *t;
+    kn_status st = KN_OK;
     *out = NULL;
     KN_TRY(kn_safetensors_open(path, NULL, &file));
-    kn_status st = KN_OK;
-    kn_tensor shape = kn_tensor_make(NULL, KN_F32, rank, dims);
-    const kn_st_tensor *t = kn_safetensors_find(file, name, NULL);
-    if (!t) KN_TRY_GOTO(kn_fail(KN_ERR_FORMAT, "%s: tensor %s is missing", path, name));
-    bool fits = t->rank == rank;
-    for (int i = 0; fits && i < rank; i++) fits = t->dim[i] == dims[i];
-    if (!fits || t->dtype != KN_ST_F32) {
-        kn_tensor has = kn_tensor_make(NULL, KN_F32, t->rank, t->dim);
-        KN_TRY_GOTO(kn_fail(KN_ERR_FORMAT, "%s: tensor %s: expected %s, found %s of dtype %s", path, name,
-                            kn_tensor_text(&shape, want), kn_tensor_text(&has, found), t->dtype_name));
-    }
+    KN_TRY_GOTO(find_tensor(file, path, name, rank, dims, &t));
     KN_TRY_GOTO(kn_alloc(t->bytes, (void **)out));
     memcpy(*out, t->data, t->bytes);
 done:

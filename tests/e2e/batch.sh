@@ -141,6 +141,8 @@ printf 'jobs: []\n' >bad.yaml
 expect_error 2 "a list of jobs" "$kinora" batch bad.yaml
 printf 'jobs:\n  - {prompt: x, output: a.mp4}\n  - {prompt: y, output: a.mp4}\n' >bad.yaml
 expect_error 2 "both write" "$kinora" batch bad.yaml
+printf 'defaults: {contact-sheet: all.png}\njobs:\n  - {prompt: x, name: a}\n  - {prompt: y, name: b}\n' >bad.yaml
+expect_error 2 "both write bad/all.png" "$kinora" batch bad.yaml
 printf 'prompt,seed\na,1,2\n' >bad.csv
 expect_error 2 "expected 2 fields" "$kinora" batch bad.csv
 expect_error 2 "I/N" "$kinora" batch more.yaml --shard 3/2

@@ -53,6 +53,8 @@ header='{"noise":{"dtype":"F32","shape":[16,3,12,20],"data_offsets":[0,46080]}} 
 { printf "\\x$(printf %02x ${#header})\\0\\0\\0\\0\\0\\0\\0"; printf %s "$header"; head -c 46080 /dev/zero | tr "\\0" "\\377"; } >noise.safetensors
 expect_error 6 "denoise step 1 of 4" "${render[@]}" -o x.mp4 --noise-in noise.safetensors
 expect_error 3 "noise.safetensors: tensor noise: expected" "${render[@]}" -o x.mp4 --frames 5 --noise-in noise.safetensors
+# What a later stage will want is looked for before the first one runs (which would end with NaN).
+expect_error 3 "tensor noise.1 is missing" "${render[@]}" -o x.mp4 --refine-size 2x --noise-in noise.safetensors
 expect_error 3 "tensor latents is missing" "${render[@]}" -o x.mp4 --latents-in noise.safetensors
 
 # A full disk (here: a limit on file size) is an error of the write, and nothing half-written stays.

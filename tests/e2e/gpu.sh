@@ -17,7 +17,7 @@ for f in gpu/*; do cmp "$f" "again/$(basename "$f")" || fail "another run gave a
 echo name,latents-in,latents-out,frames-dir >many.csv
 for i in 1 2 3 4; do echo "$i,$PWD/gpu.safetensors,{name}.safetensors,{name}" >>many.csv; done
 "$kinora" batch many.csv "${quick[@]}" --device cuda --output-dir many >many.txt || fail "batch: $(cat many.txt)"
-for i in 1 2 3 4; do has 'all frames are equal' "$kinora" compare gpu "many/$i" || fail "job $i of a batch gave other frames: $(cat has.txt)"; done
+for i in 1 2 3 4; do [ "$(frames_psnr gpu "many/$i")" = equal ] || fail "job $i of a batch gave other frames"; done
 
 # Weights and contexts in host memory: the same bytes, and less of the device's. In eight bits: nearly the same picture.
 refined() { "$kinora" render "${quick[@]}" --steps 2 --refine-size 2x --override --refresh 2 --device cuda "${@:2}" --frames-dir "$1" --debug-dir "$1.debug"; }
@@ -25,10 +25,9 @@ refined contexts --context-cache device
 refined host --context-cache host
 refined offload --offload
 refined int8 --context-cache int8
-for i in host offload; do has 'all frames are equal' "$kinora" compare contexts $i || fail "$i changed frames: $(cat has.txt)"; done
-! has 'all frames are equal' "$kinora" compare contexts int8 || fail "int8 changed nothing: $(cat has.txt)"
-eight=$(sed -n 's/.*lowest \([0-9.]*\) dB.*/\1/p' has.txt)
-[ "${eight%.*}" -ge 45 ] || fail "eight bits: $(cat has.txt)"
+for i in host offload; do [ "$(frames_psnr contexts $i)" = equal ] || fail "$i changed frames"; done
+eight=$(frames_psnr contexts int8)
+within "$eight" 45 90 || fail "eight bits: PSNR $eight dB" # "equal" would be no eight bits
 python3 - <<'P' || fail "planned memory and held memory"
 import json
 phases = {n: json.load(open(n + ".debug/run.json"))["memory"] for n in ("contexts", "host", "offload", "int8")}
@@ -41,7 +40,6 @@ P
 
 # bf16 beside float32: the picture is the same to the eye.
 render cpu cpu
-! has 'all frames are equal' "$kinora" compare gpu cpu || fail "the GPU was not used: its frames are the CPU's"
-psnr=$(sed -n 's/.*lowest \([0-9.]*\) dB.*/\1/p' has.txt)
-[ "${psnr%.*}" -ge 35 ] || fail "GPU and CPU frames: $(cat has.txt)"
-echo "PSNR of GPU and CPU frames at least $psnr dB"
+psnr=$(frames_psnr gpu cpu)
+within "$psnr" 35 90 || fail "PSNR of GPU and CPU frames: $psnr dB" # "equal" would be no GPU
+echo "PSNR of eight bits $eight dB, of GPU and CPU frames $psnr dB"

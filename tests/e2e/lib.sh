@@ -38,6 +38,41 @@ l2() {
 }
 within() { awk -v x="$1" -v a="$2" -v b="$3" 'BEGIN { exit !(x != "" && x >= a && x <= b) }'; }
 
+# frames_psnr A B: the lowest PSNR in dB over the 8-bit PNG frames of two folders, or "equal". For builds without video, whose
+# `kinora compare` reads no pictures.
+frames_psnr() {
+  python3 - "$1" "$2" <<'P'
+import glob, math, struct, sys, zlib
+def pixels(path):
+    data, at, packed = open(path, "rb").read(), 8, b""
+    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
+    assert (depth, colour) == (8, 2), path
+    while at < len(data):
+        n = struct.unpack(">I", data[at:at + 4])[0]
+        if data[at + 4:at + 8] == b"IDAT":
+            packed += data[at + 8:at + 8 + n]
+        at += 12 + n
+    raw, row, out, before = zlib.decompress(packed), 3 * width, [], bytearray(3 * width)
+    for y in range(height):
+        kind, line = raw[y * (row + 1)], bytearray(raw[y * (row + 1) + 1:(y + 1) * (row + 1)])
+        for x in range(row):
+            a, b, c = (line[x - 3] if x >= 3 else 0), before[x], (before[x - 3] if x >= 3 else 0)
+            p = a + b - c
+            paeth = min((abs(p - a), 0, a), (abs(p - b), 1, b), (abs(p - c), 2, c))[2]
+            line[x] = line[x] + (0, a, b, (a + b) // 2, paeth)[kind] & 255
+        out += line
+        before = line
+    return out
+a, b = (sorted(glob.glob(folder + "/frame_*.png")) for folder in sys.argv[1:3])
+assert a and len(a) == len(b), (a, b)
+worst = 0
+for x, y in zip(map(pixels, a), map(pixels, b)):
+    assert len(x) == len(y)
+    worst = max(worst, sum((u - v) ** 2 for u, v in zip(x, y)) / len(x))
+print(f"{10 * math.log10(255**2 / worst):.2f}" if worst else "equal")
+P
+}
+
 # killed_at STAGE DONE TIMES command...: kill -9 as soon as the command has reported TIMES times that DONE of the stage is
 # done. When it is quicker than us, it is simply complete; a test of kills asks at its end, by at_least_killed, that enough
 # of them fell in time.
