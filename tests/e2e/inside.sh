@@ -49,11 +49,11 @@ expect_error 2 'found 9,2,3' "$kinora" plan "${run[@]}" -o x.mp4 --attention-map
 [ ! -e p.png ] || fail "a map was left behind"
 
 # Nothing dropped: dense attention, to rounding.
-"$kinora" render "${run[@]}" --attention dense --latents-out dense.st
+"$kinora" render "${run[@]}" --attention dense --full-positions own --latents-out dense.st
 for method in 'window --window 99x99' 'tile3d --tile-window 99x99x99' 'draft --density 1' 'permute --mass 1 --density 1' \
   'paro --mass 1 --density 1'; do
   # shellcheck disable=SC2086
-  "$kinora" render "${run[@]}" --attention $method --latents-out sparse.st -y
+  "$kinora" render "${run[@]}" --attention $method --full-positions own --latents-out sparse.st -y
   python3 - "$method" <<'PY' || fail "$method is not dense attention"
 import array, json, struct, sys
 def read(path):
