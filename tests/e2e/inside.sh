@@ -43,6 +43,7 @@ for method in window tile3d cross; do
   "$kinora" plan "${run[@]}" --attention $method -o x.mp4 --attention-map $method.png --attention-query 1,2,3
   [ "$(head -c 4 $method.png | tail -c 3)" = PNG ] || fail "map of $method"
 done
+expect_error 2 '--attention-map cross.png: exists' "$kinora" plan "${run[@]}" --attention cross -o x.mp4 --attention-map cross.png
 expect_error 5 'chosen from queries and keys' "$kinora" plan "${run[@]}" --attention permute -o x.mp4 --attention-map p.png
 expect_error 2 '--attention-query' "$kinora" plan "${run[@]}" -o x.mp4 --attention-map p.png --attention-query 1,2
 expect_error 2 'found 9,2,3' "$kinora" plan "${run[@]}" -o x.mp4 --attention-map p.png --attention-query 9,2,3
