@@ -136,19 +136,20 @@ struct softmax_state {
 
 template <int D> __device__ __forceinline__ void issue_qk(float (&s)[64], uint32_t q, uint32_t k)
 {
+    uint64_t a = wg_operand(q, 16, 1024), b = wg_operand(k, 16, 1024);
 #pragma unroll
     for (int t = 0; t < D / 16; t++) {
         uint32_t at = (t >> 2) * shared<D>::PANEL + (t & 3) * 32;
-        wg_ss_128(s, wg_operand(q + at, 16, 1024), wg_operand(k + at, 16, 1024), t);
+        wg_ss_128(s, wg_further(a, at), wg_further(b, at), t);
     }
 }
 
 template <int D>
 __device__ __forceinline__ void issue_pv(float (&o)[D / 2], const uint32_t (&p)[32], uint32_t v)
 {
+    uint64_t b = wg_operand(v, shared<D>::PANEL, 1024);
 #pragma unroll
-    for (int t = 0; t < 8; t++)
-        wg_rs(o, p + 4 * t, wg_operand(v + t * 2048, shared<D>::PANEL, 1024));
+    for (int t = 0; t < 8; t++) wg_rs(o, p + 4 * t, wg_further(b, t * 2048));
 }
 
 /* Largest scores of the thread's two rows, and of `top`. */
@@ -337,6 +338,7 @@ template <int D, int G, bool SKIP> struct math {
             raise(top, s);
         }
         bool grew = softmax_entry<MASKED>(s, top, alpha, st, a.scale_log2);
+        wg_hold(i, 0);
         wg_wait<0>();
         release(c.slot);
         c.next();
@@ -434,7 +436,7 @@ template <int D, int G, bool SKIP> struct math {
         if (G == 1) pass_turn<G>(); /* warpgroup 0 begins */
         for (;; info.next(), qc.next()) {
             bar_wait(base + S::INFO_FULL + 8 * info.slot, info.parity);
-            row_info r = read_info(base + S::INFO + 32 * info.slot);
+            row_info r = read_info_for_warp(base + S::INFO + 32 * info.slot);
             __syncwarp();
             if (lane < WARP_VOTES) bar_arrive(base + S::INFO_EMPTY + 8 * info.slot);
             if (r.head < 0) break;
@@ -485,7 +487,7 @@ __global__ void __launch_bounds__(THREADS, 1)
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     __syncthreads();
-    int warp = threadIdx.x >> 5;
+    int warp = for_warp(threadIdx.x >> 5);
     if (warp < 4) {
         regs_shrink<FEED_REGS>();
         if (warp == 0) {

@@ -74,6 +74,21 @@ __device__ __forceinline__ row_info read_info(uint32_t at)
     return r;
 }
 
+/* The same for a whole warp, told so to the compiler: what follows from it may then be computed
+ * once for the warp, as descriptors of operands are, which come from a ring's slot after loops
+ * over the row. */
+__device__ __forceinline__ int for_warp(int x)
+{
+    return __shfl_sync(~0u, x, 0);
+}
+__device__ __forceinline__ row_info read_info_for_warp(uint32_t at)
+{
+    row_info r = read_info(at);
+    r.head = for_warp(r.head), r.q_start = for_warp(r.q_start), r.q_count = for_warp(r.q_count);
+    r.first = for_warp(r.first), r.partial = for_warp(r.partial), r.total = for_warp(r.total);
+    return r;
+}
+
 /* Entry i of a row; the ragged one of a dense row comes first, as in lists. */
 __device__ __forceinline__ int2 entry_at(const launch &a, const row_info &r, int i)
 {

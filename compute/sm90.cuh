@@ -129,6 +129,11 @@ __device__ __forceinline__ uint64_t wg_operand_plain(uint32_t addr, uint32_t lea
     return (uint64_t)((addr & 0x3FFFF) >> 4) | ((uint64_t)(leading >> 4) << 16) |
            ((uint64_t)(stride >> 4) << 32);
 }
+/* An operand that begins some bytes further on, a multiple of 16. */
+__device__ __forceinline__ uint64_t wg_further(uint64_t operand, uint32_t bytes)
+{
+    return operand + (bytes >> 4);
+}
 __device__ __forceinline__ void wg_fence()
 {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
@@ -146,6 +151,15 @@ __device__ __forceinline__ uint64_t wg_operand_64(uint32_t addr, uint32_t stride
 template <int N> __device__ __forceinline__ void wg_wait()
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+}
+/* Nothing moves across: ends a basic block by a branch that is never taken. Left to itself ptxas
+ * moves a wait for the tensor cores, which names no registers, as far up as it can, and then
+ * nothing runs beside them. n: some number of a loop, the same for the warp, never below 0; at:
+ * any, another one for each call. */
+__device__ __forceinline__ void wg_hold(int n, int at)
+{
+    asm volatile("" : "+r"(n));
+    if (n == -1 - at) __trap();
 }
 
 #define R4(d, i) "+f"((d)[i]), "+f"((d)[(i) + 1]), "+f"((d)[(i) + 2]), "+f"((d)[(i) + 3])
