@@ -45,6 +45,32 @@ __device__ __forceinline__ void bar_arrive(uint32_t bar)
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
 }
+/* ---- clusters of blocks of threads: shared memory of one another ----------------------------- */
+__device__ __forceinline__ uint32_t cluster_rank()
+{
+    uint32_t r;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
+    return r;
+}
+/* What lies at `addr` of this block's shared memory, in the block of that rank. */
+__device__ __forceinline__ uint32_t cluster_address(uint32_t addr, uint32_t rank)
+{
+    uint32_t r;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(r) : "r"(addr), "r"(rank));
+    return r;
+}
+__device__ __forceinline__ void cluster_sync()
+{
+    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+/* As bar_arrive_if, of a barrier by its cluster_address. */
+__device__ __forceinline__ void cluster_arrive_if(int p, uint32_t bar)
+{
+    asm volatile("{.reg .pred p; setp.ne.b32 p, %1, 0;\n"
+                 "@p mbarrier.arrive.shared::cluster.b64 _, [%0];}" ::"r"(bar),
+                 "r"(p)
+                 : "memory");
+}
 /* Predicated inside the instruction: a branch around it would serialise wgmma in flight. */
 __device__ __forceinline__ void bar_arrive_if(int p, uint32_t bar)
 {
@@ -80,6 +106,17 @@ __device__ __forceinline__ void tma_load_4d(uint32_t dst, const CUtensorMap *map
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
                  ".L2::cache_hint [%0], [%1, {%3,%4,%5,%6}], [%2], %7;" ::"r"(dst),
                  "l"(map), "r"(bar), "r"(x), "r"(y), "r"(z), "r"(w), "l"(hint)
+                 : "memory");
+}
+/* Into the same place of all blocks of the cluster in `ranks`, and their barriers likewise. */
+__device__ __forceinline__ void tma_load_4d_to(uint16_t ranks, uint32_t dst, const CUtensorMap *map,
+                                               uint32_t bar, int x, int y, int z, int w,
+                                               uint64_t hint)
+{
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes."
+                 "multicast::cluster"
+                 ".L2::cache_hint [%0], [%1, {%3,%4,%5,%6}], [%2], %7, %8;" ::"r"(dst),
+                 "l"(map), "r"(bar), "r"(x), "r"(y), "r"(z), "r"(w), "h"(ranks), "l"(hint)
                  : "memory");
 }
 __device__ __forceinline__ void tma_load_2d(uint32_t dst, const CUtensorMap *map, uint32_t bar,
