@@ -217,6 +217,7 @@ static kn_status run(kn_dev *d, const kn_attn_args *args, const kn_attn_lists *l
     kn_attn_problem p = make_problem(args, lists);
     p.counter = s->counter;
     p.sm_count = c->sm_count;
+    p.spare = c->workspace, p.spare_bytes = c->workspace_bytes;
     p.threshold = args->skip_below;
     if (args->int8 && lists && lists->align != KN_ATTN_INT8_ALIGN)
         return kn_fail(KN_ERR_UNSUPPORTED, "attention: 8-bit products take plans that are known before the "

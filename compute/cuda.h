@@ -32,7 +32,7 @@ typedef struct kn_cuda {
     int sm_count;
     size_t l2_bytes;
     size_t total_bytes; /* of the card */
-    void *workspace;    /* of cuBLASLt and cuDNN; used in stream order */
+    void *workspace;    /* of cuBLASLt, cuDNN and attention; used in stream order */
     size_t workspace_bytes;
     kn_blaslt *blaslt; /* opened by the first product */
     kn_cudnn *cudnn;   /* opened by the first convolution or cuDNN attention */
