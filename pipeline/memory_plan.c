@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "attention/attention.h"
 #include "compute/device.h"
 #include "io/memory.h"
 #include "pipeline/render_output.h"
@@ -217,6 +218,7 @@ void kn_memory_plan_keep(kn_job *j, const kn_memory_plan *p)
 
 void kn_job_phase_begin(kn_job *j)
 {
+    kn_attn_forget(j->session->dev); /* lists of the phase before are in no plan of this one */
     kn_dev_reset_peak(j->session->dev);
 }
 
