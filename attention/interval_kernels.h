@@ -10,6 +10,7 @@
  *   vec_largest vec_sum  of all lanes
  *   vec_exp2             2^x for x <= 0, 0 below 2^-126, NaN for NaN
  *   vec_keep(x, n)       x in lanes below n, -inf in others
+ *   vec_turn(x)          LANES vectors, a square: rows become columns
  */
 #include "attention/intervals_cpu.h"
 
@@ -43,8 +44,9 @@
     default: FOR_VECS(6); break;                                                                   \
     }
 
-INLINE void qk_tile(int rows, int vecs, const float *q, const float *kt, int64_t ldk, int64_t dim,
-                    float *s, int64_t lds)
+/* last: lanes of the last vector that are keys. */
+INLINE void qk_tile(int rows, int vecs, const float *q, int64_t ldq, const float *kt, int64_t ldk,
+                    int64_t dim, int last, float *s, int64_t lds)
 {
     vec acc[KN_ATTN_BAND][TILE], k[TILE];
 #pragma GCC unroll 6
@@ -56,7 +58,7 @@ INLINE void qk_tile(int rows, int vecs, const float *q, const float *kt, int64_t
         for (int i = 0; i < vecs; i++) k[i] = vec_load(kt + i * LANES);
 #pragma GCC unroll 6
         for (int r = 0; r < rows; r++) {
-            vec x = vec_set(q[r * dim + d]);
+            vec x = vec_set(q[r * ldq + d]);
 #pragma GCC unroll 4
             for (int i = 0; i < vecs; i++) acc[r][i] = vec_fma(x, k[i], acc[r][i]);
         }
@@ -64,7 +66,9 @@ INLINE void qk_tile(int rows, int vecs, const float *q, const float *kt, int64_t
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
-        for (int i = 0; i < vecs; i++) vec_store(s + r * lds + i * LANES, acc[r][i]);
+        for (int i = 0; i < vecs; i++)
+            vec_store(s + r * lds + i * LANES,
+                      i < vecs - 1 ? acc[r][i] : vec_keep(acc[r][i], last));
 }
 
 /* Vectors of the next tile, of `left`: tiles of about equal size, as a narrow one waits for each of
@@ -75,22 +79,22 @@ INLINE int64_t tile_of(int64_t left)
     return (left + tiles - 1) / tiles;
 }
 
-static void qk(const float *q, int rows, const float *kt, int64_t ldk, int64_t keys, int64_t dim,
-               float *s, int64_t lds)
+static void qk(const float *q, int64_t ldq, int rows, const float *kt, int64_t ldk, int64_t keys,
+               int64_t dim, float *s, int64_t lds)
 {
     int64_t all = (keys + LANES - 1) / LANES, vecs;
     for (int64_t at = 0; at < all; at += vecs) {
         vecs = tile_of(all - at);
-#define TILE_CALL(rows, vecs) qk_tile(rows, vecs, q, kt + at * LANES, ldk, dim, s + at * LANES, lds)
+        int64_t left = keys - (at + vecs - 1) * LANES;
+        int last = left < LANES ? (int)left : LANES;
+#define TILE_CALL(rows, vecs)                                                                      \
+    qk_tile(rows, vecs, q, ldq, kt + at * LANES, ldk, dim, last, s + at * LANES, lds)
         FOR_TILE()
 #undef TILE_CALL
     }
-    int64_t padded = (keys + KN_ATTN_LANES - 1) / KN_ATTN_LANES * KN_ATTN_LANES, last = keys / LANES * LANES;
-    for (int r = 0; r < rows && last < padded; r++) {
-        float *row = s + r * lds;
-        if (keys > last) vec_store(row + last, vec_keep(vec_load(row + last), (int)(keys - last)));
-        for (int64_t j = all * LANES; j < padded; j += LANES) vec_store(row + j, vec_set(-INFINITY));
-    }
+    int64_t padded = (keys + KN_ATTN_LANES - 1) / KN_ATTN_LANES * KN_ATTN_LANES;
+    for (int64_t j = all * LANES; j < padded; j += LANES)
+        for (int r = 0; r < rows; r++) vec_store(s + r * lds + j, vec_set(-INFINITY));
 }
 
 static float softmax(float *s, int64_t width, float *m, float *l)
@@ -124,46 +128,61 @@ static float softmax(float *s, int64_t width, float *m, float *l)
     return alpha;
 }
 
-INLINE void pv_tile(int rows, int vecs, const float *s, int64_t lds,
-                    const kn_attn_interval *intervals, int count, const float *v,
-                    const float *alpha, int64_t dim, float *o)
+INLINE void pv_tile(int rows, int vecs, const float *s, int64_t lds, const float *v, int64_t keys,
+                    const float *alpha, int64_t width, float *o, int64_t ldo)
 {
     vec acc[KN_ATTN_BAND][TILE], x[TILE];
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
-        for (int i = 0; i < vecs; i++)
-            acc[r][i] = vec_mul(vec_load(o + r * dim + i * LANES), vec_set(alpha[r]));
-    for (int n = 0; n < count; n++) {
-        const float *p = s + intervals[n].at, *row = v + intervals[n].key * dim;
-        for (const float *end = p + intervals[n].count; p < end; p++, row += dim) {
+        for (int i = 0; i < vecs; i++) {
+            acc[r][i] = vec_load(o + r * ldo + i * LANES);
+            if (alpha) acc[r][i] = vec_mul(acc[r][i], vec_set(alpha[r]));
+        }
+    for (const float *end = s + keys; s < end; s++, v += width) {
 #pragma GCC unroll 4
-            for (int i = 0; i < vecs; i++) x[i] = vec_load(row + i * LANES);
+        for (int i = 0; i < vecs; i++) x[i] = vec_load(v + i * LANES);
 #pragma GCC unroll 6
-            for (int r = 0; r < rows; r++) {
-                vec weight = vec_set(p[r * lds]);
+        for (int r = 0; r < rows; r++) {
+            vec weight = vec_set(s[r * lds]);
 #pragma GCC unroll 4
-                for (int i = 0; i < vecs; i++) acc[r][i] = vec_fma(weight, x[i], acc[r][i]);
-            }
+            for (int i = 0; i < vecs; i++) acc[r][i] = vec_fma(weight, x[i], acc[r][i]);
         }
     }
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
-        for (int i = 0; i < vecs; i++) vec_store(o + r * dim + i * LANES, acc[r][i]);
+        for (int i = 0; i < vecs; i++) vec_store(o + r * ldo + i * LANES, acc[r][i]);
 }
 
-static void pv(const float *s, int rows, int64_t lds, const kn_attn_interval *intervals, int count,
-               const float *v, const float *alpha, int64_t dim, float *o)
+static void pv(const float *s, int rows, int64_t lds, const float *v, int64_t keys,
+               const float *alpha, int64_t width, float *o, int64_t ldo)
 {
-    int64_t all = dim / LANES, vecs;
+    int64_t all = width / LANES, vecs;
     for (int64_t at = 0; at < all; at += vecs) {
         vecs = tile_of(all - at);
 #define TILE_CALL(rows, vecs)                                                                      \
-    pv_tile(rows, vecs, s, lds, intervals, count, v + at * LANES, alpha, dim, o + at * LANES)
+    pv_tile(rows, vecs, s, lds, v + at * LANES, keys, alpha, width, o + at * LANES, ldo)
         FOR_TILE()
 #undef TILE_CALL
     }
 }
 
-const kn_attn_interval_kernels TABLE = {.qk = qk, .softmax = softmax, .pv = pv};
+static void turn(const float *const *row, float scale, int64_t dim, float *out, int64_t ldk)
+{
+    int64_t d = 0;
+    for (; d + LANES <= dim; d += LANES)
+        for (int j = 0; j < KN_ATTN_LANES; j += LANES) {
+            vec x[LANES];
+#pragma GCC unroll 16
+            for (int r = 0; r < LANES; r++)
+                x[r] = vec_mul(vec_load(row[j + r] + d), vec_set(scale));
+            vec_turn(x);
+#pragma GCC unroll 16
+            for (int r = 0; r < LANES; r++) vec_store(out + (d + r) * ldk + j, x[r]);
+        }
+    for (; d < dim; d++)
+        for (int j = 0; j < KN_ATTN_LANES; j++) out[d * ldk + j] = row[j][d] * scale;
+}
+
+const kn_attn_interval_kernels TABLE = {.turn = turn, .qk = qk, .softmax = softmax, .pv = pv};

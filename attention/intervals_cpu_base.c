@@ -74,6 +74,15 @@ INLINE vec vec_exp2(vec x)
 {
     EACH_LANE(kn_exp2_lane(x.x[i]));
 }
+INLINE void vec_turn(vec *x)
+{
+    for (int i = 0; i < LANES; i++)
+        for (int j = 0; j < i; j++) {
+            float y = x[i].x[j];
+            x[i].x[j] = x[j].x[i];
+            x[j].x[i] = y;
+        }
+}
 
 #define TABLE kn_attn_intervals_base
 #include "attention/interval_kernels.h"

@@ -418,8 +418,9 @@ static void pack_pieces(void *user, int64_t begin, int64_t end)
     }
 }
 
-/* How the heads are grouped, and the floats of packed keys and values that a group needs. Depends
- * on shapes and strides only, so that measuring gives the same answer. */
+/* How the heads are grouped, and the floats of packed keys and values that a group needs; of intervals,
+ * which group them themselves, all floats. Depends on shapes, strides and the plan only, so that measuring
+ * gives the same answer. */
 typedef struct grouping {
     int64_t heads;
     int64_t k_floats, v_floats;
@@ -438,8 +439,9 @@ static int64_t chunk_of(const kn_attn_args *a)
     return chunk;
 }
 
-static grouping group_heads(const kn_attn_args *a, const kn_attn_plan *plan)
+static grouping group_heads(const kn_attn_args *a, const kn_attn_plan *plan, bool intervals)
 {
+    if (intervals) return (grouping){.k_floats = kn_attn_intervals_floats(a, plan)};
     grouping g = {.heads = a->q.dim[1]};
     int64_t k_head = wants_packing(a, plan, &a->k) ? a->k.dim[0] * packed_stride(&a->k) : 0;
     int64_t v_head = wants_packing(a, plan, &a->v) ? a->v.dim[0] * packed_stride(&a->v) : 0;
@@ -487,30 +489,43 @@ static bool too_wide(const kn_attn_args *a)
     return a->q.dim[2] > MAX_DIM || a->v.dim[2] > MAX_DIM;
 }
 
+static void run_panels(kn_dev *d, cpu_job *job, int64_t group)
+{
+    const kn_attn_args *args = job->args;
+    const kn_attn_plan *plan = job->plan;
+    int64_t heads = args->q.dim[1], packs = (args->k.dim[0] + PACK_TOKENS - 1) / PACK_TOKENS;
+    job->chunk = chunk_of(args);
+    job->chunks = plan ? plan->q_blocks : (args->q.dim[0] + job->chunk - 1) / job->chunk;
+    pick_kernels(d, job);
+    for (; job->head0 < heads; job->head0 += group) {
+        job->heads = min_i64(group, heads - job->head0);
+        if (job->packed_k || job->packed_v) kn_parallel_for(d, job->heads * packs, 1, pack_pieces, job);
+        kn_parallel_for(d, job->heads * job->chunks, plan ? blocks_at_once(plan) : 1,
+                        plan ? run_plan_pieces : run_dense_pieces, job);
+    }
+}
+
+static bool wants_intervals(const kn_attn_args *args, const kn_attn_plan *plan)
+{
+    return plan && kn_attn_intervals_fit(plan, args->q.dim[2], args->v.dim[2]);
+}
+
 kn_status kn_attn_run_cpu(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,
                           kn_arena *scratch)
 {
     if (too_wide(args)) return kn_attn_run_ref(d, args, plan, scratch);
-    if (plan && kn_attn_intervals_fit(plan, args->q.dim[2], args->v.dim[2]))
-        return kn_attn_run_intervals(d, args, plan, scratch);
     kn_status st = KN_OK;
     kn_arena_mark mark = scratch ? kn_arena_get_mark(scratch) : 0;
     void *owned_k = NULL, *owned_v = NULL;
-    grouping g = group_heads(args, plan);
-    int64_t heads = args->q.dim[1], lk = args->k.dim[0];
-    cpu_job job = {.args = args, .plan = plan, .chunk = chunk_of(args)};
-    pick_kernels(d, &job);
-    job.chunks = plan ? plan->q_blocks : (args->q.dim[0] + job.chunk - 1) / job.chunk;
+    bool intervals = wants_intervals(args, plan);
+    grouping g = group_heads(args, plan, intervals);
+    cpu_job job = {.args = args, .plan = plan};
     KN_TRY_GOTO(take_floats(scratch, g.k_floats, &job.packed_k, &owned_k));
     KN_TRY_GOTO(take_floats(scratch, g.v_floats, &job.packed_v, &owned_v));
-    for (; job.head0 < heads; job.head0 += g.heads) {
-        job.heads = min_i64(g.heads, heads - job.head0);
-        if (job.packed_k || job.packed_v)
-            kn_parallel_for(d, job.heads * ((lk + PACK_TOKENS - 1) / PACK_TOKENS), 1, pack_pieces,
-                            &job);
-        kn_parallel_for(d, job.heads * job.chunks, plan ? blocks_at_once(plan) : 1,
-                        plan ? run_plan_pieces : run_dense_pieces, &job);
-    }
+    if (intervals)
+        kn_attn_run_intervals(d, args, plan, job.packed_k);
+    else
+        run_panels(d, &job, g.heads);
 done:
     kn_free(owned_k);
     kn_free(owned_v);
@@ -523,9 +538,7 @@ kn_status kn_attn_measure_cpu(kn_dev *d, const kn_attn_args *args, const kn_attn
 {
     (void)d;
     if (!scratch || too_wide(args)) return KN_OK;
-    if (plan && kn_attn_intervals_fit(plan, args->q.dim[2], args->v.dim[2]))
-        return kn_attn_measure_intervals(d, args, plan, scratch);
-    grouping g = group_heads(args, plan);
+    grouping g = group_heads(args, plan, wants_intervals(args, plan));
     kn_arena_mark mark = kn_arena_get_mark(scratch);
     kn_status st = KN_OK;
     float *unused;

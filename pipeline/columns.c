@@ -45,16 +45,36 @@ void kn_print_wrapped(FILE *f, const char *text, int at, int indent, int columns
     fputc('\n', f);
 }
 
-void kn_print_plain(FILE *f, const char *text)
+static void print_bytes(FILE *f, const char *text, size_t bytes)
 {
     char part[256];
-    while (*text) {
-        size_t n = strlen(text) < sizeof part ? strlen(text) : sizeof part - 1;
-        while (n > 1 && ((unsigned char)text[n] & 0xC0) == 0x80) n--; /* no character is cut in two */
+    for (const char *end = text + bytes; text < end;) {
+        size_t left = (size_t)(end - text), n = left < sizeof part ? left : sizeof part - 1;
+        while (n < left && n > 1 && ((unsigned char)text[n] & 0xC0) == 0x80) n--; /* no character is cut in two */
         memcpy(part, text, n);
         part[n] = '\0';
         kn_text_make_plain(part);
         fputs(part, f);
         text += n;
     }
+}
+
+void kn_print_plain(FILE *f, const char *text)
+{
+    print_bytes(f, text, strlen(text));
+}
+
+void kn_print_word(FILE *f, const char *text)
+{
+    static const char bare[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:,+=-%@";
+    bool quotes = !*text || text[strspn(text, bare)], single = strpbrk(text, "\"$`\\!") != NULL;
+    const char *quote = !quotes ? "" : single ? "'" : "\"";
+    fputs(quote, f);
+    while (*text) {
+        size_t n = single ? strcspn(text, "'") : strlen(text);
+        print_bytes(f, text, n);
+        text += n;
+        if (*text) fputs("'\\''", f), text++;
+    }
+    fputs(quote, f);
 }

@@ -18,5 +18,7 @@ int kn_columns_of(FILE *f);
 void kn_print_wrapped(FILE *f, const char *text, int at, int indent, int columns);
 /* As it is, but for control characters: see kn_text_make_plain. */
 void kn_print_plain(FILE *f, const char *text);
+/* The same as one word of a shell's command line, in quotes where it needs them. */
+void kn_print_word(FILE *f, const char *text);
 
 #endif

@@ -109,7 +109,7 @@ static kn_status print_model(FILE *f, const char *path)
     for (int i = 0; i < count; i++)
         if (kn_options_source(&o, &t[i]) == KN_FROM_MODEL) {
             fprintf(f, "  --%s ", t[i].key);
-            kn_print_plain(f, kn_options_text(&o, &t[i], text));
+            kn_print_word(f, kn_options_text(&o, &t[i], text));
             fputc('\n', f);
         }
 done:

@@ -155,14 +155,15 @@ kn_status kn_made_with_print(const char *path, FILE *f)
         if (opt && strcmp(opt->key, "model") && !(opt->flags & KN_OPTION_SHAPES_RESULT)) continue;
         /* what was left at its default says nothing */
         if (opt && opt->initial && !strcmp(opt->initial, text)) continue;
-        const char *quote = json_is_string(value) && strpbrk(text, " \"'") ? "\"" : "";
         fputs("  --", f);
         kn_print_plain(f, key);
-        fprintf(f, " %s", quote);
-        kn_print_plain(f, text);
-        fprintf(f, "%s\n", quote);
+        fputc(' ', f);
+        kn_print_word(f, text);
+        fputc('\n', f);
     }
-    fprintf(f, "again: kinora render --from %s --model FOLDER --output NEW\n", path);
+    fputs("again: kinora render --from ", f);
+    kn_print_word(f, path);
+    fputs(" --model FOLDER --output NEW\n", f);
     json_decref(record);
     return KN_OK;
 }

@@ -13,6 +13,7 @@
 
 #include "io/atomic_file.h"
 #include "io/folder.h"
+#include "io/frames.h"
 #include "io/memory.h"
 #include "io/path.h"
 #include "io/safetensors.h"
@@ -151,11 +152,18 @@ static kn_status check_somewhere(const kn_job *j)
 static kn_status check_frames_dir(const kn_job *j)
 {
     const char *path = j->o->frames_dir;
+    char *frame;
+    bool there;
     struct stat s;
     if (stat(path, &s) != 0) return check_parent(j, "--frames-dir", path);
     if (!S_ISDIR(s.st_mode)) return kn_fail(KN_ERR_ARG, "--frames-dir %s: is a file, expected a folder", path);
     if (access(path, W_OK) != 0) return kn_fail(KN_ERR_IO, "--frames-dir %s: the folder is not writable", path);
-    return KN_OK;
+    if (j->o->overwrite || j->o->resume) return KN_OK; /* those of a run that was stopped may be there */
+    KN_TRY(kn_frames_path(path, 0, &frame));
+    kn_status st = kn_path_exists(frame, &there);
+    if (st == KN_OK && there) st = kn_fail(KN_ERR_ARG, "--frames-dir %s: holds frames; give --overwrite (-y) to replace them", path);
+    kn_free(frame);
+    return st;
 }
 
 /* Of two results under one name the later would replace the earlier. */

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "io/folder.h"
 #include "io/json.h"
+#include "io/log.h"
 #include "io/memory.h"
 
 enum { SHEET_TILES = 9, SHEET_WIDTH_PX = 1600 };
@@ -221,9 +223,26 @@ static kn_status write_sidecar(const kn_output *x)
     return st;
 }
 
+/* Frames of an earlier, longer clip would be taken for this one's. */
+static kn_status warn_of_others(const kn_output *x)
+{
+    const char *folder = x->job->o->frames_dir;
+    char *path;
+    bool there;
+    KN_TRY(kn_frames_path(folder, x->count, &path));
+    kn_status st = kn_path_exists(path, &there);
+    kn_free(path);
+    if (st == KN_OK && there)
+        kn_log(KN_LOG_WARN, "render", "%s holds frames of an earlier, longer clip, from number %lld on", folder, (long long)x->count);
+    return st;
+}
+
 kn_status kn_output_finish(kn_output *x)
 {
-    if (x->files) KN_TRY(kn_frame_writer_finish(x->files));
+    if (x->files) {
+        KN_TRY(kn_frame_writer_finish(x->files));
+        KN_TRY(warn_of_others(x));
+    }
     if (x->video) KN_TRY(kn_video_writer_finish(x->video));
     if (x->sheet) KN_TRY(kn_contact_sheet_write(x->sheet, x->job->o->contact_sheet, x->text));
     if (x->video && x->job->o->sidecar) KN_TRY(write_sidecar(x));

@@ -89,7 +89,7 @@ run_memory() {
     for tool in memcheck synccheck; do sanitizer $tool $kernel "$build/attention_hopper" check $kernel & done
   done
   for tool in memcheck synccheck; do
-    sanitizer $tool render "$build/kinora" "${small[@]}" --frames-dir "$logs/frames-$tool" &
+    sanitizer $tool render "$build/kinora" "${small[@]}" --frames-dir "$logs/frames-$tool" --overwrite &
   done
   wait
 }

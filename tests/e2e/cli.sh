@@ -71,3 +71,10 @@ has 'latents F32\[16, 3, 12, 20\]' "$kinora" info l.safetensors || fail "latents
 "$kinora" render "${quick[@]}" --latents-in l2.safetensors --frames-dir f2
 "$kinora" render "${quick[@]}" --frames-dir f1
 has 'all frames are equal' "$kinora" compare f1 f2 || fail "the phases apart: $(cat has.txt)"
+
+# Frames are not replaced unasked, and those of a longer clip that stay are told of.
+expect_error 2 "--frames-dir f1: holds frames" "$kinora" render "${quick[@]}" --frames-dir f1
+"$kinora" render "${quick[@]}" --frames-dir f1 -y 2>again.txt
+! grep -q 'earlier' again.txt || fail "as many frames as before: $(cat again.txt)"
+"$kinora" render "${quick[@]}" --frames-dir f1 -y --frames 5 2>again.txt
+grep -q 'f1 holds frames of an earlier, longer clip, from number 5 on' again.txt || fail "frames left behind: $(cat again.txt)"

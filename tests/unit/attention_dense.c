@@ -1,38 +1,12 @@
 /* Dense attention beyond its numbers: layouts, memory, threads, extreme inputs, refusals. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "attention/attention.h"
-
-#define OK(call)                                                                                   \
-    do {                                                                                           \
-        kn_status ok_st_ = (call);                                                                 \
-        if (ok_st_ != KN_OK) fail_msg("%s", kn_error_text());                                      \
-    } while (0)
+#include "tests/unit/attention_case.h"
 
 typedef struct problem {
     int64_t lq, lk, n, d, dv;
     float *q, *k, *v, *bias, *out, *lse;
     kn_attn_args args; /* contiguous, no bias */
 } problem;
-
-static float *filled(int64_t count, uint64_t seed, float amplitude)
-{
-    float *x = malloc((size_t)count * sizeof *x);
-    uint64_t s = seed * 0x9E3779B97F4A7C15u + 1;
-    for (int64_t i = 0; i < count; i++) {
-        s ^= s << 13, s ^= s >> 7, s ^= s << 17;
-        x[i] = amplitude * ((float)(s >> 40) * 0x1p-23f - 1.0f);
-    }
-    return x;
-}
 
 static problem make(int64_t lq, int64_t lk, int64_t n, int64_t d, int64_t dv, float amplitude)
 {
@@ -58,23 +32,6 @@ static void drop(problem *p)
     for (int i = 0; i < 6; i++) free(all[i]);
 }
 
-static kn_dev *open_cpu(int isa, int threads)
-{
-    kn_dev *d;
-    OK(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_CPU, .isa_mask = isa, .threads = threads}, &d));
-    return d;
-}
-
-static double difference(const float *a, const float *b, int64_t count)
-{
-    double top = 0;
-    for (int64_t i = 0; i < count; i++) {
-        double e = fabs((double)a[i] - b[i]);
-        if (!(e <= top)) top = e;
-    }
-    return top;
-}
-
 /* Every shape on every instruction set against ref, which works in double. */
 static void test_shapes(void **state)
 {
@@ -84,19 +41,19 @@ static void test_shapes(void **state)
         {64, 200, 1, 128, 80}, {257, 129, 2, 72, 48}, {70, 90, 1, 512, 24}, {20, 30, 1, 24, 600},
         {40, 50, 2, 384, 384}, {31, 96, 1, 13, 17},   {32, 193, 1, 64, 12}, {129, 95, 1, 257, 5}};
     kn_dev *ref;
-    OK(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_REF}, &ref));
+    ref = open_device(KN_DEV_REF, 0, 0);
     for (int isa = 1; isa <= 3; isa++) {
-        kn_dev *cpu = open_cpu(isa, 2);
+        kn_dev *cpu = open_device(KN_DEV_CPU, isa, 2);
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
             for (int bias = 0; bias < 2; bias++) {
                 const int64_t *s = shapes[i];
                 problem p = make(s[0], s[1], s[2], s[3], s[4], 2.0f);
                 if (bias) p.args.bias = kn_tensor_of(p.bias, KN_F32, p.n, p.lq, p.lk);
-                OK(kn_attn_dense(cpu, &p.args, NULL));
+                expect_ok(kn_attn_dense(cpu, &p.args, NULL));
                 float *want = filled(p.lq * p.n * p.dv, 5, NAN), *lse = filled(p.n * p.lq, 6, NAN);
                 p.args.out.data = want;
                 p.args.lse.data = lse;
-                OK(kn_attn_dense(ref, &p.args, NULL));
+                expect_ok(kn_attn_dense(ref, &p.args, NULL));
                 /* |v| < 1, logits < 30: relative rounding 6e-8 of each, sums of hundreds. */
                 if (difference(p.out, want, p.lq * p.n * p.dv) > 5e-6 ||
                     difference(p.lse, lse, p.n * p.lq) > 1e-5)
@@ -119,22 +76,22 @@ static void test_same_bytes(void **state)
     (void)state;
     problem p = make(200, 333, 3, 40, 40, 2.0f);
     int64_t count = p.lq * p.n * p.dv;
-    kn_dev *one = open_cpu(0, 1), *three = open_cpu(0, 3);
-    OK(kn_attn_dense(one, &p.args, NULL));
+    kn_dev *one = open_device(KN_DEV_CPU, 0, 1), *three = open_device(KN_DEV_CPU, 0, 3);
+    expect_ok(kn_attn_dense(one, &p.args, NULL));
     float *first = p.out;
     p.args.out.data = p.out = filled(count, 7, NAN);
-    OK(kn_attn_dense(three, &p.args, NULL));
+    expect_ok(kn_attn_dense(three, &p.args, NULL));
     assert_memory_equal(first, p.out, (size_t)count * sizeof *first);
 
     kn_arena *arena;
-    OK(kn_arena_open(one, 8 << 20, &arena));
+    expect_ok(kn_arena_open(one, 8 << 20, &arena));
     kn_tensor dirt;
     kn_arena_mark mark = kn_arena_get_mark(arena);
-    OK(kn_arena_take(arena, &dirt, KN_F32, 1 << 20));
+    expect_ok(kn_arena_take(arena, &dirt, KN_F32, 1 << 20));
     memset(dirt.data, 0xff, 4 << 20);
     kn_arena_reset(arena, mark);
     memset(p.out, 0xff, (size_t)count * sizeof *first);
-    OK(kn_attn_dense(one, &p.args, arena));
+    expect_ok(kn_attn_dense(one, &p.args, arena));
     assert_memory_equal(first, p.out, (size_t)count * sizeof *first);
     assert_int_equal(kn_arena_get_mark(arena), mark);
     kn_arena_close(&arena);
@@ -153,7 +110,7 @@ static void test_same_bytes(void **state)
     p.args.out.data = wide;
     p.args.out.stride[0] = p.n * 50;
     p.args.out.stride[1] = 50;
-    OK(kn_attn_dense(one, &p.args, NULL));
+    expect_ok(kn_attn_dense(one, &p.args, NULL));
     for (int64_t i = 0; i < p.lq * p.n; i++)
         assert_memory_equal(first + i * p.dv, wide + i * 50, (size_t)p.dv * sizeof(float));
     free(fused);
@@ -169,11 +126,11 @@ static void test_out_is_q(void **state)
     (void)state;
     for (int on_ref = 0; on_ref < 2; on_ref++) {
         problem p = make(150, 70, 2, 24, 24, 2.0f);
-        kn_dev *d = open_cpu(0, 2), *ref;
-        OK(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_REF}, &ref));
-        OK(kn_attn_dense(on_ref ? ref : d, &p.args, NULL));
+        kn_dev *d = open_device(KN_DEV_CPU, 0, 2), *ref;
+        ref = open_device(KN_DEV_REF, 0, 0);
+        expect_ok(kn_attn_dense(on_ref ? ref : d, &p.args, NULL));
         p.args.out = p.args.q;
-        OK(kn_attn_dense(on_ref ? ref : d, &p.args, NULL));
+        expect_ok(kn_attn_dense(on_ref ? ref : d, &p.args, NULL));
         assert_memory_equal(p.out, p.q, (size_t)(p.lq * p.n * p.d) * sizeof(float));
         kn_dev_close(&d);
         kn_dev_close(&ref);
@@ -186,21 +143,21 @@ static void test_measure(void **state)
 {
     (void)state;
     problem p = make(200, 333, 6, 40, 24, 1.0f);
-    kn_dev *cpu = open_cpu(0, 2), *measure;
+    kn_dev *cpu = open_device(KN_DEV_CPU, 0, 2), *measure;
     kn_arena *arena;
-    OK(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_MEASURE, .measured = KN_DEV_CPU}, &measure));
+    expect_ok(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_MEASURE, .measured = KN_DEV_CPU}, &measure));
     kn_attn_args counted = p.args;
     counted.q.data = counted.k.data = counted.v.data = counted.out.data = counted.lse.data = NULL;
-    OK(kn_arena_open(measure, 0, &arena));
-    OK(kn_attn_dense(measure, &counted, arena));
+    expect_ok(kn_arena_open(measure, 0, &arena));
+    expect_ok(kn_attn_dense(measure, &counted, arena));
     size_t need = kn_arena_peak(arena);
     assert_int_equal(kn_arena_get_mark(arena), 0);
     kn_arena_close(&arena);
     assert_true(need > 0);
-    OK(kn_arena_open(cpu, need, &arena));
-    OK(kn_attn_dense(cpu, &p.args, arena));
+    expect_ok(kn_arena_open(cpu, need, &arena));
+    expect_ok(kn_attn_dense(cpu, &p.args, arena));
     kn_arena_close(&arena);
-    OK(kn_arena_open(cpu, need - 64, &arena));
+    expect_ok(kn_arena_open(cpu, need - 64, &arena));
     assert_int_equal(kn_attn_dense(cpu, &p.args, arena), KN_ERR_NOMEM);
     kn_arena_close(&arena);
     kn_dev_close(&cpu);
@@ -216,12 +173,12 @@ static void test_extremes(void **state)
     for (int isa = 0; isa <= 3; isa++) {
         kn_dev *d;
         if (isa)
-            d = open_cpu(isa, 1);
+            d = open_device(KN_DEV_CPU, isa, 1);
         else
-            OK(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_REF}, &d));
+            d = open_device(KN_DEV_REF, 0, 0);
         problem p = make(40, 250, 1, 16, 16, 1.0f);
         for (int64_t i = 0; i < 250 * 16; i++) p.k[i] *= 1e4f;
-        OK(kn_attn_dense(d, &p.args, NULL));
+        expect_ok(kn_attn_dense(d, &p.args, NULL));
         for (int64_t i = 0; i < 40; i++) {
             double top = -INFINITY, second = -INFINITY;
             int64_t best = 0;
@@ -242,13 +199,13 @@ static void test_extremes(void **state)
             p.bias[5 * 250 + j] = -INFINITY; /* all of the first steps */
         p.k[249 * 16] = NAN;
         p.bias[4 * 250 + 249] = -INFINITY;
-        OK(kn_attn_dense(d, &p.args, NULL));
+        expect_ok(kn_attn_dense(d, &p.args, NULL));
         for (int c = 0; c < 16; c++) {
             assert_true(isnan(p.out[7 * 16 + c]));
             assert_true(isnan(p.out[5 * 16 + c]));
         }
         p.k[249 * 16] = 0.5f;
-        OK(kn_attn_dense(d, &p.args, NULL));
+        expect_ok(kn_attn_dense(d, &p.args, NULL));
         for (int c = 0; c < 16; c++) {
             assert_true(p.out[3 * 16 + c] == 0.0f);
             assert_true(isfinite(p.out[5 * 16 + c]));
@@ -270,7 +227,7 @@ static void test_refusals(void **state)
 {
     (void)state;
     problem p = make(4, 5, 2, 8, 8, 1.0f);
-    kn_dev *d = open_cpu(0, 1);
+    kn_dev *d = open_device(KN_DEV_CPU, 0, 1);
     kn_attn_args a = p.args;
     a.k.dim[2] = 7;
     expect_refused(d, &a, "k is f32[5, 2, 7]");
@@ -304,7 +261,7 @@ static void test_refusals(void **state)
     a = p.args;
     a.q.dim[0] = a.out.dim[0] = 0; /* no queries: nothing to do */
     a.lse.rank = 0;
-    OK(kn_attn_dense(d, &a, NULL));
+    expect_ok(kn_attn_dense(d, &a, NULL));
     kn_dev_close(&d);
     drop(&p);
 }

@@ -70,8 +70,45 @@ static void test_every_width_keeps_every_word(void **state)
     }
 }
 
+/* What is printed as a word, a shell reads as the same word. */
+static void test_words_of_a_command(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"3.5", "3.5"},
+        {"", "\"\""},
+        {"a red ball", "\"a red ball\""},
+        {"it's", "\"it's\""},
+        {"say \"hi\"", "'say \"hi\"'"},
+        {"it's $5!", "'it'\\''s $5!'"},
+        {"'\\", "''\\''\\'"},
+        {"\xc3\xa9", "\"\xc3\xa9\""},
+        {"a\x1b[2J", "\"a?[2J\""},
+        {"a;b", "\"a;b\""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char *text;
+        size_t size;
+        FILE *f = open_memstream(&text, &size);
+        kn_print_word(f, cases[i][0]);
+        fclose(f);
+        assert_string_equal(text, cases[i][1]);
+        free(text);
+    }
+    char accents[600], *text; /* longer than what is printed at once: no character is cut in two */
+    size_t size;
+    for (int i = 0; i < 299; i++) memcpy(accents + 2 * i, "\xc3\xa9", 2);
+    accents[598] = 0;
+    FILE *f = open_memstream(&text, &size);
+    kn_print_plain(f, accents);
+    fclose(f);
+    assert_string_equal(text, accents);
+    free(text);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lines), cmocka_unit_test(test_every_width_keeps_every_word)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_lines), cmocka_unit_test(test_every_width_keeps_every_word),
+                                       cmocka_unit_test(test_words_of_a_command)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
