@@ -44,8 +44,5 @@ above "$(number 2 --context-cache host)" 0.25 "host memory of the contexts"
 [ "$(number 1)" = "$device" ] || fail "auto with room: $(stage)"
 [ "$(number 1 --memory 0.7)" = "$host" ] || fail "auto without room: $(stage --memory 0.7)"
 [ "$(number 1 --offload)" = "$(number 1 --offload --context-cache host)" ] || fail "auto with --offload: $(stage --offload)"
-huge=(--size 832x480 --refine-size 3840x2160 --frames 401)
-above "$(number 1 "${huge[@]}" --context-cache device)" 22 "a stage that would fill a card of 24 GB"
-[ "$(number 1 "${huge[@]}")" = "$(number 1 "${huge[@]}" --context-cache host)" ] || fail "auto of a large stage: $(stage "${huge[@]}")"
 expect_error 4 'try --context-cache int8, --offload' "$kinora" "${large[@]}" --memory 0.7 --context-cache device
 expect_error 2 'context-cache' "$kinora" "${large[@]}" --context-cache disk
