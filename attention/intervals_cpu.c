@@ -186,6 +186,7 @@ static void make_columns(piece *w)
     }
     for (int i = 0; i < w->queries; i++) {
         int32_t query = (int32_t)query_at(w, i);
+        /* cppcheck-suppress uninitvar ; the loop above sets it for the same queries */
         int at = end[of[i]]++, first = w->column[of[i]].first;
         for (; at > first && w->query[at - 1] > query; at--) w->query[at] = w->query[at - 1];
         w->query[at] = query;

@@ -59,7 +59,8 @@ TEXT_ENCODER = {
 }
 KINORA = {  # the model's own defaults, by the names of kinora's options
     "width": 160, "height": 96, "frames": 17, "fps": 8, "steps": 20, "guidance": 3.0,
-    "shift": 3.0, "text_length": MAX_TOKENS, "negative_prompt": "",
+    "shift": 3.0, "strength": "0.5,0.4", "refine_shift": 3.0, "refine_guidance": 2.0, "override": False,
+    "full_positions": "fitted", "text_length": MAX_TOKENS, "negative_prompt": "",
 }
 
 

@@ -151,6 +151,15 @@ static kn_status judge_output(task *t, bool *finished)
     return kn_fail(KN_ERR_ARG, "%s: exists, but is not the result of this job's settings; --overwrite (-y) replaces it", kn_batch_path(&t->o));
 }
 
+/* A file that the job reads is not there yet: an earlier job makes it, and only then can the output be judged. */
+static bool wants_more(const kn_options *o)
+{
+    const char *const given[] = {o->noise_in, o->latents_in, o->embeds_in};
+    bool all = true;
+    for (size_t i = 0; i < sizeof given / sizeof *given; i++) all &= !given[i] || access(given[i], F_OK) == 0;
+    return !all;
+}
+
 /* A checkpoint of the same job is gone on from; one of another job is no use any more. */
 static kn_status use_checkpoint(task *t)
 {
@@ -261,7 +270,7 @@ static kn_status check_all(kn_batch *b)
             continue;
         }
         kn_status st = open_task(b, i, &t);
-        if (st == KN_OK) st = judge_output(&t, &finished);
+        if (st == KN_OK && !wants_more(&t.o)) st = judge_output(&t, &finished);
         if (finished) b->result[i].state = KN_BATCH_SKIPPED;
         if (st != KN_OK) st = st == KN_ERR_NOMEM ? st : fail_task(&t, st);
         close_task(&t);
@@ -488,7 +497,7 @@ static kn_status estimate_one(kn_batch *b, int i, double *rate)
     kn_status st = KN_OK;
     KN_TRY_GOTO(open_task(b, i, &t));
     t.o.dry_run = true; /* a GPU that is not here is planned for all the same */
-    KN_TRY_GOTO(judge_output(&t, &finished));
+    if (!wants_more(&t.o)) KN_TRY_GOTO(judge_output(&t, &finished));
     t.r->width_px = t.job.geo.out_width_px;
     t.r->height_px = t.job.geo.out_height_px;
     t.r->frames = t.job.geo.frames;

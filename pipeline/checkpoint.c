@@ -58,6 +58,21 @@ static kn_status hash_file(const char *path, uint64_t *h)
     return KN_OK;
 }
 
+/* The whole of a file that was given. One that is not there yet, in a batch another job's result, adds nothing. */
+static kn_status hash_given(const char *path, uint64_t *h)
+{
+    uint64_t words[8192];
+    bool there;
+    KN_TRY(kn_path_exists(path, &there));
+    if (!there) return KN_OK;
+    FILE *f = fopen(path, "rb");
+    if (!f) return kn_fail(KN_ERR_IO, "%s: %s", path, strerror(errno));
+    for (size_t n; (n = fread(words, 1, sizeof words, f)) > 0;) *h = hash_words(*h, words, n);
+    int failed = ferror(f), error = errno;
+    fclose(f);
+    return failed ? kn_fail(KN_ERR_IO, "%s: reading: %s", path, strerror(error)) : KN_OK;
+}
+
 kn_status kn_job_identity_build(const kn_options *o, const char *const *files, int count, const char *content,
                                 kn_job_identity *out)
 {
@@ -76,6 +91,9 @@ kn_status kn_job_identity_build(const kn_options *o, const char *const *files, i
         KN_TRY_GOTO(kn_sha256_file(o->tile_windows, windows));
         h = hash_bytes(h, windows, strlen(windows));
     }
+    const char *const given[] = {o->noise_in, o->latents_in, o->embeds_in};
+    for (size_t i = 0; i < sizeof given / sizeof *given; i++)
+        if (given[i]) KN_TRY_GOTO(hash_given(given[i], &h));
     snprintf(out->fingerprint, sizeof out->fingerprint, "%016" PRIx64, h);
     out->options = text.data;
     text.data = NULL;
@@ -228,7 +246,7 @@ static kn_status other_job(const kn_safetensors *file, const kn_job_identity *id
     json_decref(theirs);
     json_decref(ours);
     return kn_fail(KN_ERR_ARG, "%s: checkpoint of another job (%s); give the same settings, or render without --resume to start anew",
-                   kn_safetensors_path(file), *names ? names : "the model or the version of Kinora differs");
+                   kn_safetensors_path(file), *names ? names : "the model, a file that was given, or the version of Kinora differs");
 }
 
 static kn_status upload(kn_dev *d, const kn_safetensors *file, const char *name, const kn_tensor *dst)

@@ -24,9 +24,9 @@ typedef struct kn_job_identity {
     char *options;        /* JSON of the options behind it; free with kn_free */
 } kn_job_identity;
 
-/* files: paths of the model's weight and config files; their sizes and first 64 KiB count, and the whole of
- * --tile-windows. content: name of
- * what is read beside them (SHA-256 of a clip), or "". */
+/* files: paths of the model's weight and config files; their sizes and first 64 KiB count, and the whole of the files
+ * that --tile-windows, --noise-in, --latents-in and --embeds-in name. content: name of what is read beside them
+ * (SHA-256 of a clip), or "". */
 KN_CHECKED kn_status kn_job_identity_build(const kn_options *o, const char *const *files, int count,
                                            const char *content, kn_job_identity *out);
 void kn_job_identity_free(kn_job_identity *id);

@@ -220,6 +220,10 @@ static kn_status check_outputs(const kn_job *j)
             KN_TRY(kn_video_writer_check(&p));
         }
     }
+    if (o->attention_map) {
+        KN_TRY(check_picture("--attention-map", o->attention_map, false));
+        KN_TRY(check_target(j, "--attention-map", o->attention_map));
+    }
     if (o->latents_out) KN_TRY(check_target(j, "--latents-out", o->latents_out));
     if (o->embeds_out) KN_TRY(check_target(j, "--embeds-out", o->embeds_out));
     if (o->frames_dir) KN_TRY(check_frames_dir(j));

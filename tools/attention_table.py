@@ -63,7 +63,8 @@ def refine(a, work, line, name, flags):
     """-> density, recall, seconds of the stage's steps"""
     d = f"{work}/{name}_{line}"
     subprocess.run(common(a, line) + ["--latents-in", f"{work}/{line}.safetensors", "--refine-size", a.factor,
-                                      "--dense-steps", "0", "--dense-layers", "0", "--latents-out", d + ".safetensors",
+                                      "--dense-steps", "0", "--dense-layers", "0", "--full-positions", "own",
+                                      "--latents-out", d + ".safetensors",
                                       "--frames-dir", d + ".frames", "--debug-dir", d + ".debug"] + flags, check=True)
     with open(d + ".debug/run.json") as f:
         steps = json.load(f)["passes"][-1]["step"]

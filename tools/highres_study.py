@@ -43,8 +43,10 @@ NATIVE = "native"
 
 def variant(name, flags, ref=None, base=True, share=1, late=False):
     """flags: options of kinora. base: refines the native clip's latents. share 2: every second prompt only. late: every
-    second prompt, and the others after all variants."""
-    return dict(name=name, flags=dict(f.split("=", 1) for f in flags.split()), ref=ref, base=base, share=share, late=late)
+    second prompt, and the others after all variants. Positions are as published where nothing else is said, whatever the
+    model's own default is."""
+    flags = {"full-positions": "own"} | dict(f.split("=", 1) for f in flags.split())
+    return dict(name=name, flags=flags, ref=ref, base=base, share=share, late=late)
 
 
 OVERRIDE = "override=true refresh=1 "
@@ -143,6 +145,8 @@ def methods_set(share=4):
         at, window = f"refine-size={size} ", f"{scale} window"
         yield variant(window, at)
         yield variant(f"{scale} tile3d", at + "attention=tile3d", window, share=share)
+        yield variant(f"{scale} tile3d fitted", at + FITTED + "attention=tile3d", window, share=share)
+        yield variant(f"{scale} tile3d all steps", at + "attention=tile3d dense-steps=0", window, share=share)
         yield variant(f"{scale} cross", at + "attention=cross", window, share=share)
         for density in (.25, .1):
             at = f"refine-size={size} density={density} "
@@ -189,7 +193,7 @@ def all_sets():
 
 SETS = {"main": main_set, "sweep": sweep_set, "upscale": upscale_set, "caching": caching_set, "methods": methods_set,
         "ways": lambda: ways_set("0.8"), "cached": cached_set, "combined": combined_set, "search": search_set,
-        "rest": lambda: united(sweep_set("4x", ("0.8", "0.7"), 2), combined_set(), search_set()), "all": all_sets,
+        "rest": lambda: united(sweep_set("4x", ("0.8", "0.7"), 2), methods_set(), combined_set(), search_set()), "all": all_sets,
         "caching2": lambda: caching_set(SIZES[:1], 1), "caching4": lambda: caching_set(SIZES[1:], 1)}
 
 

@@ -55,6 +55,7 @@ assert abs(float(l2) / want - 1) < 1e-3, (l2, want)
 assert abs(float(most) / abs(a[i] - b[i]) - 1) < 1e-3 and abs(a[i] - b[i]) == max(abs(p - q) for p, q in zip(a, b)), most
 PY
 "$kinora" compare l1.safetensors l3.safetensors | grep -qF 'latents: [16, 3, 12, 20] and [16, 2, 12, 20]' || fail "compare tensors of other shapes"
+expect_error 2 "--csv c.csv: exists" "$kinora" compare a.mp4 c.mp4 --csv c.csv
 expect_error 2 "of clips" "$kinora" compare l1.safetensors l2.safetensors --csv x.csv
 
 # Presets of one's own: saved, shown, extended, in place of a shipped one.

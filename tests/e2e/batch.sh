@@ -133,6 +133,22 @@ grep -q 'not the result of this job' again.txt || fail "another job's latents: $
 rm latents/results.jsonl
 has '1 done' "${only[@]}" --resume || fail "latents without their line are not made again"
 
+# A job that reads what another one wrote is finished only as long as that is the same.
+cat >chain.yaml <<YAML
+defaults: {model: $model, steps: 2, frames: 5, seed: 1}
+jobs:
+  - {prompt: a ball, name: base, latents-out: base.safetensors}
+  - {prompt: a ball, name: shown, latents-in: chain/base.safetensors}
+YAML
+chain=("$kinora" batch chain.yaml --progress none)
+has '2 done' "${chain[@]}" || fail "a chain: $(cat has.txt)"
+has '2 finished before' "${chain[@]}" --resume || fail "a chain, again: $(cat has.txt)"
+rm chain/base.safetensors
+has '1 done, 1 finished before' "${chain[@]}" --resume || fail "a chain without its first link: $(cat has.txt)"
+"$kinora" render "${quick[@]}" --frames 5 --latents-out chain/base.safetensors -y
+"${chain[@]}" --resume >again.txt 2>&1 && fail "a chain with a changed link: $(cat again.txt)"
+[ "$(grep -c 'not the result of this job' again.txt)" -ge 2 ] || fail "a chain with a changed link: $(cat again.txt)"
+
 # Mistakes in the file are usage errors, with the line.
 printf 'defaults:\n  stepz: 3\njobs:\n  - prompt: x\n' >bad.yaml
 expect_error 2 "did you mean 'steps'" "$kinora" batch bad.yaml

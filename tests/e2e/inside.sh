@@ -43,17 +43,18 @@ for method in window tile3d cross; do
   "$kinora" plan "${run[@]}" --attention $method -o x.mp4 --attention-map $method.png --attention-query 1,2,3
   [ "$(head -c 4 $method.png | tail -c 3)" = PNG ] || fail "map of $method"
 done
+expect_error 2 '--attention-map cross.png: exists' "$kinora" plan "${run[@]}" --attention cross -o x.mp4 --attention-map cross.png
 expect_error 5 'chosen from queries and keys' "$kinora" plan "${run[@]}" --attention permute -o x.mp4 --attention-map p.png
 expect_error 2 '--attention-query' "$kinora" plan "${run[@]}" -o x.mp4 --attention-map p.png --attention-query 1,2
 expect_error 2 'found 9,2,3' "$kinora" plan "${run[@]}" -o x.mp4 --attention-map p.png --attention-query 9,2,3
 [ ! -e p.png ] || fail "a map was left behind"
 
 # Nothing dropped: dense attention, to rounding.
-"$kinora" render "${run[@]}" --attention dense --latents-out dense.st
+"$kinora" render "${run[@]}" --attention dense --full-positions own --latents-out dense.st
 for method in 'window --window 99x99' 'tile3d --tile-window 99x99x99' 'draft --density 1' 'permute --mass 1 --density 1' \
   'paro --mass 1 --density 1'; do
   # shellcheck disable=SC2086
-  "$kinora" render "${run[@]}" --attention $method --latents-out sparse.st -y
+  "$kinora" render "${run[@]}" --attention $method --full-positions own --latents-out sparse.st -y
   python3 - "$method" <<'PY' || fail "$method is not dense attention"
 import array, json, struct, sys
 def read(path):

@@ -72,7 +72,7 @@ payload() { tail -c $((4 * 16 * 2 * 24 * 40)) "$1" | cksum; }
 for more in "--upscale lanczos" "--upscale latent" "--attention dense" "--attention tile3d --tile-window 1x1x1 --attention-tile 2x4x4 --dense-steps 0" \
     "--attention cross --attention-tile 1x4x4" "--attention draft --density 0.2 --dense-steps 0" "--attention permute --mass 0.5" \
     "--attention paro --mass 0.5 --reuse-lists 9" "--override --refresh 1 --full-attention draft --dense-steps 0" "--override --refresh 1" "--override --override-steps 1" "--override --override-layers 1-2" \
-    "--attention dense --full-positions fitted" "--dense-steps 1 --full-positions fitted" "--temperature off --window 5x3"; do
+    "--attention dense --full-positions own" "--dense-steps 1 --full-positions own" "--temperature off --window 5x3"; do
   "$kinora" render "${base[@]}" --latents-in base.safetensors --refine-size 2x $more --latents-out more.safetensors -y
   [ "$(payload more.safetensors)" != "$(payload whole.safetensors)" ] || fail "$more changed nothing"
 done

@@ -21,3 +21,11 @@ at_least_killed 8
 "$kinora" render "${quick[@]}" -o other.mp4 --keep-checkpoint
 rm other.mp4
 expect_error 2 "guidance" "$kinora" render "${quick[@]}" -o other.mp4 --guidance 2 --resume
+
+# So is one that began with other latents under the same name.
+given=("$kinora" render "${quick[@]}" --latents-in base.safetensors --refine-size 2x --strength 0.5)
+"$kinora" render "${quick[@]}" --latents-out base.safetensors
+"${given[@]}" -o given.mp4 --keep-checkpoint
+rm given.mp4
+"$kinora" render "${quick[@]}" --seed 4 --latents-out base.safetensors -y
+expect_error 2 "a file that was given" "${given[@]}" -o given.mp4 --resume

@@ -140,7 +140,7 @@ static void other_jobs_are_named_by_their_options(void **state)
     assert_null(strstr(kn_error_text(), "guidance"));
     kn_job_identity_free(&theirs);
     expect_ok(kn_job_identity_build(&o, NULL, 0, "another clip", &theirs));
-    expect_fail(load(path, &theirs, s, false), KN_ERR_ARG, "the model or the version of Kinora differs");
+    expect_fail(load(path, &theirs, s, false), KN_ERR_ARG, "the model, a file that was given, or the version of Kinora differs");
     kn_job_identity_free(&theirs);
     kn_options_free(&other);
     kn_checkpoint c = {.segment = 3, .pass = 1, .latents = latents(), .solver = s};
