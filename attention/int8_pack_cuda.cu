@@ -5,7 +5,7 @@
 
 namespace {
 
-enum { DIM = KN_INT8_DIM, PARTS = KN_INT8_PARTS, KEYS = 128, WARPS = 8, WARP_TOKENS = 8 };
+enum { DIM = KN_INT8_DIM, PARTS = KN_INT8_PARTS, KEYS = 128, WARPS = 8, HALF_TOKENS = 8 };
 
 /* A NaN wins, so that it reaches the output. */
 __device__ __forceinline__ float low(float a, float b)
@@ -17,15 +17,19 @@ __device__ __forceinline__ float high(float a, float b)
     return !(a >= b) && a == a ? b : a;
 }
 
-__device__ __forceinline__ void load8(float (&x)[8], const __nv_bfloat16 *p)
+__device__ __forceinline__ void unpack8(float (&x)[8], uint4 raw)
 {
-    uint4 raw = __ldg((const uint4 *)p);
     const __nv_bfloat162 *h = (const __nv_bfloat162 *)&raw;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         float2 f = __bfloat1622float2(h[i]);
         x[2 * i] = f.x, x[2 * i + 1] = f.y;
     }
+}
+
+__device__ __forceinline__ void load8(float (&x)[8], const __nv_bfloat16 *p)
+{
+    unpack8(x, __ldg((const uint4 *)p));
 }
 
 /* Block (part, head, k or v): 16 threads of 8 channels by 16 tokens. */
@@ -93,64 +97,100 @@ struct order {
     int64_t tokens; /* of a head's own order; 0: one for all */
 };
 
-/* A warp per (query, head), 4 channels a lane. */
-__global__ void pack_q(kn_attn_problem p, order o, kn_attn_int8 x)
+/* A half-warp takes HALF_TOKENS tokens of a head, 8 channels a lane: all are asked for before
+ * the first is used. From `count` on: zeros. */
+struct half_warp {
+    int lane, head;
+    int64_t first;
+    uint4 raw[HALF_TOKENS];
+};
+
+__device__ __forceinline__ half_warp fetch(const void *x, int64_t token, int64_t head,
+                                           int64_t count, order o)
 {
-    int lane = threadIdx.x & 31, head = blockIdx.y;
-    const float *channel = x.channel + head * 4 * DIM + 4 * lane;
-    float4 mean = *(const float4 *)channel, k_scale = *(const float4 *)(channel + DIM);
-    int64_t first = ((int64_t)blockIdx.x * WARPS + threadIdx.x / 32) * WARP_TOKENS;
-    for (int64_t t = first; t < min(first + WARP_TOKENS, p.queries); t++) {
-        int64_t from = o.perm ? __ldg(o.perm + head * o.tokens + t) : t;
-        uint2 raw = __ldg((const uint2 *)((const __nv_bfloat16 *)p.q + from * p.q_token +
-                                          head * p.q_head) +
-                          lane);
-        float2 a = __bfloat1622float2(*(const __nv_bfloat162 *)&raw.x);
-        float2 b = __bfloat1622float2(*(const __nv_bfloat162 *)&raw.y);
-        float shift = a.x * mean.x + a.y * mean.y + b.x * mean.z + b.y * mean.w;
-        a.x *= k_scale.x, a.y *= k_scale.y, b.x *= k_scale.z, b.y *= k_scale.w;
-        float most = high(high(fabsf(a.x), fabsf(a.y)), high(fabsf(b.x), fabsf(b.y)));
-        for (int i = 16; i; i >>= 1) {
-            most = high(most, __shfl_xor_sync(~0u, most, i));
-            shift += __shfl_xor_sync(~0u, shift, i);
+    half_warp h;
+    h.lane = threadIdx.x & 15, h.head = blockIdx.y;
+    h.first = ((int64_t)blockIdx.x * 2 * WARPS + threadIdx.x / 16) * HALF_TOKENS;
+    const __nv_bfloat16 *from = (const __nv_bfloat16 *)x + h.head * head + 8 * h.lane;
+#pragma unroll
+    for (int i = 0; i < HALF_TOKENS; i++) {
+        int64_t t = h.first + i;
+        h.raw[i] = make_uint4(0, 0, 0, 0);
+        if (t >= count) continue;
+        if (o.perm) t = __ldg(o.perm + h.head * o.tokens + t);
+        h.raw[i] = __ldg((const uint4 *)(from + t * token));
+    }
+    return h;
+}
+
+__global__ void __launch_bounds__(32 * WARPS) pack_q(kn_attn_problem p, order o, kn_attn_int8 x)
+{
+    half_warp h = fetch(p.q, p.q_token, p.q_head, p.queries, o);
+    const float *channel = x.channel + h.head * 4 * DIM + 8 * h.lane;
+    float mean[8], k_scale[8];
+#pragma unroll
+    for (int j = 0; j < 8; j++) mean[j] = channel[j], k_scale[j] = channel[DIM + j];
+#pragma unroll
+    for (int i = 0; i < HALF_TOKENS; i++) {
+        float a[8], most = 0.0f, shift = 0.0f;
+        unpack8(a, h.raw[i]);
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            shift += a[j] * mean[j];
+            a[j] *= k_scale[j];
+            most = high(most, fabsf(a[j]));
+        }
+#pragma unroll
+        for (int n = 8; n; n >>= 1) {
+            most = high(most, __shfl_xor_sync(~0u, most, n));
+            shift += __shfl_xor_sync(~0u, shift, n);
         }
         float scale = most / 127.0f, back = inverse(scale);
-        int64_t at = head * x.q_pitch + t;
-        ((uint32_t *)(x.q + at * DIM))[lane] =
-            to_bytes(a.x * back, a.y * back, b.x * back, b.y * back);
+        if (h.first + i >= p.queries) continue;
+        int64_t at = h.head * x.q_pitch + h.first + i;
+        ((uint2 *)(x.q + at * DIM))[h.lane] =
+            make_uint2(to_bytes(a[0] * back, a[1] * back, a[2] * back, a[3] * back),
+                       to_bytes(a[4] * back, a[5] * back, a[6] * back, a[7] * back));
         /* Above 0 (or NaN): -inf times it is -inf. */
         scale *= p.scale * 1.44269504088896f;
-        if (lane == 0) x.q_scale[at] = scale < 1e-30f ? 1e-30f : scale, x.q_shift[at] = shift * p.scale;
+        if (h.lane == 0)
+            x.q_scale[at] = scale < 1e-30f ? 1e-30f : scale, x.q_shift[at] = shift * p.scale;
     }
 }
 
-__global__ void pack_k(kn_attn_problem p, order o, kn_attn_int8 x)
+__global__ void __launch_bounds__(32 * WARPS) pack_k(kn_attn_problem p, order o, kn_attn_int8 x)
 {
-    int lane = threadIdx.x & 31, head = blockIdx.y;
-    const float *channel = x.channel + head * 4 * DIM + 4 * lane;
-    float4 mean = *(const float4 *)channel, scale = *(const float4 *)(channel + DIM);
-    float4 back = make_float4(inverse(scale.x), inverse(scale.y), inverse(scale.z), inverse(scale.w));
-    int64_t first = ((int64_t)blockIdx.x * WARPS + threadIdx.x / 32) * WARP_TOKENS;
-    for (int64_t t = first; t < min(first + WARP_TOKENS, x.k_pitch); t++) {
-        uint32_t bytes = 0; /* past the last key: read by the kernel, hidden there */
-        if (t < p.keys) {
-            int64_t from = o.perm ? __ldg(o.perm + head * o.tokens + t) : t;
-            uint2 raw = __ldg((const uint2 *)((const __nv_bfloat16 *)p.k + from * p.k_token +
-                                              head * p.k_head) +
-                              lane);
-            float2 a = __bfloat1622float2(*(const __nv_bfloat162 *)&raw.x);
-            float2 b = __bfloat1622float2(*(const __nv_bfloat162 *)&raw.y);
-            bytes = to_bytes((a.x - mean.x) * back.x, (a.y - mean.y) * back.y,
-                             (b.x - mean.z) * back.z, (b.y - mean.w) * back.w);
-        }
-        ((uint32_t *)(x.k + (head * x.k_pitch + kn_attn_int8_place_of(t)) * DIM))[lane] = bytes;
+    half_warp h = fetch(p.k, p.k_token, p.k_head, p.keys, o);
+    const float *channel = x.channel + h.head * 4 * DIM + 8 * h.lane;
+    float mean[8], back[8];
+#pragma unroll
+    for (int j = 0; j < 8; j++) mean[j] = channel[j], back[j] = inverse(channel[DIM + j]);
+#pragma unroll
+    for (int i = 0; i < HALF_TOKENS; i++) {
+        int64_t t = h.first + i;
+        if (t >= x.k_pitch) return;
+        float a[8];
+        unpack8(a, h.raw[i]);
+        /* past the last key: read by the kernel, hidden there */
+        float some = t < p.keys ? 1.0f : 0.0f;
+#pragma unroll
+        for (int j = 0; j < 8; j++) a[j] = (a[j] - some * mean[j]) * back[j];
+        ((uint2 *)(x.k + (h.head * x.k_pitch + kn_attn_int8_place_of(t)) * DIM))[h.lane] =
+            make_uint2(to_bytes(a[0], a[1], a[2], a[3]), to_bytes(a[4], a[5], a[6], a[7]));
     }
+}
+
+/* Where four keys of a channel lie in pack_v's tile: threads that write have channels 8 apart,
+ * threads that read have neighbours, and neither meets another in its bank. */
+__device__ __forceinline__ int word_of(int channel, int quad)
+{
+    return channel * (KEYS / 4) + (quad ^ (channel >> 3) * 2 ^ (channel & 7) * 4);
 }
 
 /* Block (128 keys, head): turned through shared memory. */
 __global__ void pack_v(kn_attn_problem p, order o, kn_attn_int8 x)
 {
-    __shared__ uint32_t tile[DIM][KEYS / 4 + 1];
+    __shared__ __align__(16) uint32_t tile[DIM * KEYS / 4];
     int head = blockIdx.y, c = threadIdx.x % 16 * 8;
     const float *channel = x.channel + (head * 4 + 2) * DIM;
     float mean[8], back[8];
@@ -170,14 +210,17 @@ __global__ void pack_v(kn_attn_problem p, order o, kn_attn_int8 x)
         }
 #pragma unroll
         for (int i = 0; i < 8; i++)
-            tile[c + i][quad] =
+            tile[word_of(c + i, quad)] =
                 to_bytes((at[0][i] - mean[i]) * back[i], (at[1][i] - mean[i]) * back[i],
                          (at[2][i] - mean[i]) * back[i], (at[3][i] - mean[i]) * back[i]);
     }
     __syncthreads();
-    uint32_t *out = (uint32_t *)(x.v + (head * x.k_pitch + (int64_t)blockIdx.x * KEYS) * DIM);
-    for (int i = threadIdx.x; i < DIM * KEYS / 4; i += 256)
-        out[i] = tile[i / 4 % DIM][i / (4 * DIM) * 4 + i % 4];
+    uint4 *out = (uint4 *)(x.v + (head * x.k_pitch + (int64_t)blockIdx.x * KEYS) * DIM);
+    for (int i = threadIdx.x; i < DIM * KEYS / 16; i += 256) {
+        int channel = i % DIM, quad = i / DIM * 4;
+        uint4 w = *(const uint4 *)(tile + (word_of(channel, quad) & ~3));
+        out[i] = channel & 8 ? make_uint4(w.z, w.w, w.x, w.y) : w;
+    }
 }
 
 } // namespace
@@ -188,7 +231,7 @@ cudaError_t kn_attn_int8_pack(const kn_attn_problem *p, const kn_attn_int8 *to, 
     int64_t own = l && l->perm_heads > 1 ? l->tokens : 0;
     order oq = {l ? l->perm_q : nullptr, own}, ok = {l ? l->perm_k : nullptr, own};
     kn_attn_int8 x = *to;
-    unsigned heads = (unsigned)p->heads, span = WARPS * WARP_TOKENS;
+    unsigned heads = (unsigned)p->heads, span = 2 * WARPS * HALF_TOKENS;
     find_ranges<<<dim3(PARTS, heads, 2), 256, 0, stream>>>(*p, x.part);
     find_scales<<<dim3(heads, 2), DIM, 0, stream>>>(x.part, p->keys, x.channel);
     pack_q<<<dim3((unsigned)((p->queries + span - 1) / span), heads), 32 * WARPS, 0, stream>>>(*p, oq, x);

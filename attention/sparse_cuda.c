@@ -64,6 +64,7 @@ static kn_status open_state(kn_dev *d, struct kn_attn_cuda **out)
 void kn_attn_forget_cuda(kn_dev *d)
 {
     if (kn_cuda_of(d)->attention) close_state(d);
+    kn_cuda_lists_close(d); /* orders of tokens, which are of this pass too */
 }
 
 /* ---- sending plans ----------------------------------------------------------------------------*/
@@ -217,6 +218,7 @@ static kn_status run(kn_dev *d, const kn_attn_args *args, const kn_attn_lists *l
     kn_attn_problem p = make_problem(args, lists);
     p.counter = s->counter;
     p.sm_count = c->sm_count;
+    p.spare = c->workspace, p.spare_bytes = c->workspace_bytes;
     p.threshold = args->skip_below;
     if (args->int8 && lists && lists->align != KN_ATTN_INT8_ALIGN)
         return kn_fail(KN_ERR_UNSUPPORTED, "attention: 8-bit products take plans that are known before the "

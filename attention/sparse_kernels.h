@@ -27,6 +27,8 @@ typedef struct kn_attn_problem {
     const kn_attn_lists *lists; /* NULL: dense */
     int *counter;               /* device memory, one int */
     int sm_count;
+    void *spare;                /* device memory for the call, 16-byte aligned; Hopper only */
+    size_t spare_bytes;         /* 0: less even work, nothing else */
 } kn_attn_problem;
 
 /* Launch on the stream. A CUDA error code; cudaErrorNotSupported where the kernel does not take the

@@ -23,6 +23,7 @@
 namespace {
 
 enum { FEED_REGS = 24, MATH_REGS = 240 };
+template <int D> constexpr int PART_FLOATS = (D + 2) * BLOCK;
 
 template <int D> struct shared {
     static constexpr int TILE = BLOCK * D * 2; /* bytes of 128 rows */
@@ -41,7 +42,7 @@ template <int D> struct shared {
 
 /* ---- the feeding warps ------------------------------------------------------------------------*/
 
-template <int D>
+template <int D, bool PAIR>
 __device__ void run_copies(const launch &a, uint32_t base, const CUtensorMap *qm,
                            const CUtensorMap *km, const CUtensorMap *vm)
 {
@@ -52,7 +53,7 @@ __device__ void run_copies(const launch &a, uint32_t base, const CUtensorMap *qm
     cursor<INFOS> info = {0, 0};
     cursor<2> qc = {0, 0};
     cursor<S::STAGES> c = {0, 0};
-    int codes = 0;
+    int codes = 0, rank = PAIR ? (int)cluster_rank() : 0;
     for (;; info.next(), qc.next()) {
         bar_wait(base + S::INFO_FULL + 8 * info.slot, info.parity);
         row_info r = read_info(base + S::INFO + 32 * info.slot);
@@ -64,6 +65,14 @@ __device__ void run_copies(const launch &a, uint32_t base, const CUtensorMap *qm
             bar_expect(bar, S::TILE);
             tma_load_4d(base + S::Q + qc.slot * S::TILE, qm, bar, 0, r.q_start, 0, r.head, stream);
         }
+        /* Of a pair each block copies half the columns, for both. */
+        auto copy = [&](const CUtensorMap *map, uint32_t bar, int key) {
+            uint32_t to = base + S::RING + c.slot * S::TILE;
+            if (PAIR)
+                tma_load_4d_to(3, to + rank * S::PANEL, map, bar, 0, key, rank, r.head, keep);
+            else
+                tma_load_4d(to, map, bar, 0, key, 0, r.head, keep);
+        };
         const uint32_t *pos = a.k_pos + (a.perm_heads > 1 ? r.head * a.k_pitch : 0);
         int before = 0;
         int2 e = entry_at(a, r, 0);
@@ -75,7 +84,7 @@ __device__ void run_copies(const launch &a, uint32_t base, const CUtensorMap *qm
                 bool ruled = i < r.partial && (uint32_t)e.y >= 256 && !a.mask;
                 bar_wait(base + S::EMPTY + 8 * c.slot, c.parity ^ 1);
                 bar_expect(bar, S::TILE + (ruled ? CODE_BYTES : 0));
-                tma_load_4d(base + S::RING + c.slot * S::TILE, km, bar, 0, key, 0, r.head, keep);
+                copy(km, bar, key);
                 if (ruled)
                     bulk_load(base + S::CODE + codes++ % S::CODES * CODE_BYTES, pos + (key & ~3),
                               CODE_BYTES, bar);
@@ -86,7 +95,7 @@ __device__ void run_copies(const launch &a, uint32_t base, const CUtensorMap *qm
                 uint32_t bar = base + S::FULL + 8 * c.slot;
                 bar_wait(base + S::EMPTY + 8 * c.slot, c.parity ^ 1);
                 bar_expect(bar, S::TILE);
-                tma_load_4d(base + S::RING + c.slot * S::TILE, vm, bar, 0, before, 0, r.head, keep);
+                copy(vm, bar, before);
                 c.next();
             }
             before = key;
@@ -136,19 +145,20 @@ struct softmax_state {
 
 template <int D> __device__ __forceinline__ void issue_qk(float (&s)[64], uint32_t q, uint32_t k)
 {
+    uint64_t a = wg_operand(q, 16, 1024), b = wg_operand(k, 16, 1024);
 #pragma unroll
     for (int t = 0; t < D / 16; t++) {
         uint32_t at = (t >> 2) * shared<D>::PANEL + (t & 3) * 32;
-        wg_ss_128(s, wg_operand(q + at, 16, 1024), wg_operand(k + at, 16, 1024), t);
+        wg_ss_128(s, wg_further(a, at), wg_further(b, at), t);
     }
 }
 
 template <int D>
 __device__ __forceinline__ void issue_pv(float (&o)[D / 2], const uint32_t (&p)[32], uint32_t v)
 {
+    uint64_t b = wg_operand(v, shared<D>::PANEL, 1024);
 #pragma unroll
-    for (int t = 0; t < 8; t++)
-        wg_rs(o, p + 4 * t, wg_operand(v + t * 2048, shared<D>::PANEL, 1024));
+    for (int t = 0; t < 8; t++) wg_rs(o, p + 4 * t, wg_further(b, t * 2048));
 }
 
 /* Largest scores of the thread's two rows, and of `top`. */
@@ -194,9 +204,9 @@ __device__ __forceinline__ bool softmax_entry(float (&s)[64], const float (&top)
 }
 /* SKIP: leave out the entries in which every weight of the warpgroup's queries is below a share of
  * their largest so far (BLASST, arXiv 2512.12087): no exponentials, no second product. */
-template <int D, int G, bool SKIP> struct math {
+template <int D, int G, bool SKIP, bool PAIR> struct math {
     using S = shared<D>;
-    uint32_t base;
+    uint32_t base, other; /* other: the other block's of the pair */
     const launch &a;
     int lane, lead;
     cursor<S::STAGES> c;
@@ -209,8 +219,8 @@ template <int D, int G, bool SKIP> struct math {
     sight see;
 
     __device__ __forceinline__ math(uint32_t base_, const launch &a_)
-        : base(base_), a(a_), lane(threadIdx.x & 31), lead((threadIdx.x & 127) < GROUP_VOTES), c{0, 0},
-          codes(0)
+        : base(base_), other(PAIR ? cluster_address(base_, cluster_rank() ^ 1) : 0), a(a_),
+          lane(threadIdx.x & 31), lead((threadIdx.x & 127) < GROUP_VOTES), c{0, 0}, codes(0)
     {
     }
 
@@ -228,6 +238,7 @@ template <int D, int G, bool SKIP> struct math {
     __device__ __forceinline__ void release(int used) const
     {
         bar_arrive_if(lead, base + S::EMPTY + 8 * used);
+        if (PAIR) cluster_arrive_if(lead, other + S::EMPTY + 8 * used);
     }
 
     /* Which of the thread's scores count, where the lists have masks. */
@@ -337,6 +348,7 @@ template <int D, int G, bool SKIP> struct math {
             raise(top, s);
         }
         bool grew = softmax_entry<MASKED>(s, top, alpha, st, a.scale_log2);
+        wg_hold(i, 0);
         wg_wait<0>();
         release(c.slot);
         c.next();
@@ -367,6 +379,25 @@ template <int D, int G, bool SKIP> struct math {
         }
         release(c.slot);
         c.next();
+    }
+
+    /* A part of a row: its sums as they are. */
+    __device__ __forceinline__ void store_part(const row_info &r) const
+    {
+        float *to = a.part + (int64_t)r.part * PART_FLOATS<D>, *of_queries = to + BLOCK * D;
+#pragma unroll
+        for (int k = 0; k < 2; k++) {
+            int at = row() + 8 * k;
+            float l = st.sum[k];
+            l += __shfl_xor_sync(~0u, l, 1);
+            l += __shfl_xor_sync(~0u, l, 2);
+            if ((lane & 3) == 0)
+                of_queries[at] = st.top[k] * a.scale_log2, of_queries[BLOCK + at] = l;
+#pragma unroll
+            for (int j = 0; j < D / 8; j++)
+                *(float2 *)(to + at * D + 8 * j + 2 * (lane & 3)) =
+                    make_float2(o[4 * j + 2 * k], o[4 * j + 2 * k + 1]);
+        }
     }
 
     /* Through the warp's own rows of the Q tile, which nobody reads any more. */
@@ -434,7 +465,7 @@ template <int D, int G, bool SKIP> struct math {
         if (G == 1) pass_turn<G>(); /* warpgroup 0 begins */
         for (;; info.next(), qc.next()) {
             bar_wait(base + S::INFO_FULL + 8 * info.slot, info.parity);
-            row_info r = read_info(base + S::INFO + 32 * info.slot);
+            row_info r = read_info_for_warp(base + S::INFO + 32 * info.slot);
             __syncwarp();
             if (lane < WARP_VOTES) bar_arrive(base + S::INFO_EMPTY + 8 * info.slot);
             if (r.head < 0) break;
@@ -454,14 +485,18 @@ template <int D, int G, bool SKIP> struct math {
 #pragma unroll 1
             for (; i < r.total; i++) next<false>(q, r, i);
             last();
-            store(tile, r);
+            if (r.part >= 0)
+                store_part(r);
+            else
+                store(tile, r);
+            __syncwarp();
             if (lane < WARP_VOTES) bar_arrive(base + S::Q_EMPTY + 8 * qc.slot);
         }
         if (G == 0) take_turn<G>(); /* the turn that warpgroup 1 passed last */
     }
 };
 
-template <int D, bool SKIP>
+template <int D, bool SKIP, bool PAIR>
 __global__ void __launch_bounds__(THREADS, 1)
     attention_sm90(const __grid_constant__ CUtensorMap qm, const __grid_constant__ CUtensorMap km,
                    const __grid_constant__ CUtensorMap vm, const __grid_constant__ launch a)
@@ -480,68 +515,150 @@ __global__ void __launch_bounds__(THREADS, 1)
         }
         for (int i = 0; i < S::STAGES; i++) {
             bar_init(base + S::FULL + 8 * i, 1);
-            bar_init(base + S::EMPTY + 8 * i, 2 * GROUP_VOTES);
+            bar_init(base + S::EMPTY + 8 * i, (PAIR ? 4 : 2) * GROUP_VOTES);
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
-    __syncthreads();
-    int warp = threadIdx.x >> 5;
+    if (PAIR)
+        cluster_sync(); /* both blocks' barriers are there */
+    else
+        __syncthreads();
+    int warp = for_warp(threadIdx.x >> 5);
     if (warp < 4) {
         regs_shrink<FEED_REGS>();
         if (warp == 0) {
-            if (threadIdx.x == 0) run_copies<D>(a, base, &qm, &km, &vm);
+            if (threadIdx.x == 0) run_copies<D, PAIR>(a, base, &qm, &km, &vm);
         } else if (warp == 1) {
-            if (threadIdx.x == 32) run_scheduler<shared<D>>(a, base);
+            if (threadIdx.x == 32) run_scheduler<shared<D>, PAIR>(a, base);
         } else if (a.perm_q) {
             run_gather<D>(a, base);
         }
     } else {
         regs_grow<MATH_REGS>();
         if (warp < 8) {
-            math<D, 0, SKIP> m(base, a);
+            math<D, 0, SKIP, PAIR> m(base, a);
             m.run();
         } else {
-            math<D, 1, SKIP> m(base, a);
+            math<D, 1, SKIP, PAIR> m(base, a);
             m.run();
         }
     }
+    if (PAIR) cluster_sync(); /* neither is left alone with what it sends to the other */
+}
+
+/* ---- rows in parts ----------------------------------------------------------------------------*/
+
+/* Block (row of the divided ones, 16 of its queries): the parts' sums below the largest of their
+ * maxima. */
+template <int D> __global__ void __launch_bounds__(256) join_parts(const __grid_constant__ launch a)
+{
+    enum { QUERIES = 16, FOURS = D / 4 };
+    int of = a.pairs ? 2 : 1, rank = blockIdx.x % of, unit = blockIdx.x / of;
+    row_info r = find_row(a, a.whole + unit * a.parts, rank);
+    int head = r.head, first = r.q_start, step = of * PART_FLOATS<D>;
+    const float *part = a.part + (int64_t)r.part * PART_FLOATS<D>;
+    for (int i = threadIdx.x; i < QUERIES * FOURS; i += 256) {
+        int query = blockIdx.y * QUERIES + i / FOURS, column = i % FOURS * 4;
+        if (first + query >= a.queries) return;
+        float top = -INFINITY, sum = 0.0f;
+        for (int n = 0; n < a.parts; n++) top = fmaxf(top, part[n * step + BLOCK * D + query]);
+        float4 o = make_float4(0, 0, 0, 0);
+        for (int n = 0; n < a.parts; n++) {
+            const float *p = part + n * step, *of_queries = p + BLOCK * D + query;
+            float w = of_queries[0] == -INFINITY ? 0.0f : exp2f(of_queries[0] - top);
+            float4 x = *(const float4 *)(p + query * D + column);
+            o.x = fmaf(w, x.x, o.x), o.y = fmaf(w, x.y, o.y);
+            o.z = fmaf(w, x.z, o.z), o.w = fmaf(w, x.w, o.w);
+            sum = fmaf(w, of_queries[BLOCK], sum);
+        }
+        float inverse = sum > 0.0f ? 1.0f / sum : 0.0f;
+        int64_t token = first + query;
+        *(uint2 *)(a.out + token * a.out_token + head * a.out_head + column) = make_uint2(
+            bf16_pair(o.x * inverse, o.y * inverse), bf16_pair(o.z * inverse, o.w * inverse));
+        if (a.lse && column == 0)
+            a.lse[head * a.lse_head + token * a.lse_token] =
+                sum > 0.0f ? (top + log2f(sum)) * 0.693147180559945f : -INFINITY;
+    }
+}
+
+/* Dense rows take the same time each, so that the last of them occupy only some of the
+ * multiprocessors: these are divided, into as many parts as make the end shortest. What a part
+ * costs besides is taken as 2 % of a row. */
+template <int D> void divide_last_rows(const kn_attn_problem *p, launch *a)
+{
+    enum { MOST_PARTS = 8, LEAST_ENTRIES = 16 };
+    int rows = a->pairs ? 2 : 1, takers = p->sm_count / rows;
+    int rounds = a->work / takers, rest = a->work % takers;
+    int entries = (a->keys + BLOCK - 1) / BLOCK, best = 1;
+    float least = 1.0f;
+    for (int n = 2; n <= MOST_PARTS && n * LEAST_ENTRIES <= entries; n++) {
+        size_t bytes = (size_t)rest * n * rows * PART_FLOATS<D> * sizeof(float);
+        float end = (float)((rest * n + takers - 1) / takers) / n + 0.02f * n;
+        if (bytes <= p->spare_bytes && end < least) best = n, least = end;
+    }
+    if (rest == 0 || best == 1 || least + 0.01f * rounds > 1.0f)
+        return; /* less than 1 % to be had */
+    a->whole = a->work - rest, a->parts = best, a->part = (float *)p->spare;
+    a->work = a->whole + rest * best;
 }
 
 /* ---- launching --------------------------------------------------------------------------------*/
 
-/* [tokens][heads][dim] as {64 columns, tokens, dim / 64, heads}, copied 128 tokens at a time. */
+/* [tokens][heads][dim] as {64 columns, tokens, dim / 64, heads}, copied 128 tokens and `columns`
+ * at a time. */
 cudaError_t map_rows(tensor_map_fn encode, CUtensorMap *map, const void *data, int64_t tokens,
-                     int64_t token, int64_t head, int heads, int dim)
+                     int64_t token, int64_t head, int heads, int dim, int columns)
 {
     cuuint64_t dims[4] = {64, (cuuint64_t)tokens, (cuuint64_t)dim / 64, (cuuint64_t)heads};
     /* An axis of one entry has no stride; the encoder wants a multiple of 16 all the same. */
     cuuint64_t strides[3] = {(cuuint64_t)(tokens > 1 ? token : dim) * 2, 128,
                              (cuuint64_t)(heads > 1 ? head : dim) * 2};
-    cuuint32_t box[4] = {64, BLOCK, (cuuint32_t)dim / 64, 1}, step[4] = {1, 1, 1, 1};
+    cuuint32_t box[4] = {64, BLOCK, (cuuint32_t)columns / 64, 1}, step[4] = {1, 1, 1, 1};
     CUresult r = encode(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, (void *)data, dims, strides, box,
                         step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                         CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return r == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-template <int D, bool SKIP>
+template <int D, bool SKIP, bool PAIR>
 cudaError_t launch_dim(const kn_attn_problem *p, cudaStream_t stream)
 {
+    constexpr auto kernel = attention_sm90<D, SKIP, PAIR>;
+    const int columns = PAIR ? D / 2 : D;
     tensor_map_fn encode;
     CUtensorMap qm, km, vm;
     cudaError_t e = tensor_map_find(&encode);
-    if (!e) e = map_rows(encode, &qm, p->q, p->queries, p->q_token, p->q_head, p->heads, D);
-    if (!e) e = map_rows(encode, &km, p->k, p->keys, p->k_token, p->k_head, p->heads, D);
-    if (!e) e = map_rows(encode, &vm, p->v, p->keys, p->v_token, p->v_head, p->heads, D);
+    if (!e) e = map_rows(encode, &qm, p->q, p->queries, p->q_token, p->q_head, p->heads, D, D);
+    if (!e) e = map_rows(encode, &km, p->k, p->keys, p->k_token, p->k_head, p->heads, D, columns);
+    if (!e) e = map_rows(encode, &vm, p->v, p->keys, p->v_token, p->v_head, p->heads, D, columns);
     if (!e)
-        e = cudaFuncSetAttribute(attention_sm90<D, SKIP>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+        e = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                  shared<D>::BYTES);
     if (!e) e = cudaMemsetAsync(p->counter, 0, sizeof *p->counter, stream);
     if (e) return e;
     launch a = make_launch(p);
-    int grid = a.work < p->sm_count ? a.work : p->sm_count;
-    attention_sm90<D, SKIP><<<grid, THREADS, shared<D>::BYTES, stream>>>(qm, km, vm, a);
+    if (PAIR) a.pairs = (a.q_blocks + 1) / 2, a.work = a.whole = a.pairs * p->heads;
+    if (!p->lists && !SKIP) divide_last_rows<D>(p, &a);
+    int rows = PAIR ? 2 : 1, takers = p->sm_count / rows;
+    cudaLaunchAttribute cluster = {};
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = rows, cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((a.work < takers ? a.work : takers) * rows);
+    config.blockDim = dim3(THREADS);
+    config.dynamicSmemBytes = shared<D>::BYTES, config.stream = stream;
+    config.attrs = &cluster, config.numAttrs = PAIR ? 1 : 0;
+    e = cudaLaunchKernelEx(&config, kernel, qm, km, vm, a);
+    int divided = a.parts ? (a.work - a.whole) / a.parts * rows : 0;
+    if (e || !divided) return e;
+    join_parts<D><<<dim3(divided, BLOCK / 16), 256, 0, stream>>>(a);
     return cudaGetLastError();
+}
+
+/* Dense attention over long rows: two multiprocessors that copy keys and values for each other. */
+bool goes_in_pairs(const kn_attn_problem *p)
+{
+    return !p->lists && p->keys >= 4096 && p->queries > BLOCK && p->sm_count % 2 == 0;
 }
 
 } // namespace
@@ -550,8 +667,11 @@ cudaError_t kn_attn_launch_sm90(const kn_attn_problem *p, cudaStream_t stream)
 {
     if (!(p->scale > 0.0f)) return cudaErrorNotSupported;
     bool skip = p->threshold > 0.0f;
-    if (p->dim == 64) return skip ? launch_dim<64, true>(p, stream) : launch_dim<64, false>(p, stream);
-    if (p->dim == 128)
-        return skip ? launch_dim<128, true>(p, stream) : launch_dim<128, false>(p, stream);
-    return cudaErrorNotSupported;
+    if (p->dim == 64)
+        return skip ? launch_dim<64, true, false>(p, stream)
+                    : launch_dim<64, false, false>(p, stream);
+    if (p->dim != 128) return cudaErrorNotSupported;
+    if (skip) return launch_dim<128, true, false>(p, stream);
+    return goes_in_pairs(p) ? launch_dim<128, false, true>(p, stream)
+                            : launch_dim<128, false, false>(p, stream);
 }

@@ -27,9 +27,10 @@ enum { WARP_VOTES = 32, GROUP_VOTES = 128 };
 enum { WARP_VOTES = 1, GROUP_VOTES = 1 };
 #endif
 
-/* What warp 1 tells the others of a row. head -1: no more. */
+/* What warp 1 tells the others of a row. head -1: no more. part: of a row that several
+ * multiprocessors share, where in launch.part this one's sums go; -1: the row is whole. */
 struct row_info {
-    int head, q_start, q_count, first, partial, total, unused[2];
+    int head, q_start, q_count, first, partial, total, part, unused;
 };
 
 struct launch {
@@ -48,6 +49,12 @@ struct launch {
     __nv_bfloat16 *out;
     float *lse;
     int *counter;
+    /* Dense attention: rows from `whole` on are divided into `parts` each. Of a part: O
+     * [128][dim], then [2][128] of its queries' largest score times scale log2 e and sum of
+     * weights, both f32. With pairs, a unit of work is two rows, one for each block of a
+     * cluster: work and whole count these. */
+    int whole, parts, pairs; /* pairs: of a head's rows; 0: rows one by one */
+    float *part;
 };
 
 /* Place in a ring of N buffers, and the parity of its barriers on this round. */
@@ -67,30 +74,49 @@ __device__ __forceinline__ row_info read_info(uint32_t at)
                  : "=r"(r.head), "=r"(r.q_start), "=r"(r.q_count), "=r"(r.first)
                  : "r"(at)
                  : "memory");
-    asm volatile("ld.shared.v2.s32 {%0,%1}, [%2];"
-                 : "=r"(r.partial), "=r"(r.total)
+    asm volatile("ld.shared.v4.s32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r.partial), "=r"(r.total), "=r"(r.part), "=r"(r.unused)
                  : "r"(at + 16)
                  : "memory");
+    return r;
+}
+
+/* The same for a whole warp, told so to the compiler: what follows from it may then be computed
+ * once for the warp, as descriptors of operands are, which come from a ring's slot after loops
+ * over the row. */
+__device__ __forceinline__ int for_warp(int x)
+{
+    return __shfl_sync(~0u, x, 0);
+}
+__device__ __forceinline__ row_info read_info_for_warp(uint32_t at)
+{
+    row_info r = read_info(at);
+    r.head = for_warp(r.head), r.q_start = for_warp(r.q_start), r.q_count = for_warp(r.q_count);
+    r.first = for_warp(r.first), r.partial = for_warp(r.partial), r.total = for_warp(r.total);
+    r.part = for_warp(r.part);
     return r;
 }
 
 /* Entry i of a row; the ragged one of a dense row comes first, as in lists. */
 __device__ __forceinline__ int2 entry_at(const launch &a, const row_info &r, int i)
 {
-    if (a.entry) return __ldg(a.entry + r.first + i);
+    i += r.first;
+    if (a.entry) return __ldg(a.entry + i);
     int last = (a.keys - 1) / BLOCK;
-    int block = r.partial ? (i == 0 ? last : i - 1) : i;
+    int block = a.keys % BLOCK ? (i == 0 ? last : i - 1) : i;
     int count = a.keys - block * BLOCK;
     return make_int2(block * BLOCK, count < BLOCK ? count : BLOCK);
 }
 
-__device__ row_info find_row(const launch &a, int t)
+/* rank: in the pair. */
+__device__ row_info find_row(const launch &a, int t, int rank)
 {
-    row_info r = {-1, 0, 0, 0, 0, 0, {0, 0}};
+    row_info r = {-1, 0, 0, 0, 0, 0, -1, 0};
     if (t >= a.work) return r;
+    if (t >= a.whole) r.part = t - a.whole, t = a.whole + r.part / a.parts;
     if (a.order) t = __ldg(a.order + t);
-    int block = t % a.q_blocks;
-    r.head = t / a.q_blocks;
+    int block = a.pairs ? t % a.pairs * 2 + rank : t % a.q_blocks;
+    r.head = t / (a.pairs ? a.pairs : a.q_blocks);
     if (a.entry) {
         int4 row = __ldg(a.row + (a.list_heads > 1 ? t : block));
         r.q_start = __ldg(a.q_start + block);
@@ -99,25 +125,35 @@ __device__ row_info find_row(const launch &a, int t)
     } else {
         r.q_start = block * BLOCK;
         r.q_count = min(BLOCK, a.queries - r.q_start);
-        r.partial = a.keys % BLOCK != 0;
-        r.total = (a.keys + BLOCK - 1) / BLOCK;
+        int entries = (a.keys + BLOCK - 1) / BLOCK, end = entries;
+        if (r.part >= 0) {
+            int at = r.part % a.parts;
+            r.first = entries * at / a.parts, end = entries * (at + 1) / a.parts;
+            if (a.pairs) r.part = 2 * r.part + rank;
+        }
+        r.partial = r.first == 0 && a.keys % BLOCK != 0;
+        r.total = end - r.first;
     }
     return r;
 }
 
-template <class S> __device__ void run_scheduler(const launch &a, uint32_t base)
+/* Pairs take their units by number, both blocks the same ones without a word. */
+template <class S, bool PAIR = false> __device__ void run_scheduler(const launch &a, uint32_t base)
 {
     cursor<INFOS> c = {0, 0};
+    int rank = PAIR ? (int)cluster_rank() : 0, turn = PAIR ? (int)blockIdx.x / 2 : 0;
     for (;; c.next()) {
         /* A row is taken when the one before is begun: not earlier, so that the last rows go to
          * whoever is free. */
         bar_wait(base + S::INFO_EMPTY + 8 * c.slot, c.parity ^ 1);
-        row_info r = find_row(a, atomicAdd(a.counter, 1));
+        row_info r = find_row(a, PAIR ? turn : atomicAdd(a.counter, 1), rank);
+        turn += gridDim.x / 2;
         uint32_t at = base + S::INFO + 32 * c.slot;
         asm volatile("st.shared.v4.s32 [%0], {%1,%2,%3,%4};" ::"r"(at), "r"(r.head), "r"(r.q_start),
                      "r"(r.q_count), "r"(r.first)
                      : "memory");
-        asm volatile("st.shared.v2.s32 [%0], {%1,%2};" ::"r"(at + 16), "r"(r.partial), "r"(r.total)
+        asm volatile("st.shared.v4.s32 [%0], {%1,%2,%3,%4};" ::"r"(at + 16), "r"(r.partial),
+                     "r"(r.total), "r"(r.part), "r"(r.unused)
                      : "memory");
         bar_arrive(base + S::INFO_FULL + 8 * c.slot);
         if (r.head < 0) return;
@@ -232,7 +268,7 @@ inline launch make_launch(const kn_attn_problem *p)
     a.heads = p->heads;
     a.queries = (int)p->queries, a.keys = (int)p->keys;
     a.q_blocks = l ? (int)l->q_blocks : (int)((p->queries + BLOCK - 1) / BLOCK);
-    a.work = a.q_blocks * p->heads;
+    a.work = a.whole = a.q_blocks * p->heads;
     a.q_token = p->q_token, a.q_head = p->q_head;
     a.out_token = p->out_token, a.out_head = p->out_head;
     a.lse_head = p->lse_head, a.lse_token = p->lse_token;

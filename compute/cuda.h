@@ -32,7 +32,7 @@ typedef struct kn_cuda {
     int sm_count;
     size_t l2_bytes;
     size_t total_bytes; /* of the card */
-    void *workspace;    /* of cuBLASLt and cuDNN; used in stream order */
+    void *workspace;    /* of cuBLASLt, cuDNN and attention; used in stream order */
     size_t workspace_bytes;
     kn_blaslt *blaslt; /* opened by the first product */
     kn_cudnn *cudnn;   /* opened by the first convolution or cuDNN attention */
@@ -84,8 +84,8 @@ kn_status kn_cuda_library(const char *what, const char *const *names, void **han
 /* Its function; KN_ERR_UNSUPPORTED when it has none of that name. */
 kn_status kn_cuda_symbol(void *handle, const char *what, const char *name, void **fn);
 
-/* Device copy of an index list in host memory: sent once and kept while the device is open, found
- * again by address, length and content hash. Valid until the device closes. */
+/* Device copy of an index list in host memory: sent once and kept, found
+ * again by address, length and content hash. Valid until kn_cuda_lists_close, which the end of a pass calls too. */
 kn_status kn_cuda_list(kn_dev *d, const int32_t *host, int64_t count, const int32_t **device);
 void kn_cuda_lists_close(kn_dev *d);
 

@@ -139,57 +139,119 @@ template <int V, int G, int R> __global__ void __launch_bounds__(256) norm_kerne
     }
 }
 
-/* The same where everything is bf16, as in a network: all of a thread's loads are under way before
- * the first is used, which the run-time dtype of norm_kernel prevents. */
-template <int G, int R> __global__ void __launch_bounds__(256) norm_bf16_kernel(norm_args a)
+/* The same where everything is bf16, as in a network: all of a thread's loads are under way
+ * before the first is used, and rows stay packed: what unpacks them is volatile, so that a row
+ * takes 4 registers a vector, not 12. Without a sum a group takes row after row and asks for the
+ * next one before it works on the one at hand; with one, two rows of twice the registers would
+ * leave too few groups (148 us became 167 at [32760, 1536]). */
+template <int R, bool ADD> struct norm_row {
+    uint4 x[R], y[ADD ? R : 1];
+};
+
+__device__ static __forceinline__ void unpack(const uint4 &in, float (&v)[8])
 {
-    __shared__ float partial[8];
-    int lane = threadIdx.x % G;
-    int64_t row = (int64_t)blockIdx.x * (256 / G) + threadIdx.x / G;
-    if (row >= a.rows) return; /* whole warps, or whole blocks, leave */
+    const uint32_t w[4] = {in.x, in.y, in.z, in.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        uint32_t lo, hi;
+        asm volatile("shl.b32 %0, %2, 16; and.b32 %1, %2, 0xffff0000;"
+                     : "=r"(lo), "=r"(hi)
+                     : "r"(w[i]));
+        v[2 * i] = __uint_as_float(lo), v[2 * i + 1] = __uint_as_float(hi);
+    }
+}
+
+template <int G, int R, bool ADD>
+__device__ static __forceinline__ void fetch(const norm_args &a, int64_t row, int lane,
+                                             norm_row<R, ADD> *to)
+{
     const uint4 *x = (const uint4 *)kn_krow(a.x, row), none = make_uint4(0, 0, 0, 0);
-    const uint4 *y = a.y.data ? (const uint4 *)kn_krow(a.y, row) : NULL;
-    uint4 in[R], add[R];
-    float v[R][8], mean, factor;
     int eights = a.width / 8;
 #pragma unroll
-    for (int r = 0; r < R; r++) in[r] = lane + r * G < eights ? x[lane + r * G] : none;
-    if (y)
+    for (int r = 0; r < R; r++) to->x[r] = lane + r * G < eights ? x[lane + r * G] : none;
+    if (!ADD) return;
+    const uint4 *y = (const uint4 *)kn_krow(a.y, row);
 #pragma unroll
-        for (int r = 0; r < R; r++) add[r] = lane + r * G < eights ? y[lane + r * G] : none;
-#pragma unroll
-    for (int r = 0; r < R; r++) kn_load<8>((const char *)&in[r], KN_BF16, 0, v[r]);
-    if (y) {
-        uint4 *sum = (uint4 *)kn_krow(a.sum, row);
-#pragma unroll
-        for (int r = 0; r < R; r++) {
-            int at = lane + r * G;
-            float w[8];
-            if (at >= eights) break;
-            kn_load<8>((const char *)&add[r], KN_BF16, 0, w);
-            if (a.gate) {
-                float g[8];
-                kn_load<8>((const char *)a.gate, KN_F32, 8 * at, g);
-#pragma unroll
-                for (int j = 0; j < 8; j++) w[j] *= g[j];
-            }
-#pragma unroll
-            for (int j = 0; j < 8; j++) v[r][j] += w[j];
-            kn_store<8>((char *)&in[r], KN_BF16, 0, v[r]); /* rounded to what memory keeps */
-            sum[at] = in[r];
-            kn_load<8>((const char *)&in[r], KN_BF16, 0, v[r]);
-        }
-    }
-    moments<8, G, R>(a, v, lane, partial, &mean, &factor);
-    uint4 *out = (uint4 *)kn_krow(a.out, row);
+    for (int r = 0; r < R; r++) to->y[ADD ? r : 0] = lane + r * G < eights ? y[lane + r * G] : none;
+}
+
+/* add_gated for a row of registers. */
+template <int G, int R>
+__device__ static __forceinline__ void add_row(const norm_args &a, int64_t row, int lane,
+                                               norm_row<R, true> *in)
+{
+    uint4 *sum = (uint4 *)kn_krow(a.sum, row);
 #pragma unroll
     for (int r = 0; r < R; r++) {
         int at = lane + r * G;
-        if (at >= eights) break;
-        finish<8>(a, v[r], 8 * at, mean, factor);
-        if (a.cos) rotate<8>(a, v[r], row, 8 * at);
-        kn_store<8>((char *)&in[r], KN_BF16, 0, v[r]);
-        out[at] = in[r];
+        float v[8], w[8], g[8];
+        if (at >= a.width / 8) break;
+        unpack(in->x[r], v), unpack(in->y[r], w);
+        if (a.gate) kn_load<8>((const char *)a.gate, KN_F32, 8 * at, g);
+#pragma unroll
+        for (int j = 0; j < 8; j++) v[j] += a.gate ? w[j] * g[j] : w[j];
+        kn_store<8>((char *)&in->x[r], KN_BF16, 0, v); /* rounded to what memory keeps */
+        sum[at] = in->x[r];
+    }
+}
+
+/* moments for a row of registers. */
+template <int G, int R>
+__device__ static __forceinline__ void moments_of_row(const norm_args &a, const uint4 (&x)[R],
+                                                      int lane, float *partial, float *mean,
+                                                      float *factor)
+{
+    float sum = 0, square = 0, v[8];
+    *mean = 0;
+    if (a.kind == NORM_LAYER) {
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+            unpack(x[r], v);
+#pragma unroll
+            for (int j = 0; j < 8; j++) sum += v[j];
+        }
+        *mean = kn_group_sum<G>(sum, partial) / (float)a.width;
+    }
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+        if (lane + r * G >= a.width / 8) break;
+        unpack(x[r], v);
+#pragma unroll
+        for (int j = 0; j < 8; j++) square += (v[j] - *mean) * (v[j] - *mean);
+    }
+    square = kn_group_sum<G>(square, partial);
+    *factor = a.kind == NORM_L2 ? sqrtf((float)a.width) / fmaxf(sqrtf(square), a.eps)
+                                : 1.0f / sqrtf(square / (float)a.width + a.eps);
+}
+
+template <int G, int R, bool ADD>
+__global__ void __launch_bounds__(256, ADD ? 2 : 3) norm_bf16_kernel(norm_args a)
+{
+    __shared__ float partial[8];
+    int lane = threadIdx.x % G;
+    int64_t row = (int64_t)blockIdx.x * (256 / G) + threadIdx.x / G,
+            step = (int64_t)gridDim.x * (256 / G);
+    if (row >= a.rows) return; /* whole warps, or whole blocks, leave */
+    norm_row<R, ADD> in, next;
+    fetch<G, R, ADD>(a, row, lane, &next);
+    for (; row < a.rows; row += step) {
+        float mean, factor;
+        in = next;
+        if (!ADD && row + step < a.rows) fetch<G, R, ADD>(a, row + step, lane, &next);
+        if constexpr (ADD) add_row<G, R>(a, row, lane, &in);
+        moments_of_row<G, R>(a, in.x, lane, partial, &mean, &factor);
+        uint4 *out = (uint4 *)kn_krow(a.out, row);
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+            int at = lane + r * G;
+            float v[8];
+            if (at >= a.width / 8) break;
+            unpack(in.x[r], v);
+            finish<8>(a, v, 8 * at, mean, factor);
+            if (a.cos) rotate<8>(a, v, row, 8 * at);
+            kn_store<8>((char *)&in.x[r], KN_BF16, 0, v);
+            out[at] = in.x[r];
+        }
     }
 }
 
@@ -324,6 +386,18 @@ static bool run_l2(kn_dev *d, const norm_args &n)
     return true;
 }
 
+/* With a sum a row for each group; else as many blocks as run at a time, or fewer where rows are
+ * few. */
+template <int G, int R> static void launch_bf16(const kn_cuda *c, const norm_args &a)
+{
+    int64_t rows = (a.rows + 256 / G - 1) / (256 / G), most = 3 * (int64_t)c->sm_count;
+    if (a.y.data)
+        norm_bf16_kernel<G, R, true><<<(unsigned)rows, 256, 0, c->stream>>>(a);
+    else
+        norm_bf16_kernel<G, R, false>
+            <<<(unsigned)(rows < most ? rows : most), 256, 0, c->stream>>>(a);
+}
+
 /* Sums and rotations: where fits_registers alone. */
 static kn_status run_norm(kn_dev *d, const norm_args &a)
 {
@@ -333,15 +407,15 @@ static kn_status run_norm(kn_dev *d, const norm_args &a)
     else if (all_bf16(a) && run_l2(d, a))
         ; /* done */
     else if (all_bf16(a) && a.width <= 256)
-        norm_bf16_kernel<32, 1><<<kn_blocks(a.rows, 8), 256, 0, s>>>(a);
+        launch_bf16<32, 1>(kn_cuda_of(d), a);
     else if (all_bf16(a) && a.width <= 512)
-        norm_bf16_kernel<32, 2><<<kn_blocks(a.rows, 8), 256, 0, s>>>(a);
+        launch_bf16<32, 2>(kn_cuda_of(d), a);
     else if (all_bf16(a) && a.width <= 1536)
-        norm_bf16_kernel<32, 6><<<kn_blocks(a.rows, 8), 256, 0, s>>>(a);
+        launch_bf16<32, 6>(kn_cuda_of(d), a);
     else if (all_bf16(a) && a.width <= 4096)
-        norm_bf16_kernel<256, 2><<<(unsigned)a.rows, 256, 0, s>>>(a);
+        launch_bf16<256, 2>(kn_cuda_of(d), a);
     else if (all_bf16(a) && a.width <= 6144)
-        norm_bf16_kernel<256, 3><<<(unsigned)a.rows, 256, 0, s>>>(a);
+        launch_bf16<256, 3>(kn_cuda_of(d), a);
     else if (a.width <= 256)
         norm_kernel<8, 32, 1><<<kn_blocks(a.rows, 8), 256, 0, s>>>(a);
     else if (a.width <= 512)

@@ -45,6 +45,32 @@ __device__ __forceinline__ void bar_arrive(uint32_t bar)
 {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(bar) : "memory");
 }
+/* ---- clusters of blocks of threads: shared memory of one another ----------------------------- */
+__device__ __forceinline__ uint32_t cluster_rank()
+{
+    uint32_t r;
+    asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(r));
+    return r;
+}
+/* What lies at `addr` of this block's shared memory, in the block of that rank. */
+__device__ __forceinline__ uint32_t cluster_address(uint32_t addr, uint32_t rank)
+{
+    uint32_t r;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(r) : "r"(addr), "r"(rank));
+    return r;
+}
+__device__ __forceinline__ void cluster_sync()
+{
+    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+/* As bar_arrive_if, of a barrier by its cluster_address. */
+__device__ __forceinline__ void cluster_arrive_if(int p, uint32_t bar)
+{
+    asm volatile("{.reg .pred p; setp.ne.b32 p, %1, 0;\n"
+                 "@p mbarrier.arrive.shared::cluster.b64 _, [%0];}" ::"r"(bar),
+                 "r"(p)
+                 : "memory");
+}
 /* Predicated inside the instruction: a branch around it would serialise wgmma in flight. */
 __device__ __forceinline__ void bar_arrive_if(int p, uint32_t bar)
 {
@@ -80,6 +106,17 @@ __device__ __forceinline__ void tma_load_4d(uint32_t dst, const CUtensorMap *map
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
                  ".L2::cache_hint [%0], [%1, {%3,%4,%5,%6}], [%2], %7;" ::"r"(dst),
                  "l"(map), "r"(bar), "r"(x), "r"(y), "r"(z), "r"(w), "l"(hint)
+                 : "memory");
+}
+/* Into the same place of all blocks of the cluster in `ranks`, and their barriers likewise. */
+__device__ __forceinline__ void tma_load_4d_to(uint16_t ranks, uint32_t dst, const CUtensorMap *map,
+                                               uint32_t bar, int x, int y, int z, int w,
+                                               uint64_t hint)
+{
+    asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes."
+                 "multicast::cluster"
+                 ".L2::cache_hint [%0], [%1, {%3,%4,%5,%6}], [%2], %7, %8;" ::"r"(dst),
+                 "l"(map), "r"(bar), "r"(x), "r"(y), "r"(z), "r"(w), "h"(ranks), "l"(hint)
                  : "memory");
 }
 __device__ __forceinline__ void tma_load_2d(uint32_t dst, const CUtensorMap *map, uint32_t bar,
@@ -129,6 +166,11 @@ __device__ __forceinline__ uint64_t wg_operand_plain(uint32_t addr, uint32_t lea
     return (uint64_t)((addr & 0x3FFFF) >> 4) | ((uint64_t)(leading >> 4) << 16) |
            ((uint64_t)(stride >> 4) << 32);
 }
+/* An operand that begins some bytes further on, a multiple of 16. */
+__device__ __forceinline__ uint64_t wg_further(uint64_t operand, uint32_t bytes)
+{
+    return operand + (bytes >> 4);
+}
 __device__ __forceinline__ void wg_fence()
 {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
@@ -146,6 +188,15 @@ __device__ __forceinline__ uint64_t wg_operand_64(uint32_t addr, uint32_t stride
 template <int N> __device__ __forceinline__ void wg_wait()
 {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+}
+/* Nothing moves across: ends a basic block by a branch that is never taken. Left to itself ptxas
+ * moves a wait for the tensor cores, which names no registers, as far up as it can, and then
+ * nothing runs beside them. n: some number of a loop, the same for the warp, never below 0; at:
+ * any, another one for each call. */
+__device__ __forceinline__ void wg_hold(int n, int at)
+{
+    asm volatile("" : "+r"(n));
+    if (n == -1 - at) __trap();
 }
 
 #define R4(d, i) "+f"((d)[i]), "+f"((d)[(i) + 1]), "+f"((d)[(i) + 2]), "+f"((d)[(i) + 3])
