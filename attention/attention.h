@@ -51,8 +51,8 @@ KN_CHECKED kn_status kn_attn_dense(kn_dev *d, const kn_attn_args *args, kn_arena
 KN_CHECKED kn_status kn_attn_sparse(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,
                                     kn_arena *scratch);
 
-/* Gives back what the device keeps of plans between calls (cuda: their lists, and k and v in a plan's
- * order): when a job's plans are done with. */
+/* Gives back what the device keeps of plans between calls (cuda: their lists, orders of tokens, and k and v in a
+ * plan's order): when a job's plans are done with. */
 void kn_attn_forget(kn_dev *d);
 
 #endif

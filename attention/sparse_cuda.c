@@ -64,6 +64,7 @@ static kn_status open_state(kn_dev *d, struct kn_attn_cuda **out)
 void kn_attn_forget_cuda(kn_dev *d)
 {
     if (kn_cuda_of(d)->attention) close_state(d);
+    kn_cuda_lists_close(d); /* orders of tokens, which are of this pass too */
 }
 
 /* ---- sending plans ----------------------------------------------------------------------------*/

@@ -42,6 +42,7 @@ typedef struct product_key {
 typedef struct product {
     product_key key;
     cublasLtMatmulAlgo_t algo;
+    bool slow_sums; /* e4m3: sums leave the tensor cores on the way */
 } product;
 
 typedef struct batch_product {
@@ -119,7 +120,8 @@ static void close_call(call *c)
 }
 
 /* A scale for each row of both factors, multiplied to the sum. Sums stay in the tensor cores: moving them to
- * fp32 registers on the way takes a third of the rate, and what they lose is a tenth of e4m3's rounding. */
+ * fp32 registers on the way takes a third of the rate, and what they lose is a tenth of e4m3's rounding. Where
+ * cuBLASLt (13.0) has no kernel for that, long sums with a bias, they are moved: slow_sums. */
 static kn_status set_scales(const call *c, const product_key *k)
 {
 #if CUDART_VERSION >= 12090
@@ -143,6 +145,13 @@ static kn_status set_scales(const call *c, const product_key *k)
     (void)c, (void)k;
     return kn_fail(KN_ERR_UNSUPPORTED, "cuBLASLt: products of e4m3 need a build with CUDA 12.9 or later");
 #endif
+}
+
+static kn_status slow_sums(const call *c, const product_key *k)
+{
+    int8_t fast = 0;
+    return lt(c->b, c->b->cublasLtMatmulDescSetAttribute(c->op, CUBLASLT_MATMUL_DESC_FAST_ACCUM, &fast, sizeof fast),
+              "sums in fp32", k);
 }
 
 static kn_status open_call(call *c, const product_key *k, const void *bias)
@@ -201,7 +210,7 @@ static kn_status time_candidate(const kn_cuda *cuda, const call *c, const produc
 }
 
 /* Split-K sums in an order that the schedule may change, and differ between shapes of the same row:
- * left out unless nothing else is offered. */
+ * left out. count: 0 where nothing is offered. */
 static kn_status candidates_of(const kn_cuda *cuda, const call *c, const product_key *k,
                                cublasLtMatmulHeuristicResult_t *found, int *count)
 {
@@ -221,16 +230,23 @@ static kn_status candidates_of(const kn_cuda *cuda, const call *c, const product
                                                 sizeof k->alignment);
     cublasStatus_t e = b->cublasLtMatmulAlgoGetHeuristic(b->handle, c->op, c->w, c->x, c->out,
                                                          c->out, pref, CANDIDATES, found, count);
-    if (e == CUBLAS_STATUS_NOT_SUPPORTED || (e == CUBLAS_STATUS_SUCCESS && *count == 0)) {
-        /* few rows and columns of long sums in e4m3, for one */
-        uint32_t any = CUBLASLT_REDUCTION_SCHEME_MASK;
-        b->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &any, sizeof any);
-        e = b->cublasLtMatmulAlgoGetHeuristic(b->handle, c->op, c->w, c->x, c->out, c->out, pref, CANDIDATES, found,
-                                              count);
-    }
     b->cublasLtMatmulPreferenceDestroy(pref);
-    KN_TRY(lt(b, e, "heuristic", k));
-    return *count > 0 ? KN_OK : lt(b, CUBLAS_STATUS_NOT_SUPPORTED, "heuristic", k);
+    if (e == CUBLAS_STATUS_NOT_SUPPORTED) *count = 0;
+    return e == CUBLAS_STATUS_NOT_SUPPORTED ? KN_OK : lt(b, e, "heuristic", k);
+}
+
+/* Some candidates; *slow: with slow_sums. */
+static kn_status find_candidates(const kn_cuda *cuda, const call *c, const product_key *k,
+                                 cublasLtMatmulHeuristicResult_t *found, int *count, bool *slow)
+{
+    *slow = false;
+    KN_TRY(candidates_of(cuda, c, k, found, count));
+    if (*count == 0 && c->scale_w) {
+        *slow = true;
+        KN_TRY(slow_sums(c, k));
+        KN_TRY(candidates_of(cuda, c, k, found, count));
+    }
+    return *count > 0 ? KN_OK : lt(c->b, CUBLAS_STATUS_NOT_SUPPORTED, "heuristic", k);
 }
 
 static kn_status choose(kn_dev *d, const call *c, const product_key *k, const kn_tensor *result,
@@ -241,16 +257,16 @@ static kn_status choose(kn_dev *d, const call *c, const product_key *k, const kn
     for (int i = 0; i < b->count; i++)
         if (memcmp(&b->cache[i].key, k, sizeof *k) == 0) { /* NOLINT(bugprone-suspicious-memory-comparison): zeroed before */
             *out = &b->cache[i].algo;
-            return KN_OK;
+            return b->cache[i].slow_sums ? slow_sums(c, k) : KN_OK;
         }
     cublasLtMatmulHeuristicResult_t found[CANDIDATES];
     int count = 0, best = 0;
     float best_ms = 1e30f, ms;
     uint64_t first = 0, hash;
-    bool any = false;
+    bool any = false, slow;
     cudaEvent_t ev[2] = {NULL, NULL};
     kn_status st = KN_OK;
-    KN_TRY(candidates_of(cuda, c, k, found, &count));
+    KN_TRY(find_candidates(cuda, c, k, found, &count, &slow));
     KN_CUDA_TRY_GOTO(cudaEventCreate(&ev[0]));
     KN_CUDA_TRY_GOTO(cudaEventCreate(&ev[1]));
     for (int i = 0; count > 1 && i < count; i++) {
@@ -264,6 +280,7 @@ static kn_status choose(kn_dev *d, const call *c, const product_key *k, const kn
     if (b->count == CACHE) b->count = 0;
     b->cache[b->count].key = *k;
     b->cache[b->count].algo = found[best].algo;
+    b->cache[b->count].slow_sums = slow;
     *out = &b->cache[b->count++].algo;
 done:
     for (int i = 0; i < 2; i++)

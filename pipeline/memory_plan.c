@@ -11,6 +11,7 @@
 
 static const double GIB = 1024.0 * 1024.0 * 1024.0;
 enum { OFFLOAD_VAE_GIB = 12 };
+static const size_t CONTEXTS_PASS_BYTES = (size_t)22e9; /* a pass that leaves a card of 24 GB room for CUDA itself */
 
 /* ---- host memory ------------------------------------------------------------------------------*/
 
@@ -127,8 +128,21 @@ static kn_status try_pass(kn_job *j, kn_memory_plan *p, int i, kn_dit_place plac
     return KN_OK;
 }
 
-/* Contexts where they are asked for; else on the device if the pass fits there, else with the host: what is free
- * must not change the result. Who offloads wants the device's memory free. On ref and cpu both are one. */
+/* Contexts in host memory cost no time that was seen, only page-locked memory: those of a large pass go there, if the
+ * host has half as much again. */
+static kn_status prefer_host(kn_job *j, kn_memory_plan *p, int i)
+{
+    bool fits = false;
+    if (kn_memory_phase_bytes(p, p->phases - 1) <= CONTEXTS_PASS_BYTES) return KN_OK;
+    p->phases--;
+    KN_TRY(try_pass(j, p, i, KN_DIT_ON_HOST, false, &fits));
+    if (fits && host_fits(j, p->phase[p->phases - 1].host_bytes / 2 * 3)) return KN_OK;
+    p->phases--;
+    return try_pass(j, p, i, KN_DIT_ON_DEVICE, false, &fits);
+}
+
+/* Contexts where they are asked for; else on the device if the pass is small or fits there alone, else with the host:
+ * what is free must not change the result. Who offloads wants the device's memory free. On ref and cpu both are one. */
 static kn_status add_pass(kn_job *j, kn_memory_plan *p, int i)
 {
     static const kn_dit_place places[] = {KN_DIT_ON_DEVICE, KN_DIT_ON_HOST, KN_DIT_EIGHT_BITS};
@@ -141,6 +155,7 @@ static kn_status add_pass(kn_job *j, kn_memory_plan *p, int i)
         if (k > first) p->phases--;
         KN_TRY(try_pass(j, p, i, places[k], false, &fits));
     }
+    if (fits && first < last && j->pass[i].context_cache == KN_DIT_ON_DEVICE) return prefer_host(j, p, i);
     if (fits) return KN_OK;
     for (int k = first; k <= last && !fits; k++) {
         p->phases--;

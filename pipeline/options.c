@@ -145,7 +145,7 @@ static const kn_option table[] = {
     INT("refresh", 0, refresh, 1, 1000, "2", "steps", "High resolution", R | M,
         "Steps for which the second branch's result is kept. 1: it runs at every step."),
     PICK("context-cache", 0, context_cache, "auto|device|host|int8", "auto", "High resolution", R,
-         "Where the second branch's result is kept, the largest thing of a stage: in device memory, in host memory and copied beside the work, or on the device in eight bits (not the same bytes). auto: on the device if the plan fits, else host."),
+         "Where the second branch's result is kept, the largest thing of a stage: in device memory, in host memory and copied beside the work, or on the device in eight bits (not the same bytes). auto: on the device if the stage fits there and takes at most 22 GB, else host."),
     INT("override-steps", 0, override_steps, 0, 1000, "0", "steps", "High resolution", R | M,
         "First steps of a stage that take the second branch's cross-attention; later ones use their own. 0: all steps."),
     STR("override-layers", 0, override_layers, "all", "High resolution", R | M,

@@ -4,7 +4,7 @@
 usage: check_gpu_render.py KINORA MODEL_FOLDER OUT.json [--prompts FILE] [--commit ID]
 Renders every twentieth held-out prompt, the first one with a refine stage too; adds the record render-gpu-vs-cpu to OUT.json
 (tools/bench_records.py): the lowest PSNR of a frame in dB beside the 35 dB that are asked for. Exit code 1 below that,
-or when a second run gives another file. As tests/e2e/gpu.sh, without FFmpeg and over more frames.
+or when a second run gives another file. As tests/e2e/gpu.sh, over more frames.
 """
 import argparse
 import concurrent.futures
