@@ -8,14 +8,15 @@
 # there are not done again: a campaign that ended early (after SECONDS no piece is begun) goes on with the same
 # command and program. KINDS are those of inject.h: "alloc read write full thread device" unless given; "dry" is
 # as much again as "alloc"; "cuda" and "lost" want a GPU. EVERY: `stacks` for samples by call stack. Prints the
-# points tried per job and kind; exit code 1 where one was bad, 3 where pieces are missing.
+# points tried per job and kind. PIECE in the environment is the length of a range (250; on a GPU, where a run takes
+# seconds, 12). Exit code 1 where one was bad, 3 where pieces are missing.
 set -u
 export LC_ALL=C
 program=$(realpath "$1") || exit 2
 mkdir -p "$2" && cd "$2" || exit 2
 processes=${3:-$(nproc)} until=$(($(date +%s) + ${4:-1000000})) kinds=${5:-alloc read write full thread device}
 every=${6:-1}
-PIECE=250
+PIECE=${PIECE:-250}
 export program until every
 
 hash=$(sha256sum < "$program" | cut -c1-16)
