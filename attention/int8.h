@@ -4,7 +4,8 @@
  *           S; here P V too):
  *             k'  = round((k - mean) / k_scale)         per head and channel, over all keys
  *             q'  = round(q k_scale / q_scale)          q_scale per query
- *             P'  = round(255 exp(S - m))               m: largest S of the query's row in an entry
+ *             P'  = round(255 exp(S - m))               m: largest S of the query's row in an entry,
+ *                                                       or at most 64 q_scale more
  *             v'  = round((v - mean) / v_scale)         per head and channel
  *           The mean of k moves every score of a query alike, which softmax does not see; the mean
  *           of v is added to the output. Each entry's P' V' is added in fp32 with weight exp(m).

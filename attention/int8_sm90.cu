@@ -13,7 +13,7 @@
 namespace {
 
 enum { FEED_REGS = 24, MATH_REGS = 240 };
-enum { DIM = KN_INT8_DIM };
+enum { DIM = KN_INT8_DIM, HOLD = 4 };
 
 struct shared {
     static constexpr int TILE = BLOCK * DIM;
@@ -84,16 +84,16 @@ struct byte_softmax {
 
 __device__ __forceinline__ void issue_qk(int (&s)[64], uint32_t q, uint32_t k)
 {
+    uint64_t a = wg_operand(q, 16, 1024), b = wg_operand(k, 16, 1024);
 #pragma unroll
-    for (int t = 0; t < DIM / 32; t++)
-        wg_ss_s8(s, wg_operand(q + t * 32, 16, 1024), wg_operand(k + t * 32, 16, 1024), t);
+    for (int t = 0; t < DIM / 32; t++) wg_ss_s8(s, wg_further(a, t * 32), wg_further(b, t * 32), t);
 }
 
 __device__ __forceinline__ void issue_pv(int (&acc)[64], const uint32_t (&p)[16], uint32_t v)
 {
+    uint64_t b = wg_operand_plain(v, 16 * DIM, 128);
 #pragma unroll
-    for (int t = 0; t < BLOCK / 32; t++)
-        wg_rs_u8s8(acc, p + 4 * t, wg_operand_plain(v + t * 32 * DIM, 16 * DIM, 128), t);
+    for (int t = 0; t < BLOCK / 32; t++) wg_rs_u8s8(acc, p + 4 * t, wg_further(b, t * 32 * DIM), t);
 }
 
 /* fp16 pair with 1024 added: the low bytes are x and y rounded. */
@@ -112,10 +112,21 @@ __device__ __forceinline__ float quad_top(float x)
     x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
     return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
 }
-__device__ __forceinline__ int quad_top(int x)
+/* Of two rows at once, to a multiple of 64 at or above: scores are at most 127 127 128 and fit
+ * so into 16 bits each, and a weight of 255 need not be that of the very largest. */
+__device__ __forceinline__ uint32_t max_pair(uint32_t x, uint32_t y)
 {
-    x = max(x, __shfl_xor_sync(~0u, x, 1));
-    return max(x, __shfl_xor_sync(~0u, x, 2));
+    uint32_t r;
+    asm("max.s16x2 %0, %1, %2;" : "=r"(r) : "r"(x), "r"(y));
+    return r;
+}
+__device__ __forceinline__ void quad_tops(const int (&most)[2], float (&top)[2])
+{
+    uint32_t x =
+        __byte_perm((uint32_t)((most[0] >> 6) + 1), (uint32_t)((most[1] >> 6) + 1), 0x5410);
+    x = max_pair(x, __shfl_xor_sync(~0u, x, 1));
+    x = max_pair(x, __shfl_xor_sync(~0u, x, 2));
+    top[0] = (float)((int)(x << 16) >> 10), top[1] = (float)((int)(x & 0xffff0000u) >> 10);
 }
 
 /* What turns scores into weights of bytes: shift, so that the largest becomes 255; and, in st.beta,
@@ -176,6 +187,38 @@ __device__ __forceinline__ void weigh(SCORE x, const float (&shift)[2], uint32_t
     for (int r = 0; r < 2; r++) st.sum[r] = fmaf((float)sum[r], st.beta[r], st.sum[r]);
 }
 
+/* The same where nothing is masked: a pair of fours is rounded when the exponentials of the next are
+ * under way, and ptxas is kept to the halves (wg_hold): by itself it leaves the last exponentials
+ * with nothing beside them, each waiting for the one before. */
+template <class SCORE, class EACH>
+__device__ __forceinline__ void weigh_all(SCORE x, const float (&shift)[2], uint32_t (&p)[16],
+                                          byte_softmax &st, int turn, EACH each)
+{
+    uint32_t sum[2] = {0, 0};
+    float w[2][2][4];
+#pragma unroll
+    for (int m = 0; m <= 8; m++) {
+#pragma unroll
+        for (int r = 0; r < 2 && m < 8; r++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                w[m & 1][r][i] =
+                    exp2_fast(fmaf(x(8 * m + 4 * (i >> 1) + 2 * r + (i & 1)), st.c[r], shift[r]));
+            each(m, r);
+        }
+#pragma unroll
+        for (int r = 0; r < 2 && m > 0; r++) {
+            const float(&y)[4] = w[(m - 1) & 1][r];
+            uint32_t bytes = __byte_perm(round_pair(y[0], y[1]), round_pair(y[2], y[3]), 0x6420);
+            sum[r] = __dp4a(bytes, 0x01010101u, sum[r]);
+            p[2 * (m - 1) + r] = bytes;
+        }
+        if (m > 0 && m < 8 && m % HOLD == 0) wg_hold(turn, m);
+    }
+#pragma unroll
+    for (int r = 0; r < 2; r++) st.sum[r] = fmaf((float)sum[r], st.beta[r], st.sum[r]);
+}
+
 template <int G> struct math {
     using S = shared;
     uint32_t base;
@@ -231,7 +274,7 @@ template <int G> struct math {
      * the entry before is in acc. */
     template <bool MASKED, class WAIT>
     __device__ __forceinline__ void softmax(const int (&s)[64], const int *acc, uint2 bits,
-                                            WAIT wait)
+                                            int turn, WAIT wait)
     {
         float top[2], shift[2], before[2] = {st.beta[0], st.beta[1]};
         auto add = [&](int m, int k) {
@@ -262,11 +305,11 @@ template <int G> struct math {
                 for (int k = 0; k < 2; k++)
                     most[k + 2 * (j & 1)] =
                         __vimax3_s32(most[k + 2 * (j & 1)], s[4 * j + 2 * k], s[4 * j + 2 * k + 1]);
-#pragma unroll
-            for (int k = 0; k < 2; k++) top[k] = (float)quad_top(max(most[k], most[k + 2]));
-            wait();
+            const int rows[2] = {max(most[0], most[2]), max(most[1], most[3])};
+            quad_tops(rows, top);
             aim<false>(top, shift, before, o, st);
-            weigh([&](int j) { return (float)s[j]; }, shift, p, st, add);
+            wait();
+            weigh_all([&](int j) { return (float)s[j]; }, shift, p, st, turn, add);
         }
     }
 
@@ -281,7 +324,7 @@ template <int G> struct math {
         wg_wait<0>();
         release(c.slot);
         c.next();
-        softmax<MASKED>(s, nullptr, bits, [] {});
+        softmax<MASKED>(s, nullptr, bits, 0, [] {});
     }
 
     /* S of entry i and P V of the entry before, back to back; S is looked through while the tensor
@@ -306,7 +349,7 @@ template <int G> struct math {
         pass_turn<G>();
         wg_wait<1>();
         release(k_slot);
-        softmax<MASKED>(s, acc, bits, [&] {
+        softmax<MASKED>(s, acc, bits, i, [&] {
             wg_wait<0>();
             release(c.slot);
             c.next();
@@ -399,7 +442,7 @@ template <int G> struct math {
         if (G == 1) pass_turn<G>(); /* warpgroup 0 begins */
         for (;; info.next(), qc.next()) {
             bar_wait(base + S::INFO_FULL + 8 * info.slot, info.parity);
-            row_info r = read_info(base + S::INFO + 32 * info.slot);
+            row_info r = read_info_for_warp(base + S::INFO + 32 * info.slot);
             __syncwarp();
             if (lane < WARP_VOTES) bar_arrive(base + S::INFO_EMPTY + 8 * info.slot);
             if (r.head < 0) break;
@@ -453,7 +496,7 @@ __global__ void __launch_bounds__(THREADS, 1)
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
     __syncthreads();
-    int warp = threadIdx.x >> 5;
+    int warp = for_warp(threadIdx.x >> 5);
     if (warp < 4) {
         regs_shrink<FEED_REGS>();
         if (warp == 0) {

@@ -22,7 +22,7 @@ enum {
     MAX_DIM = 256,
     CHUNK = 320,    /* keys of a chunk, about: whole rows of the image where they are shorter */
     TILE_KEYS = 64, /* of an interval, at most */
-    KEY_BYTES = 16 << 10, /* of keys that a column's bands take in turn, a part of the L1 cache */
+    KEY_BYTES = 32 << 10, /* of keys that a column's bands take in turn, a part of the L1 cache */
     CHANNELS = 64,    /* of a tile of values: as many as the registers of the widest table hold */
     PACK_TOKENS = 64, /* that a thread packs together; a multiple of LINE */
     LINE = 16,        /* floats of a cache line */
