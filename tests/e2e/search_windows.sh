@@ -3,7 +3,8 @@
 # same density, and what is refused.
 source "$(dirname "$0")/lib.sh" "$@"
 
-run=("${quick[@]}" --threads 1 --refine-size 2x --strength 0.5 --dense-steps 0)
+# The positions of tile3d for the dense attention that it is compared with too.
+run=("${quick[@]}" --threads 1 --refine-size 2x --strength 0.5 --dense-steps 0 --full-positions own)
 "$kinora" render "${quick[@]}" --latents-out base.st
 search=("$kinora" search-windows "${run[@]}" --latents-in base.st --attention-tile 3x4x4)
 "${search[@]}" --candidates 1x1x1,1x1x3,1x3x1,1x3x3,1x1x5 --budget 0.2 -o w.json
