@@ -163,16 +163,16 @@ static kn_status open_all(denoise *x)
                               .skip_below = p->skip_below,
                               .dual = p->dual ? &x->dual : NULL,
                               .ffn_in_place = p->ffn_in_place,
+                              .attn_fn = j->search && number_of(x) > 0 ? kn_stage_search_look : NULL,
                               .schedule = &x->schedule,
                               .hook = save_step,
                               .hook_user = x,
                               .debug = x->session == j->session ? j->debug : NULL};
     KN_TRY(open_arena(x));
     x->sampler.scratch = x->arena;
-    if (j->search && number_of(x) > 0) {
+    if (x->sampler.attn_fn) {
         kn_stage_search *search = &j->search[number_of(x)];
         KN_TRY(kn_stage_search_begin(search, x->dev, kn_dev_activation_dtype(x->dev), &j->dit, &x->attention, &x->search_arena));
-        x->sampler.attn_fn = kn_stage_search_look;
         x->sampler.attn_user = search;
     }
     KN_TRY(kn_solver_open(x->dev, (kn_solver_kind)j->o->solver, &x->schedule, 4, x->sampler.latents.dim, &x->solver));
