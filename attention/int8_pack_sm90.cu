@@ -19,13 +19,8 @@ namespace {
 enum { DIM = KN_INT8_DIM, PARTS = KN_INT8_PARTS, KEYS = 128, LANES = DIM / 8, HEAD_BYTES = 2 * DIM };
 /* Shared memory: barriers, sums of squares of two units of rows, stages. */
 enum { STAGES = 8, SUMS = 128, WARPS = 32, DATA = SUMS + 2 * WARPS * 8 * 4, ANGLE_BYTES = DIM / 2 * 4 };
-#ifndef PV_U
-#define PV_U 4
-#define PV_B 3
-#define PV_UNROLL 2
-#endif
 /* Heads, threads, rows at a time: with up to 12 heads three blocks to a multiprocessor, with more one. */
-enum { GROUP = 12, T = GROUP * LANES, U = PV_U, BLOCKS = PV_B, UNROLL = PV_UNROLL };
+enum { GROUP = 12, T = GROUP * LANES, U = 4, BLOCKS = 3, UNROLL = 2 };
 enum { WIDE_GROUP = KN_INT8_NORM_HEADS, WIDE_T = WIDE_GROUP * LANES, WIDE_U = 2 };
 enum { ROOM = 222 / BLOCKS << 10, WIDE_ROOM = 220 << 10 }; /* bytes of shared memory for a block */
 
