@@ -72,6 +72,8 @@ void kn_attn_forget_cuda(kn_dev *d)
 static kn_status send(kn_dev *d, const kn_attn_host_lists *h, sent_plan *s)
 {
     kn_attn_list_part parts[KN_ATTN_LIST_PARTS];
+    KN_TRY(kn_cuda_only_once(d, "lists of a plan"));
+    d->moves++;
     s->lists = h->view;
     size_t bytes = kn_attn_host_lists_lay_out(h, parts);
     if (bytes > s->bytes) {
