@@ -49,7 +49,7 @@ typedef struct kn_cuda {
     void *letters; /* pinned; small uploads wait here for the stream, cuda_device.c */
     cudaEvent_t letter_sent[KN_CUDA_LETTERS];
     int letter;
-    void *scalars; /* 4 KiB of device memory for small results (stats) */
+    void *scalars; /* 4 KiB of device memory for small results (stats) and counters */
 } kn_cuda;
 
 static inline kn_cuda *kn_cuda_of(const kn_dev *d)

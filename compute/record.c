@@ -62,7 +62,10 @@ static void make(kn_records *r, record *e, kn_record_fn *fn, void *user)
         if (st == KN_OK) st = ended;
     }
     e->moves = r->dev->moves;
-    if (st == KN_OK) return;
+    if (st == KN_OK) {
+        kn_log(KN_LOG_DEBUG, "device", "work is recorded, %d kinds of it seen", r->count);
+        return;
+    }
     char why[200];
     kn_error_copy(why, sizeof why);
     kn_error_clear();
