@@ -2,7 +2,7 @@
 # Hours of batches with the shipped model, watched for drift:
 #   tools/soak.sh KINORA FOLDER HOURS [DEVICE]
 # Two things run side by side, each with one compute thread, until HOURS are over:
-# - one long-lived `kinora batch` of thousands of small jobs, sampled every 10 s -> FOLDER/long.tsv
+# - one long-lived `kinora batch` of thousands of small jobs, sampled every 10 s (2 s on a GPU) -> FOLDER/long.tsv
 #   (seconds, jobs done, VmRSS kB, VmHWM kB, VmData kB, open descriptors, threads, MiB on the GPU as the driver
 #   counts them or -);
 # - fresh processes, one batch of every kind of job each; every second one is killed with SIGKILL at a
@@ -11,8 +11,10 @@
 # Every output is compared by SHA-256 with the first of its kind. FOLDER/summary.txt has the verdict; the
 # exit code is 0 only if every hash is as expected, descriptors end where they began, and the long-lived
 # process's peak memory in the last half is at most 2 % above that of the first half (allocator noise; a
-# leak of one frame of a job, 70 kB, would add 100 MB over two hours); on a GPU, if the driver counts more MiB for
-# the process at the end than after the first half, that is a failure too. DEVICE is cpu unless given.
+# leak of one frame of a job, 70 kB, would add 100 MB over two hours). On a GPU the driver's count of MiB has no high-water
+# mark, and a sample that falls inside a job sees its working memory by chance: what is compared is the floor, the least of
+# any sample. A failure is a floor of the last half above that of the first, counted from the first job of every kind on
+# (kernels are loaded when first used), or a last quarter above the second. DEVICE is cpu unless given.
 # tools/plot_soak.py draws it.
 set -euo pipefail
 kinora=$(realpath "$1")
@@ -20,6 +22,8 @@ model=$(realpath "$(dirname "$0")/../demo/model")
 mkdir -p "$2"
 cd "$2"
 hours=$3 device=${4:-cpu}
+every=10
+[ "$device" = cpu ] || every=2
 repeats=600
 deadline=$(awk -v now="$(date +%s)" -v h="$hours" 'BEGIN { printf "%d", now + h * 3600 }')
 
@@ -58,6 +62,7 @@ hashes() {
 { head_of_file; for r in $(seq $repeats); do kinds "$r"; done; } >long.yaml
 rm -rf long first fresh long.tsv fresh.tsv summary.txt
 "$kinora" batch fresh.yaml --output-dir first --progress none >first.log 2>&1
+kinds=$(grep -c '^  - {name' fresh.yaml)
 hashes first >expected.txt
 
 echo "# seconds jobs rss_kb hwm_kb data_kb descriptors threads gpu_mib" >long.tsv
@@ -73,7 +78,7 @@ trap 'kill $long 2>/dev/null || true' EXIT
     [ "$device" = cpu ] || gpu=$(nvidia-smi --query-compute-apps=pid,used_memory --format=csv,noheader,nounits | awk -F ', ' -v p=$long '$1 == p { print $2 }')
     awk -v t="$(($(date +%s) - start))" -v j="${jobs:-0}" -v f="$fds" -v g="${gpu:--}" '/^VmRSS/ { r = $2 } /^VmHWM/ { h = $2 }
       /^VmData/ { d = $2 } /^Threads/ { n = $2 } END { if (h) print t, j, r, h, d, f, n, g }' /proc/$long/status 2>/dev/null >>long.tsv || true
-    sleep 10
+    sleep $every
   done
 ) &
 sampler=$!
@@ -123,7 +128,7 @@ comm -13 expected.txt found.txt >surplus.txt
 [ ! -s surplus.txt ] || { failed=$((failed + 1)); cat surplus.txt >>errors.txt; }
 
 {
-  awk '!/^#/ { n++; t[n] = $1; j = done[n] = $2; h[n] = $4; f[n] = $6; r[n] = $3; g[n] = $8; if ($6 > fm) fm = $6 }
+  awk -v kinds="$kinds" -v gpu="$([ "$device" = cpu ] || echo 1)" '!/^#/ { n++; t[n] = $1; j = done[n] = $2; h[n] = $4; f[n] = $6; r[n] = $3; g[n] = $8; if ($6 > fm) fm = $6 }
     END { half = int((n + 1) / 2)
       printf "long-lived process: %.2f h, %d jobs, %d samples\n", t[n] / 3600, j, n
       printf "  peak memory: %d kB after the first half, %d kB at the end (%+.2f %%)\n", h[half], h[n], 100 * (h[n] / h[half] - 1)
@@ -131,9 +136,13 @@ comm -13 expected.txt found.txt >surplus.txt
       printf "  mean resident memory: second quarter %d kB, last half %d kB (%+.2f %%)\n", a / an, b / bn, 100 * (b / bn / (a / an) - 1)
       m1 = 999; m2 = 999; for (i = 1; i <= half; i++) if (done[i] > 0 && f[i] < m1) m1 = f[i]; for (i = half + 1; i <= n; i++) if (f[i] < m2) m2 = f[i]
       printf "  descriptors: least %d in the first half, least %d in the last half, most %d\n", m1, m2, fm
-      for (i = 1; i <= n; i++) if (g[i] + 0 > (i <= half ? g1 : g2)) if (i <= half) g1 = g[i]; else g2 = g[i]
-      if (g1 + g2) printf "  on the GPU: at most %d MiB in the first half, %d MiB in the last\n", g1, g2
-      exit !(h[n] <= 1.02 * h[half] && m2 <= m1 && g2 <= g1) }' long.tsv && echo "  flat: yes" || { echo "  flat: NO"; failed=$((failed + 1)); }
+      for (i = 1; i <= n; i++) if (g[i] + 0 && done[i] >= kinds) {
+        seen++; if (g[i] > most) most = g[i]
+        q = int(4 * (i - 1) / n) + 1; if (!(q in least) || g[i] < least[q]) least[q] = g[i] }
+      for (q = 1; q <= 4; q++) if (q in least) if (q <= 2) g1 = g1 && g1 < least[q] ? g1 : least[q]; else g2 = g2 && g2 < least[q] ? g2 : least[q]
+      if (seen) printf "  on the GPU, after the first %d jobs, %d samples: least MiB by quarter of the run %s %s %s %s, most %d\n", kinds, seen, least[1] + 0 ? least[1] : "-", least[2] + 0 ? least[2] : "-", least[3], least[4], most
+      gpu_flat = !seen && !gpu || g1 && g2 && g2 <= g1 && least[4] <= least[2]
+      exit !(h[n] <= 1.02 * h[half] && m2 <= m1 && gpu_flat) }' long.tsv && echo "  flat: yes" || { echo "  flat: NO"; failed=$((failed + 1)); }
   echo "  outputs: $(find long -name 'png-*' -name '*.png' | wc -l) PNG, $(find long -name '*.mp4' | wc -l) mp4, $(find long -name '*.mkv' | wc -l) mkv, $(find long -name '*.safetensors' | wc -l) latents; kinds of hash not expected: $(wc -l <surplus.txt)"
   awk '!/^#/ { n++; if (!lo || $3 < lo) lo = $3; if ($3 > hi) hi = $3; if ($7) k++; if ($4 > f) f = $4; o += $5; d += $6 }
     END { printf "fresh processes: %d iterations, %d killed and resumed, peak memory %d to %d kB, at most %d descriptors, %d outputs compared, %d differ\n", n, k, lo, hi, f, o, d }' fresh.tsv
