@@ -79,7 +79,9 @@ run_checks() {
   step check 400 "$(program kn_check)" --device cuda &
   for kernel in sm80 sm90 int8; do step attention-$kernel 200 "$build/attention_hopper" check $kernel & done
   step picture 300 python3 "$tools/check_gpu_render.py" "$build/kinora" "$model" "$results" --commit "$commit" &
-  step numerics 200 bash "$tools/../tests/e2e/gpu_numerics.sh" "$build/kinora" "$(dirname "$tools")" &
+  for test in gpu gpu_numerics; do
+    step e2e_$test 300 bash "$tools/../tests/e2e/$test.sh" "$build/kinora" "$(dirname "$tools")" &
+  done
   wait
 }
 
