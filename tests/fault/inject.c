@@ -66,9 +66,10 @@ static void note_call(long n, const char *what, const void *caller)
     inside--;
     inject_call *c = &inject_calls[n - 1];
     while (at < count && frame[at] != caller) at++;
-    int own = strstr(what, "Launch") ? 2 : 1;
+    int own = strstr(what, "Launch") ? 2 : 1, near = own + INJECT_NEAR;
     c->stack = hash(frame, count);
     c->site = at + own <= count ? hash(frame + at, own) : c->stack;
+    c->near = at + near <= count ? hash(frame + at, near) : c->stack;
     c->caller = at < count ? frame[at + own <= count ? at + own - 1 : at] : NULL;
     snprintf(c->what, sizeof c->what, "%s", what);
 }

@@ -48,7 +48,7 @@ enum inject_card {
     INJECT_CARD_TOO_OLD /* compute capability 7.0 */
 };
 
-enum { INJECT_FRAMES = 24, INJECT_STACKS = 1 << 17 };
+enum { INJECT_NEAR = 3, INJECT_FRAMES = 24, INJECT_STACKS = 1 << 17 };
 
 /* In memory that the runner shares with the process it starts. */
 typedef struct inject_state {
@@ -74,6 +74,7 @@ extern inject_state *inject; /* NULL until the runner sets it */
  * counts with it. */
 typedef struct inject_call {
     unsigned long stack, site; /* hashes of all its callers, and of its own place in the program */
+    unsigned long near;        /* of its place and the INJECT_NEAR callers before */
     const void *caller;
     char what[40];
 } inject_call;

@@ -12,9 +12,9 @@
  *   fault_pipeline_points theirs TSV [JOB ...]              likewise the libraries' allocations and threads
  *
  *   fault_pipeline_points sites TSV [SHARE OF [SECONDS]]    kinds cuda and lost: the first call from each place in the
- *                                                           program, then from each call stack, in the first GPU job
- *                                                           that has it; every OF-th, from the SHARE-th; no new one
- *                                                           after SECONDS
+ *                                                           program, then from each place with its three callers, in
+ *                                                           the first GPU job that has it; every OF-th, from the
+ *                                                           SHARE-th; no new one after SECONDS
  *
  * tools/fault_points.sh shares the full campaign out over processes.
  *
@@ -703,8 +703,8 @@ static void add_place(places *p, const job *j, long at, unsigned long hash)
     snprintf(new->what, sizeof new->what, "%s", c->what);
 }
 
-/* First calls by place and, of places that are known, by call stack. */
-static void find_places(places *sites, places *stacks)
+/* First calls by place and, of places that are known, by place and callers. */
+static void find_places(places *sites, places *chains)
 {
     for (int i = 0; i < JOBS; i++) {
         run r;
@@ -718,10 +718,10 @@ static void find_places(places *sites, places *stacks)
             const inject_call *c = &inject_calls[n - 1];
             if (!is_known(sites, c->site))
                 add_place(sites, &jobs[i], n, c->site);
-            else if (!is_known(stacks, c->stack))
-                add_place(stacks, &jobs[i], n, c->stack);
+            else if (!is_known(chains, c->near))
+                add_place(chains, &jobs[i], n, c->near);
         }
-        printf("%s: %ld calls, new places %d, other call stacks %d\n", jobs[i].name, calls, sites->count, stacks->count);
+        printf("%s: %ld calls; places %d, with other callers %d\n", jobs[i].name, calls, sites->count, chains->count);
         fflush(stdout);
     }
 }
@@ -762,7 +762,7 @@ static void try_places(const places *p, const char *name, int share, int of, dou
 
 static int by_place(int argc, char **argv)
 {
-    static places sites, stacks;
+    static places sites, chains;
     double until = argc > 5 ? (double)time(NULL) + atof(argv[5]) : 1e18;
     int share = argc > 4 ? atoi(argv[3]) : 0, of = argc > 4 ? atoi(argv[4]) : 1;
     FILE *tsv = fopen(argv[2], "a");
@@ -771,9 +771,9 @@ static int by_place(int argc, char **argv)
         fprintf(stderr, "fault_pipeline_points: no GPU here\n");
         return 77;
     }
-    find_places(&sites, &stacks);
+    find_places(&sites, &chains);
     try_places(&sites, "place", share, of, until, tsv);
-    try_places(&stacks, "stack", share, of, until, tsv);
+    try_places(&chains, "callers", share, of, until, tsv);
     fclose(tsv);
     return teardown(NULL);
 }
