@@ -2,18 +2,24 @@
  *
  * Feeding and computing warps as in sparse_sm90.cu. The tensor cores take half the time here and
  * the exponentials the same, so what counts is instructions per score: largest score as integers,
- * three at a time; one conversion, one multiply-add and one exponential; rounding to a byte as the
- * addition of 1024 in fp16, two at a time; sums of weights four bytes at a time.
+ * three at a time; one conversion, one multiply-add and one exponential; rounding to a byte by the
+ * conversion to fp16 in units of its least number, two at a time; sums of weights four bytes at a
+ * time. Each computing warpgroup has one entry's first product and the second of the entry before
+ * under way at once, and does half the exponentials before it waits for the latter; the two take no
+ * turns. They run the same instructions, for a loop of two copies does not fit the instruction
+ * cache next to the schedulers.
  *
  * K lies in an order (kn_attn_int8_place_of) that puts a lane's scores where the second product
  * wants its bytes. V is in pieces of 16 keys, so an entry's is one stretch of memory.
  */
+#include <limits.h>
+
 #include "attention/sparse_sm90.cuh"
 
 namespace {
 
 enum { FEED_REGS = 24, MATH_REGS = 240 };
-enum { DIM = KN_INT8_DIM, HOLD = 4 };
+enum { DIM = KN_INT8_DIM, EARLY = 4 };
 
 struct shared {
     static constexpr int TILE = BLOCK * DIM;
@@ -76,44 +82,42 @@ __device__ void run_copies(const launch &a, uint32_t base, const CUtensorMap *qm
 
 /* ---- computing --------------------------------------------------------------------------------*/
 
+/* Scores are at most 127 127 128 either way. A hidden one takes the place of HIDDEN, and then its
+ * weight is none however low the visible ones are, if c is at least LEAST_SCALE: 2^-16 of
+ * the least weight. Scores in steps that small are at most 2^-6 apart in the exponent. */
+constexpr int HIDDEN = INT_MIN, LOWEST = -(1 << 21);
+constexpr float LEAST_SCALE = 0x1p-27f;
+
 /* Per thread: two query rows, r and r + 8. Sums and O are in units of 2^unit; beta is the weight of
  * the entry at hand. */
 struct byte_softmax {
     float c[2], unit[2], sum[2], beta[2];
 };
 
-__device__ __forceinline__ void issue_qk(int (&s)[64], uint32_t q, uint32_t k)
+__device__ __forceinline__ void issue_qk(int (&s)[64], uint64_t a, uint64_t b)
 {
-    uint64_t a = wg_operand(q, 16, 1024), b = wg_operand(k, 16, 1024);
 #pragma unroll
     for (int t = 0; t < DIM / 32; t++) wg_ss_s8(s, wg_further(a, t * 32), wg_further(b, t * 32), t);
 }
 
-__device__ __forceinline__ void issue_pv(int (&acc)[64], const uint32_t (&p)[16], uint32_t v)
+__device__ __forceinline__ void issue_pv(int (&acc)[64], const uint32_t (&p)[16], uint64_t b)
 {
-    uint64_t b = wg_operand_plain(v, 16 * DIM, 128);
 #pragma unroll
     for (int t = 0; t < BLOCK / 32; t++) wg_rs_u8s8(acc, p + 4 * t, wg_further(b, t * 32 * DIM), t);
 }
 
-/* fp16 pair with 1024 added: the low bytes are x and y rounded. */
+/* log2 of the least number of fp16, in units of which weights are: the bits of one are then the
+ * weight, rounded. */
+constexpr float LOG2_LEAST = -24.0f;
 __device__ __forceinline__ uint32_t round_pair(float x, float y)
 {
     uint32_t r;
-    asm("{.reg .b32 t; cvt.rn.f16x2.f32 t, %2, %1; add.rn.f16x2 %0, t, %3;}"
-        : "=r"(r)
-        : "f"(x), "f"(y), "r"(0x64006400u));
+    asm("cvt.rn.f16x2.f32 %0, %2, %1;" : "=r"(r) : "f"(x), "f"(y));
     return r;
 }
 
-/* Largest of the quad's. */
-__device__ __forceinline__ float quad_top(float x)
-{
-    x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
-    return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
-}
-/* Of two rows at once, to a multiple of 64 at or above: scores are at most 127 127 128 and fit
- * so into 16 bits each, and a weight of 255 need not be that of the very largest. */
+/* Largest of the quad's, of two rows at once, to a multiple of 64 at or above: scores fit so into
+ * 16 bits each, and a weight of 255 need not be that of the very largest. */
 __device__ __forceinline__ uint32_t max_pair(uint32_t x, uint32_t y)
 {
     uint32_t r;
@@ -129,24 +133,30 @@ __device__ __forceinline__ void quad_tops(const int (&most)[2], float (&top)[2])
     top[0] = (float)((int)(x << 16) >> 10), top[1] = (float)((int)(x & 0xffff0000u) >> 10);
 }
 
-/* What turns scores into weights of bytes: shift, so that the largest becomes 255; and, in st.beta,
- * what a weight of 1 stands for. before: that of the entry which is not in O yet. */
-template <bool MASKED>
-__device__ __forceinline__ void aim(const float (&top)[2], float (&shift)[2], float (&before)[2],
-                                    float (&o)[64], byte_softmax &st)
+/* What is added to a score times c, so that the largest's weight becomes 255, in the units of
+ * round_pair. */
+__device__ __forceinline__ void aim(const float (&top)[2], float (&shift)[2],
+                                    const byte_softmax &st)
 {
     constexpr float LOG2_255 = 7.99435344f;
+#pragma unroll
+    for (int r = 0; r < 2; r++) shift[r] = fmaf(-top[r], st.c[r], LOG2_255 + LOG2_LEAST);
+}
+
+/* In st.beta, what a weight of 1 stands for. before: that of the entry which is not in O yet. */
+__device__ __forceinline__ void settle(const float (&shift)[2], float (&before)[2], float (&o)[64],
+                                       byte_softmax &st)
+{
     float height[2]; /* log2 of the weight of 1 */
     bool far = false;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        shift[r] = fmaf(-top[r], st.c[r], LOG2_255);
-        height[r] = -shift[r];
-        if (MASKED && top[r] == -INFINITY) shift[r] = 0.0f, height[r] = -INFINITY;
+        height[r] = LOG2_LEAST - shift[r];
         far |= height[r] - st.unit[r] > 60.0f;
     }
-    /* Once per row as a rule: the first entry with a key. */
-    if (__any_sync(~0u, far)) {
+    /* Once per row as a rule: the first entry with a key. A branch besides, across which ptxas
+     * moves nothing, the wait behind it least of all. */
+    if (__builtin_expect(__any_sync(~0u, far), 0)) {
         float keep[2];
 #pragma unroll
         for (int r = 0; r < 2; r++) {
@@ -159,106 +169,73 @@ __device__ __forceinline__ void aim(const float (&top)[2], float (&shift)[2], fl
         for (int j = 0; j < 64; j++) o[j] *= keep[(j >> 1) & 1];
     }
 #pragma unroll
+    for (int r = 0; r < 2; r++) st.beta[r] = exp2_fast(height[r] - st.unit[r]);
+}
+
+/* Weights of scores 8 m .. 8 m + 7 in fp16 pairs: [row][two pairs of neighbouring keys]. */
+__device__ __forceinline__ void weigh(const int (&s)[64], int m, const float (&shift)[2],
+                                      const byte_softmax &st, uint32_t (&w)[2][2])
+{
+#pragma unroll
     for (int r = 0; r < 2; r++)
-        st.beta[r] = MASKED && height[r] == -INFINITY ? 0.0f : exp2_fast(height[r] - st.unit[r]);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const int *x = s + 8 * m + 4 * i + 2 * r;
+            w[r][i] = round_pair(exp2_fast(fmaf((float)x[0], st.c[r], shift[r])),
+                                 exp2_fast(fmaf((float)x[1], st.c[r], shift[r])));
+        }
 }
 
-/* Bytes of weights from scores; EACH(m, r) is called beside every four. */
-template <class SCORE, class EACH>
-__device__ __forceinline__ void weigh(SCORE x, const float (&shift)[2], uint32_t (&p)[16],
-                                      byte_softmax &st, EACH each)
-{
-    uint32_t sum[2] = {0, 0};
-#pragma unroll
-    for (int m = 0; m < 8; m++)
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            float w[4];
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                w[i] = exp2_fast(fmaf(x(8 * m + 4 * (i >> 1) + 2 * r + (i & 1)), st.c[r], shift[r]));
-            each(m, r);
-            uint32_t bytes =
-                __byte_perm(round_pair(w[0], w[1]), round_pair(w[2], w[3]), 0x6420);
-            sum[r] = __dp4a(bytes, 0x01010101u, sum[r]);
-            p[2 * m + r] = bytes;
-        }
-#pragma unroll
-    for (int r = 0; r < 2; r++) st.sum[r] = fmaf((float)sum[r], st.beta[r], st.sum[r]);
-}
-
-/* The same where nothing is masked: a pair of fours is rounded when the exponentials of the next are
- * under way, and ptxas is kept to the halves (wg_hold): by itself it leaves the last exponentials
- * with nothing beside them, each waiting for the one before. */
-template <class SCORE, class EACH>
-__device__ __forceinline__ void weigh_all(SCORE x, const float (&shift)[2], uint32_t (&p)[16],
-                                          byte_softmax &st, int turn, EACH each)
-{
-    uint32_t sum[2] = {0, 0};
-    float w[2][2][4];
-#pragma unroll
-    for (int m = 0; m <= 8; m++) {
-#pragma unroll
-        for (int r = 0; r < 2 && m < 8; r++) {
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                w[m & 1][r][i] =
-                    exp2_fast(fmaf(x(8 * m + 4 * (i >> 1) + 2 * r + (i & 1)), st.c[r], shift[r]));
-            each(m, r);
-        }
-#pragma unroll
-        for (int r = 0; r < 2 && m > 0; r++) {
-            const float(&y)[4] = w[(m - 1) & 1][r];
-            uint32_t bytes = __byte_perm(round_pair(y[0], y[1]), round_pair(y[2], y[3]), 0x6420);
-            sum[r] = __dp4a(bytes, 0x01010101u, sum[r]);
-            p[2 * (m - 1) + r] = bytes;
-        }
-        if (m > 0 && m < 8 && m % HOLD == 0) wg_hold(turn, m);
-    }
-#pragma unroll
-    for (int r = 0; r < 2; r++) st.sum[r] = fmaf((float)sum[r], st.beta[r], st.sum[r]);
-}
-
-template <int G> struct math {
+struct math {
     using S = shared;
     uint32_t base;
     const launch &a;
     const kn_attn_int8 &x;
-    int lane, lead;
+    uint64_t k_ring, v_ring; /* operands in the ring's first tile */
+    int group, lane;
     cursor<S::STAGES> c;
+    uint32_t mask_info; /* of the next entry that needs a mask */
     float o[64];
     uint32_t p[16];
     byte_softmax st;
 
-    __device__ __forceinline__ math(uint32_t base_, const launch &a_, const kn_attn_int8 &x_)
-        : base(base_), a(a_), x(x_), lane(threadIdx.x & 31), lead((threadIdx.x & 127) < GROUP_VOTES),
-          c{0, 0}
+    __device__ __forceinline__ math(int group_, uint32_t base_, const launch &a_,
+                                    const kn_attn_int8 &x_)
+        : base(base_), a(a_), x(x_), k_ring(wg_operand(base_ + S::RING, 16, 1024)),
+          v_ring(wg_operand_plain(base_ + S::RING, 16 * DIM, 128)), group(group_),
+          lane(threadIdx.x & 31), c{0, 0}
     {
     }
 
     __device__ __forceinline__ int row() const
     {
-        return G * 64 + ((threadIdx.x >> 5) & 3) * 16 + (lane >> 2);
+        return group * 64 + ((threadIdx.x >> 5) & 3) * 16 + (lane >> 2);
     }
 
-    __device__ __forceinline__ uint32_t slot() const { return base + S::RING + c.slot * S::TILE; }
-    __device__ __forceinline__ void wait_full() const
+    __device__ __forceinline__ void wait_full(const cursor<S::STAGES> &at) const
     {
-        bar_wait(base + S::FULL + 8 * c.slot, c.parity);
+        bar_wait(base + S::FULL + 8 * at.slot, at.parity);
     }
-    __device__ __forceinline__ void release(int used) const
+    __device__ __forceinline__ void release(const cursor<S::STAGES> &used) const
     {
-        bar_arrive_if(lead, base + S::EMPTY + 8 * used);
+        bar_arrive_for_warp(base + S::EMPTY + 8 * used.slot);
     }
-
-    /* Which of the thread's scores count. */
-    template <bool MASKED> __device__ __forceinline__ uint2 load_mask(int2 e) const
+    __device__ __forceinline__ cursor<S::STAGES> take()
+    {
+        cursor<S::STAGES> at = c;
+        c.next();
+        return at;
+    }
+    /* Which of the thread's scores count, in an entry of a list that needs a mask. */
+    __device__ __forceinline__ uint2 load_mask(uint32_t info) const
+    {
+        return __ldg(a.mask + ((info & ~255u) + threadIdx.x - (256 + 128)));
+    }
+    /* The same in a row's first entry, which of dense attention has the last keys. */
+    __device__ __forceinline__ uint2 load_first_mask(int2 e) const
     {
         uint2 bits = {~0u, ~0u};
-        if (!MASKED) return bits;
-        if ((uint32_t)e.y >= 256)
-            return __ldg(a.mask + ((int64_t)((uint32_t)e.y >> 8) - 1) * 256 + threadIdx.x - 128);
-        /* The last keys of dense attention. */
+        if ((uint32_t)e.y >= 256) return load_mask(e.y);
 #pragma unroll
         for (int j = 0; j < 64; j++)
             if (key_of(j) >= e.y - 4 * (lane & 3)) (j < 32 ? bits.x : bits.y) &= ~(1u << j % 32);
@@ -270,102 +247,103 @@ template <int G> struct math {
         return 16 * (j >> 3) + 2 * ((j >> 2) & 1) + (j & 1);
     }
 
-    /* Weights of an entry. wait() is called when S has been looked through, and then O gets what of
+    /* Weights of an entry. wait() is called when EARLY of eight are found, and then O gets what of
      * the entry before is in acc. */
     template <bool MASKED, class WAIT>
-    __device__ __forceinline__ void softmax(const int (&s)[64], const int *acc, uint2 bits,
-                                            int turn, WAIT wait)
+    __device__ __forceinline__ void softmax(int (&s)[64], const int *acc, uint2 bits, WAIT wait)
     {
-        float top[2], shift[2], before[2] = {st.beta[0], st.beta[1]};
-        auto add = [&](int m, int k) {
-            if (acc)
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    int j = 8 * m + 4 * (i >> 1) + 2 * k + (i & 1);
-                    o[j] = fmaf((float)acc[j], before[k], o[j]);
-                }
-        };
-        if (MASKED) {
-            float f[64];
+        if (MASKED)
 #pragma unroll
             for (int j = 0; j < 64; j++)
-                f[j] = (j < 32 ? bits.x : bits.y) & 1u << j % 32 ? (float)s[j] : -INFINITY;
-            top[0] = f[0], top[1] = f[2];
+                s[j] = (j < 32 ? bits.x : bits.y) & 1u << j % 32 ? s[j] : HIDDEN;
+        int most[4] = {s[0], s[2], s[4], s[6]};
 #pragma unroll
-            for (int j = 0; j < 64; j++) top[(j >> 1) & 1] = fmaxf(top[(j >> 1) & 1], f[j]);
-            top[0] = quad_top(top[0]), top[1] = quad_top(top[1]);
-            wait();
-            aim<true>(top, shift, before, o, st);
-            weigh([&](int j) { return f[j]; }, shift, p, st, add);
-        } else {
-            int most[4] = {s[0], s[2], s[4], s[6]};
+        for (int j = 0; j < 16; j++)
 #pragma unroll
-            for (int j = 0; j < 16; j++)
+            for (int k = 0; k < 2; k++)
+                most[k + 2 * (j & 1)] =
+                    __vimax3_s32(most[k + 2 * (j & 1)], s[4 * j + 2 * k], s[4 * j + 2 * k + 1]);
+        int rows[2] = {max(most[0], most[2]), max(most[1], most[3])};
+        if (MASKED) rows[0] = max(rows[0], LOWEST), rows[1] = max(rows[1], LOWEST);
+        float top[2], shift[2], before[2] = {st.beta[0], st.beta[1]};
+        quad_tops(rows, top);
+        aim(top, shift, st);
+        uint32_t w[8][2][2], sum[2] = {0, 0};
 #pragma unroll
-                for (int k = 0; k < 2; k++)
-                    most[k + 2 * (j & 1)] =
-                        __vimax3_s32(most[k + 2 * (j & 1)], s[4 * j + 2 * k], s[4 * j + 2 * k + 1]);
-            const int rows[2] = {max(most[0], most[2]), max(most[1], most[3])};
-            quad_tops(rows, top);
-            aim<false>(top, shift, before, o, st);
-            wait();
-            weigh_all([&](int j) { return (float)s[j]; }, shift, p, st, turn, add);
+        for (int m = 0; m < EARLY; m++) weigh(s, m, shift, st, w[m]);
+        settle(shift, before, o, st);
+        wait();
+#pragma unroll
+        for (int m = 0; m <= 8; m++) {
+            if (m >= EARLY && m < 8) weigh(s, m, shift, st, w[m]);
+#pragma unroll
+            for (int r = 0; r < 2; r++) {
+                if (acc && m < 8)
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        int j = 8 * m + 4 * (i >> 1) + 2 * r + (i & 1);
+                        o[j] = fmaf((float)acc[j], before[r], o[j]);
+                    }
+                if (m == 0) continue;
+                uint32_t bytes = __byte_perm(w[m - 1][r][0], w[m - 1][r][1], 0x6420);
+                sum[r] = __dp4a(bytes, 0x01010101u, sum[r]);
+                p[2 * (m - 1) + r] = bytes;
+            }
         }
+#pragma unroll
+        for (int r = 0; r < 2; r++) st.sum[r] = fmaf((float)sum[r], st.beta[r], st.sum[r]);
     }
 
-    template <bool MASKED> __device__ __forceinline__ void first(uint32_t q, const row_info &r)
+    template <bool MASKED> __device__ __forceinline__ void first(uint64_t q, const row_info &r)
     {
         int s[64];
-        uint2 bits = load_mask<MASKED>(MASKED ? entry_at(a, r, 0) : make_int2(0, 0));
-        wait_full();
+        uint2 bits = MASKED ? load_first_mask(entry_at(a, r, 0)) : make_uint2(0, 0);
+        cursor<S::STAGES> k = take();
+        wait_full(k);
         wg_fence();
-        issue_qk(s, q, slot());
+        issue_qk(s, q, wg_further(k_ring, k.slot * S::TILE));
         wg_commit();
         wg_wait<0>();
-        release(c.slot);
-        c.next();
-        softmax<MASKED>(s, nullptr, bits, 0, [] {});
+        release(k);
+        softmax<MASKED>(s, nullptr, bits, [] {});
     }
 
     /* S of entry i and P V of the entry before, back to back; S is looked through while the tensor
      * cores are at the latter. */
     template <bool MASKED>
-    __device__ __forceinline__ void step(uint32_t q, const row_info &r, int i)
+    __device__ __forceinline__ void step(uint64_t q, const row_info &r, int i)
     {
         int s[64], acc[64];
-        uint2 bits = load_mask<MASKED>(MASKED ? entry_at(a, r, i) : make_int2(0, 0));
-        int k_slot = c.slot;
-        uint32_t k = slot();
-        wait_full();
-        c.next();
-        take_turn<G>();
+        uint2 bits = make_uint2(0, 0);
+        if (MASKED) {
+            bits = load_mask(mask_info);
+            mask_info = entry_at(a, r, i + 1 < r.total ? i + 1 : i).y;
+        }
+        cursor<S::STAGES> k = take(), v = take();
+        bar_wait_both(base + S::FULL + 8 * k.slot, k.parity, base + S::FULL + 8 * v.slot, v.parity);
         wg_fence();
-        issue_qk(s, q, k);
+        issue_qk(s, q, wg_further(k_ring, k.slot * S::TILE));
         wg_commit();
-        wait_full();
-        wg_fence();
-        issue_pv(acc, p, slot());
+        issue_pv(acc, p, wg_further(v_ring, v.slot * S::TILE));
         wg_commit();
-        pass_turn<G>();
         wg_wait<1>();
-        release(k_slot);
-        softmax<MASKED>(s, acc, bits, i, [&] {
+        release(k);
+        softmax<MASKED>(s, acc, bits, [&] {
             wg_wait<0>();
-            release(c.slot);
-            c.next();
+            release(v);
         });
     }
 
     __device__ __forceinline__ void last()
     {
         int acc[64];
-        wait_full();
+        cursor<S::STAGES> v = take();
+        wait_full(v);
         wg_fence();
-        issue_pv(acc, p, slot());
+        issue_pv(acc, p, wg_further(v_ring, v.slot * S::TILE));
         wg_commit();
         wg_wait<0>();
-        release(c.slot);
-        c.next();
+        release(v);
 #pragma unroll
         for (int j = 0; j < 64; j++) o[j] = fmaf((float)acc[j], st.beta[(j >> 1) & 1], o[j]);
     }
@@ -439,20 +417,20 @@ template <int G> struct math {
     {
         cursor<INFOS> info = {0, 0};
         cursor<2> qc = {0, 0};
-        if (G == 1) pass_turn<G>(); /* warpgroup 0 begins */
         for (;; info.next(), qc.next()) {
             bar_wait(base + S::INFO_FULL + 8 * info.slot, info.parity);
             row_info r = read_info_for_warp(base + S::INFO + 32 * info.slot);
             __syncwarp();
             if (lane < WARP_VOTES) bar_arrive(base + S::INFO_EMPTY + 8 * info.slot);
             if (r.head < 0) break;
-            uint32_t q = base + S::Q + qc.slot * S::TILE + G * 64 * 128;
+            uint64_t q = wg_operand(base + S::Q + qc.slot * S::TILE + group * 64 * 128, 16, 1024);
 #pragma unroll
             for (int j = 0; j < 64; j++) o[j] = 0.0f;
 #pragma unroll
             for (int k = 0; k < 2; k++) {
-                st.c[k] = __ldg(x.q_scale + r.head * x.q_pitch + r.q_start +
+                float c = __ldg(x.q_scale + r.head * x.q_pitch + r.q_start +
                                 min(row() + 8 * k, r.q_count - 1));
+                st.c[k] = c < LEAST_SCALE ? LEAST_SCALE : c; /* a NaN stays one */
                 st.unit[k] = -INFINITY, st.sum[k] = 0.0f;
             }
             bar_wait(base + S::Q_FULL + 8 * qc.slot, qc.parity);
@@ -461,6 +439,7 @@ template <int G> struct math {
             else
                 first<false>(q, r);
             int i = 1;
+            if (r.partial > 1) mask_info = entry_at(a, r, 1).y;
 #pragma unroll 1
             for (; i < r.partial; i++) step<true>(q, r, i);
 #pragma unroll 1
@@ -469,7 +448,6 @@ template <int G> struct math {
             last();
             store(r);
         }
-        if (G == 0) take_turn<G>(); /* the turn that warpgroup 1 passed last */
     }
 };
 
@@ -491,7 +469,7 @@ __global__ void __launch_bounds__(THREADS, 1)
         }
         for (int i = 0; i < S::STAGES; i++) {
             bar_init(base + S::FULL + 8 * i, 1);
-            bar_init(base + S::EMPTY + 8 * i, 2 * GROUP_VOTES);
+            bar_init(base + S::EMPTY + 8 * i, 8 * WARP_VOTES);
         }
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
@@ -506,13 +484,8 @@ __global__ void __launch_bounds__(THREADS, 1)
         }
     } else {
         regs_grow<MATH_REGS>();
-        if (warp < 8) {
-            math<0> m(base, a, x);
-            m.run();
-        } else {
-            math<1> m(base, a, x);
-            m.run();
-        }
+        math m(for_warp(warp >= 8), base, a, x);
+        m.run();
     }
 }
 

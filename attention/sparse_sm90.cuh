@@ -27,6 +27,14 @@ enum { WARP_VOTES = 32, GROUP_VOTES = 128 };
 enum { WARP_VOTES = 1, GROUP_VOTES = 1 };
 #endif
 
+__device__ __forceinline__ void bar_arrive_for_warp(uint32_t bar)
+{
+    if (WARP_VOTES == 32)
+        bar_arrive(bar);
+    else
+        bar_arrive_by_one(bar);
+}
+
 /* What warp 1 tells the others of a row. head -1: no more. part: of a row that several
  * multiprocessors share, where in launch.part this one's sums go; -1: the row is whole. */
 struct row_info {

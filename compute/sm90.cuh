@@ -79,6 +79,13 @@ __device__ __forceinline__ void bar_arrive_if(int p, uint32_t bar)
                  "r"(p)
                  : "memory");
 }
+/* Once for a warp, by some lane. */
+__device__ __forceinline__ void bar_arrive_by_one(uint32_t bar)
+{
+    asm volatile("{.reg .pred p; elect.sync _|p, 0xffffffff;\n"
+                 "@p mbarrier.arrive.shared::cta.b64 _, [%0];}" ::"r"(bar)
+                 : "memory");
+}
 __device__ __forceinline__ void bar_wait(uint32_t bar, uint32_t parity)
 {
     asm volatile("{.reg .pred p;\n"
@@ -87,6 +94,20 @@ __device__ __forceinline__ void bar_wait(uint32_t bar, uint32_t parity)
                  "bra W%=;\n"
                  "D%=:}" ::"r"(bar),
                  "r"(parity)
+                 : "memory");
+}
+/* Both, asked at once. */
+__device__ __forceinline__ void bar_wait_both(uint32_t a, uint32_t a_parity, uint32_t b,
+                                              uint32_t b_parity)
+{
+    asm volatile("{.reg .pred p, q;\n"
+                 "W%=: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n"
+                 "mbarrier.try_wait.parity.shared::cta.b64 q, [%2], %3;\n"
+                 "and.pred p, p, q;\n"
+                 "@p bra D%=;\n"
+                 "bra W%=;\n"
+                 "D%=:}" ::"r"(a),
+                 "r"(a_parity), "r"(b), "r"(b_parity)
                  : "memory");
 }
 /* Named barriers; the id must be a constant, or all 16 are reserved. */
