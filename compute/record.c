@@ -77,7 +77,8 @@ static void make(kn_records *r, record *e, kn_record_fn *fn, void *user)
 static record *find(kn_records *r, const void *key, size_t size)
 {
     for (int i = 0; i < r->count; i++)
-        if (r->record[i].size == size && memcmp(r->record[i].key, key, size) == 0) return &r->record[i];
+        if (r->record[i].size == size && memcmp(r->record[i].key, key, size) == 0)
+            return &r->record[i];
     return NULL;
 }
 

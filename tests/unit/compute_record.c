@@ -58,7 +58,8 @@ static kn_status call(void *user)
     return KN_OK;
 }
 
-static kn_backend backend = {.record_begin = begin, .record_end = end, .replay = replay, .record_close = close_work};
+static kn_backend backend = {
+    .record_begin = begin, .record_end = end, .replay = replay, .record_close = close_work};
 static kn_dev dev = {.backend = &backend};
 
 static kn_records *fresh(void)
@@ -145,7 +146,8 @@ static void errors_of_the_call_come_back(void **state)
 {
     (void)state;
     kn_records *r = fresh();
-    for (int i = 0; i < 3; i++) expect_fail(kn_records_run(r, "a", 1, broken, "lost"), KN_ERR_DEVICE, "lost");
+    for (int i = 0; i < 3; i++)
+        expect_fail(kn_records_run(r, "a", 1, broken, "lost"), KN_ERR_DEVICE, "lost");
     assert_int_equal(recording, 0);
     assert_int_equal(n.begun, n.ended);
     kn_records_close(&r);
@@ -182,9 +184,11 @@ static void devices_that_work_at_once(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(recorded_at_the_second_time),   cmocka_unit_test(recorded_anew_when_memory_moved),
-        cmocka_unit_test(launched_where_it_cannot_be_recorded), cmocka_unit_test(errors_of_the_call_come_back),
-        cmocka_unit_test(more_keys_than_are_kept),       cmocka_unit_test(devices_that_work_at_once)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(recorded_at_the_second_time),
+                                       cmocka_unit_test(recorded_anew_when_memory_moved),
+                                       cmocka_unit_test(launched_where_it_cannot_be_recorded),
+                                       cmocka_unit_test(errors_of_the_call_come_back),
+                                       cmocka_unit_test(more_keys_than_are_kept),
+                                       cmocka_unit_test(devices_that_work_at_once)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
