@@ -31,7 +31,6 @@ struct kn_attn_cuda {
     uint64_t clock;
     void *ordered; /* k and v in a plan's order */
     size_t ordered_bytes;
-    void *counter;
 };
 
 static void close_state(kn_dev *d)
@@ -41,7 +40,6 @@ static void close_state(kn_dev *d)
     if (!s) return;
     for (int i = 0; i < PLANS; i++) kn_dev_free(d, s->sent[i].memory, s->sent[i].bytes);
     kn_dev_free(d, s->ordered, s->ordered_bytes);
-    kn_dev_free(d, s->counter, sizeof(int));
     kn_free(s);
     c->attention = NULL;
 }
@@ -55,8 +53,6 @@ static kn_status open_state(kn_dev *d, struct kn_attn_cuda **out)
         c->attention = p;
         c->attention_close = close_state;
     }
-    if (!c->attention->counter)
-        KN_TRY(kn_dev_alloc(d, sizeof(int), &c->attention->counter));
     *out = c->attention;
     return KN_OK;
 }
@@ -72,6 +68,8 @@ void kn_attn_forget_cuda(kn_dev *d)
 static kn_status send(kn_dev *d, const kn_attn_host_lists *h, sent_plan *s)
 {
     kn_attn_list_part parts[KN_ATTN_LIST_PARTS];
+    KN_TRY(kn_cuda_only_once(d, "lists of a plan"));
+    d->moves++;
     s->lists = h->view;
     size_t bytes = kn_attn_host_lists_lay_out(h, parts);
     if (bytes > s->bytes) {
@@ -158,8 +156,10 @@ static kn_attn_problem make_problem(const kn_attn_args *a, const kn_attn_lists *
 }
 
 /* k and v in the lists' order. */
-static kn_status reorder(kn_dev *d, struct kn_attn_cuda *s, kn_attn_problem *p)
+static kn_status reorder(kn_dev *d, kn_attn_problem *p)
 {
+    struct kn_attn_cuda *s;
+    KN_TRY(open_state(d, &s));
     size_t half = (size_t)p->keys * (size_t)p->heads * (size_t)p->dim * 2;
     if (s->ordered_bytes < 2 * half) {
         void *x;
@@ -230,15 +230,13 @@ static kn_status run(kn_dev *d, const kn_attn_args *args, const kn_attn_lists *l
                      kn_arena *scratch)
 {
     kn_cuda *c = kn_cuda_of(d);
-    struct kn_attn_cuda *s;
     if (!kn_attn_sparse_cuda_fits(args))
         return kn_fail(KN_ERR_UNSUPPORTED,
                        "attention: plans on cuda take heads of 64 or 128 without bias and strides "
                        "of 16 bytes; q has %lld, v %lld",
                        (long long)args->q.dim[2], (long long)args->v.dim[2]);
-    KN_TRY(open_state(d, &s));
     kn_attn_problem p = make_problem(args, lists);
-    p.counter = s->counter;
+    p.counter = (int *)c->scalars; /* in stream order, as all that is there */
     p.sm_count = c->sm_count;
     p.spare = c->workspace, p.spare_bytes = c->workspace_bytes;
     p.threshold = args->skip_below;
@@ -246,7 +244,7 @@ static kn_status run(kn_dev *d, const kn_attn_args *args, const kn_attn_lists *l
         return kn_fail(KN_ERR_UNSUPPORTED, "attention: 8-bit products take plans that are known before the "
                                            "call, not lists that a planner made on the device");
     if (args->int8) return run_int8(d, args, &p, scratch);
-    if (lists && lists->perm_k) KN_TRY(reorder(d, s, &p));
+    if (lists && lists->perm_k) KN_TRY(reorder(d, &p));
     if (c->sm == 90 && p.scale > 0.0f)
         KN_CUDA_TRY(kn_attn_launch_sm90(&p, c->stream));
     else

@@ -1,13 +1,13 @@
 /* bench/dit_forward.c - time of one evaluation of the transformer.
  *
- * usage: bench_dit_forward MODEL F H W T THREADS RUNS [ref|cpu|cuda[+attn8][+f8] [IN OUT]]
+ * usage: bench_dit_forward MODEL F H W T THREADS RUNS [ref|cpu|cuda[+attn8][+f8][+graph] [IN OUT]]
  *   MODEL  a transformer's folder or file; F H W latent frames, height, width; T text tokens
  *   IN     a safetensors file with f32 tensors "latents" [C,F,H,W] and "embeds" [T,text_dim], read
  *          instead of random ones; the velocity goes to OUT as tensor "velocity"
- *   +attn8 self-attention with 8-bit products; +f8: linear layers in e4m3
+ *   +attn8 self-attention with 8-bit products; +f8: linear layers in e4m3; +graph: recorded (compute/record.h)
  * Prints one JSON object: milliseconds of the forward alone (the prompt prepared before) and of
  * prompt and forward together (what diffusers does at every step), medians and minima; seconds of
- * loading the model; bytes of scratch and the most that the device held.
+ * loading the model; bytes of scratch and the most that the device held; bytes that a recording took.
  * tools/bench_torch_dit.py and tools/bench_torch_dit_gpu.py run it beside diffusers on the same
  * model.
  */
@@ -75,6 +75,7 @@ typedef struct bench {
     kn_dit_rope rope;
     kn_tensor embeds;
     kn_dit_args args;
+    size_t recorded_bytes;
     size_t scratch_bytes;
     double load_sec;
 } bench;
@@ -110,12 +111,14 @@ static kn_status bench_open(bench *b, char **argv)
     b->args.timestep = 750;
     b->args.int8 = argv[8] && strstr(argv[8], "+attn8") != NULL;
     b->args.f8 = argv[8] && strstr(argv[8], "+f8") != NULL;
+    if (argv[8] && strstr(argv[8], "+graph")) KN_TRY(kn_records_open(b->dev, &b->args.records));
     KN_TRY(kn_dit_scratch_bytes(b->model, &b->args, &b->scratch_bytes));
     return kn_arena_open(b->dev, b->scratch_bytes, &b->args.scratch);
 }
 
 static void bench_close(bench *b)
 {
+    kn_records_close(&b->args.records);
     kn_arena_close(&b->args.scratch);
     kn_dit_context_close(&b->context);
     kn_dit_rope_close(&b->rope);
@@ -130,12 +133,18 @@ static kn_status measure(bench *b, int runs, double *forward, double *both)
 {
     KN_TRY(kn_dit_forward(b->model, &b->args)); /* pages, caches, choice of kernels */
     KN_TRY(kn_dev_sync(b->dev));
+    size_t before = kn_dev_memory_free(b->dev);
+    for (int i = 0; b->args.records && i < 2; i++) KN_TRY(kn_dit_forward(b->model, &b->args));
+    KN_TRY(kn_dev_sync(b->dev));
+    b->recorded_bytes = before - kn_dev_memory_free(b->dev);
     for (int i = 0; i < runs; i++) {
         double start = now_ms();
         KN_TRY(kn_dit_forward(b->model, &b->args));
         KN_TRY(kn_dev_sync(b->dev));
         forward[i] = now_ms() - start;
-        start = now_ms();
+    }
+    for (int i = 0; i < runs; i++) { /* after them: another context is another forward to record */
+        double start = now_ms();
         kn_dit_context_close(&b->context);
         KN_TRY(kn_dit_context_open(b->model, &b->embeds, NULL, &b->context));
         b->args.context = b->context;
@@ -154,7 +163,7 @@ int main(int argc, char **argv)
     if (argc < 8 || argc == 10 || runs < 1 || runs > MAX_RUNS) {
         fprintf(stderr,
                 "usage: bench_dit_forward MODEL F H W T THREADS RUNS(1..%d) "
-                "[ref|cpu|cuda[+attn8][+f8] [IN OUT]]\n",
+                "[ref|cpu|cuda[+attn8][+f8][+graph] [IN OUT]]\n",
                 MAX_RUNS);
         return 2;
     }
@@ -166,9 +175,9 @@ int main(int argc, char **argv)
         printf("{\"device\": \"%s\", \"tokens\": %lld, \"forward_ms\": %.3f, \"forward_min_ms\": "
                "%.3f, "
                "\"with_prompt_ms\": %.3f, \"with_prompt_min_ms\": %.3f, \"load_sec\": %.3f, "
-               "\"scratch_bytes\": %zu, \"device_bytes\": %zu}\n",
+               "\"scratch_bytes\": %zu, \"device_bytes\": %zu, \"recorded_bytes\": %zu}\n",
                kn_dev_describe(b.dev), (long long)b.rope.tokens, forward[runs / 2], forward[0],
-               both[runs / 2], both[0], b.load_sec, b.scratch_bytes, kn_dev_bytes_peak(b.dev));
+               both[runs / 2], both[0], b.load_sec, b.scratch_bytes, kn_dev_bytes_peak(b.dev), b.recorded_bytes);
     else
         fprintf(stderr, "bench_dit_forward: %s\n", kn_error_text());
     bench_close(&b);

@@ -34,6 +34,12 @@ typedef struct kn_backend {
     kn_status (*copy_begin)(kn_dev *d, void *dst, const void *src, size_t bytes, bool to_host,
                             int ticket);
     kn_status (*copy_wait)(kn_dev *d, int ticket);
+    /* Of recordings (record.c); absent where work is done at once. Between begin and end work is kept
+     * instead of queued. end: after a failure too; *work NULL unless it succeeds. */
+    kn_status (*record_begin)(kn_dev *d);
+    kn_status (*record_end)(kn_dev *d, void **work);
+    kn_status (*replay)(kn_dev *d, void *work);
+    void (*record_close)(kn_dev *d, void *work);
     /* On entry w->kind is set, w->t has the logical shape and the stored dtype, no data. Sets what
      * the backend needs and w->bytes; on failure nothing is held. host is contiguous. */
     kn_status (*weight_open)(kn_dev *d, const kn_tensor *host, kn_weight *w);
@@ -55,6 +61,7 @@ struct kn_dev {
     size_t now, peak;       /* bytes held, most ever held */
     size_t host_now, host_peak; /* page-locked host bytes behind ferries */
     unsigned tickets;       /* bit: taken by a ferry */
+    uint64_t moves;         /* how often memory that recorded work may use was freed or refilled */
     uintptr_t next_address; /* measure: next unbacked address */
     bool staging;           /* measure: the buffers of the first weight are counted */
     char describe[160];

@@ -45,10 +45,11 @@ typedef struct kn_cuda {
     int stage;
     cudaStream_t copies; /* of ferries (offload.h); opened by the first */
     cudaEvent_t queued, ticket[KN_TICKETS];
+    bool recording; /* cuda_record.c */
     void *letters; /* pinned; small uploads wait here for the stream, cuda_device.c */
     cudaEvent_t letter_sent[KN_CUDA_LETTERS];
     int letter;
-    void *scalars; /* 4 KiB of device memory for small results (stats) */
+    void *scalars; /* 4 KiB of device memory for small results (stats) and counters */
 } kn_cuda;
 
 static inline kn_cuda *kn_cuda_of(const kn_dev *d)
@@ -78,6 +79,10 @@ kn_status kn_cuda_fail(cudaError_t e, const char *what, const char *file, int li
         if (kn_e_ != cudaSuccess) return kn_cuda_fail(kn_e_, what, __FILE__, __LINE__);            \
     } while (0)
 
+/* KN_ERR_UNSUPPORTED while work is recorded: what is true once only, such as the host's memory at that
+ * moment, must not be part of it. */
+kn_status kn_cuda_only_once(const kn_dev *d, const char *what);
+
 /* A shared library by the first of these names that loads (NULL-terminated); stays loaded.
  * KN_ERR_UNSUPPORTED names them and the loader's reason. */
 kn_status kn_cuda_library(const char *what, const char *const *names, void **handle);
@@ -88,6 +93,12 @@ kn_status kn_cuda_symbol(void *handle, const char *what, const char *name, void 
  * again by address, length and content hash. Valid until kn_cuda_lists_close, which the end of a pass calls too. */
 kn_status kn_cuda_list(kn_dev *d, const int32_t *host, int64_t count, const int32_t **device);
 void kn_cuda_lists_close(kn_dev *d);
+
+/* compute/record.h, cuda_record.c */
+kn_status kn_cuda_record_begin(kn_dev *d);
+kn_status kn_cuda_record_end(kn_dev *d, void **work);
+kn_status kn_cuda_replay(kn_dev *d, void *work);
+void kn_cuda_record_close(kn_dev *d, void *work);
 
 /* The operations, by file. */
 void kn_cuda_fill_rows(kn_ops *ops);   /* cuda_rows.cu: rmsnorm layernorm gate_add rope */

@@ -199,23 +199,34 @@ kn_status kn_cudnn_run(kn_dev *d, const kn_cudnn_plan *plan, const int64_t *uids
     return execute(d, plan->plan, uids, pointers, count);
 }
 
-/* A finished plan of an engine configuration, or NULL when it is not usable here. */
-static cudnnBackendDescriptor_t plan_of(kn_cuda *c, cudnnBackendDescriptor_t config)
+/* Memory that ran out or a broken device says nothing of an engine; another one would give other bytes. */
+static bool is_of_the_machine(cudnnStatus_t e)
 {
+    return e == CUDNN_STATUS_ALLOC_FAILED || e == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ||
+           CUDNN_STATUS_CATEGORY(e) == CUDNN_STATUS_CATEGORY(CUDNN_STATUS_EXECUTION_FAILED);
+}
+
+/* A finished plan of an engine configuration. NULL: it is not usable here, or g->st. */
+static cudnnBackendDescriptor_t plan_of(kn_cudnn_graph *g, cudnnBackendDescriptor_t config)
+{
+    kn_cuda *c = kn_cuda_of(g->dev);
     kn_cudnn *n = c->cudnn;
     cudnnBackendDescriptor_t plan = NULL;
     int64_t bytes = 0, got = 0;
-    if (n->cudnnBackendCreateDescriptor(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, &plan)) return NULL;
-    bool ok = !n->cudnnBackendSetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE,
-                                           CUDNN_TYPE_HANDLE, 1, &n->handle) &&
-              !n->cudnnBackendSetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG,
-                                           CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &config) &&
-              !n->cudnnBackendFinalize(plan) &&
-              !n->cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
-                                           CUDNN_TYPE_INT64, 1, &got, &bytes) &&
-              (size_t)bytes <= c->workspace_bytes;
-    if (ok) return plan;
-    n->cudnnBackendDestroyDescriptor(plan);
+    cudnnStatus_t e = n->cudnnBackendCreateDescriptor(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, &plan);
+    if (!e)
+        e = n->cudnnBackendSetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1,
+                                        &n->handle);
+    if (!e)
+        e = n->cudnnBackendSetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG,
+                                        CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &config);
+    if (!e) e = n->cudnnBackendFinalize(plan);
+    if (!e)
+        e = n->cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
+                                        CUDNN_TYPE_INT64, 1, &got, &bytes);
+    if (!e && (size_t)bytes <= c->workspace_bytes) return plan;
+    if (plan) n->cudnnBackendDestroyDescriptor(plan);
+    if (is_of_the_machine(e)) check(g, e, "plan");
     return NULL;
 }
 
@@ -253,7 +264,8 @@ kn_status kn_cudnn_build(kn_cudnn_graph *g, cudnnBackendDescriptor_t *ops, int c
     cudnnBackendDescriptor_t config[ENGINES], plan = NULL;
     int engines = engines_of(g, ops, count, mode, config);
     KN_TRY(g->st);
-    for (int i = 0; i < engines && !plan; i++) plan = plan_of(c, config[i]);
+    for (int i = 0; i < engines && !plan && g->st == KN_OK; i++) plan = plan_of(g, config[i]);
+    KN_TRY(g->st);
     if (!plan)
         return kn_fail(KN_ERR_UNSUPPORTED, "cuDNN: no engine of %d runs this graph within %zu bytes",
                        engines, c->workspace_bytes);

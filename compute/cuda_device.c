@@ -52,6 +52,7 @@ static kn_status cuda_alloc(kn_dev *d, size_t bytes, void **out)
 /* Work that uses the memory may still be queued. */
 static void cuda_release(kn_dev *d, void *p)
 {
+    d->moves++;
     cudaStreamSynchronize(kn_cuda_of(d)->stream);
     cudaFree(p);
 }
@@ -79,6 +80,7 @@ static kn_status cuda_upload(kn_dev *d, const void *host, void *dst, size_t byte
 {
     kn_cuda *c = kn_cuda_of(d);
     if (!bytes) return KN_OK;
+    KN_TRY(kn_cuda_only_once(d, "upload"));
     if (bytes <= KN_CUDA_LETTER_BYTES) return send_letter(c, host, dst, bytes);
     KN_CUDA_TRY(cudaMemcpyAsync(dst, host, bytes, cudaMemcpyHostToDevice, c->stream));
     KN_CUDA_TRY(cudaStreamSynchronize(c->stream));
@@ -89,6 +91,7 @@ static kn_status cuda_download(kn_dev *d, const void *src, void *host, size_t by
 {
     kn_cuda *c = kn_cuda_of(d);
     if (!bytes) return KN_OK;
+    KN_TRY(kn_cuda_only_once(d, "download"));
     KN_CUDA_TRY(cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost, c->stream));
     KN_CUDA_TRY(cudaStreamSynchronize(c->stream));
     return KN_OK;
@@ -114,6 +117,7 @@ static void cuda_host_release(kn_dev *d, void *p)
 
 static kn_status cuda_download_begin(kn_dev *d, const void *src, void *host, size_t bytes)
 {
+    KN_TRY(kn_cuda_only_once(d, "download"));
     if (bytes)
         KN_CUDA_TRY(cudaMemcpyAsync(host, src, bytes, cudaMemcpyDeviceToHost,
                                     kn_cuda_of(d)->stream));
@@ -155,6 +159,7 @@ static kn_status cuda_copy_begin(kn_dev *d, void *dst, const void *src, size_t b
                                  int ticket)
 {
     kn_cuda *c = kn_cuda_of(d);
+    KN_TRY(kn_cuda_only_once(d, "ferry"));
     KN_TRY(open_copies(c));
     KN_CUDA_TRY(cudaEventRecord(c->queued, c->stream));
     KN_CUDA_TRY(cudaStreamWaitEvent(c->copies, c->queued, 0));
@@ -168,6 +173,7 @@ static kn_status cuda_copy_begin(kn_dev *d, void *dst, const void *src, size_t b
 static kn_status cuda_copy_wait(kn_dev *d, int ticket)
 {
     kn_cuda *c = kn_cuda_of(d);
+    KN_TRY(kn_cuda_only_once(d, "ferry"));
     if (c->copies) KN_CUDA_TRY(cudaStreamWaitEvent(c->stream, c->ticket[ticket], 0));
     return KN_OK;
 }
@@ -411,6 +417,10 @@ static const kn_backend cuda_backend = {
     .copy_begin = cuda_copy_begin,
     .copy_wait = cuda_copy_wait,
     .download_begin = cuda_download_begin,
+    .record_begin = kn_cuda_record_begin,
+    .record_end = kn_cuda_record_end,
+    .replay = kn_cuda_replay,
+    .record_close = kn_cuda_record_close,
     .memory_free = cuda_memory_free,
     .weight_open = cuda_weight_open,
     .weight_close = cuda_weight_close,

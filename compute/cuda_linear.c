@@ -218,18 +218,19 @@ static kn_status candidates_of(const kn_cuda *cuda, const call *c, const product
     cublasLtMatmulPreference_t pref;
     uint32_t no_reduction = CUBLASLT_REDUCTION_SCHEME_NONE;
     KN_TRY(lt(b, b->cublasLtMatmulPreferenceCreate(&pref), "preference", k));
-    b->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                            &cuda->workspace_bytes, sizeof cuda->workspace_bytes);
-    b->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-                                            &no_reduction, sizeof no_reduction);
+    cublasStatus_t e = b->cublasLtMatmulPreferenceSetAttribute(
+        pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &cuda->workspace_bytes, sizeof cuda->workspace_bytes);
+    if (!e)
+        e = b->cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                                    &no_reduction, sizeof no_reduction);
     static const cublasLtMatmulPreferenceAttributes_t operand[] = {
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
-    for (int i = 0; i < 4; i++)
-        b->cublasLtMatmulPreferenceSetAttribute(pref, operand[i], &k->alignment,
-                                                sizeof k->alignment);
-    cublasStatus_t e = b->cublasLtMatmulAlgoGetHeuristic(b->handle, c->op, c->w, c->x, c->out,
-                                                         c->out, pref, CANDIDATES, found, count);
+    for (int i = 0; i < 4 && !e; i++)
+        e = b->cublasLtMatmulPreferenceSetAttribute(pref, operand[i], &k->alignment, sizeof k->alignment);
+    if (!e)
+        e = b->cublasLtMatmulAlgoGetHeuristic(b->handle, c->op, c->w, c->x, c->out, c->out, pref,
+                                              CANDIDATES, found, count);
     b->cublasLtMatmulPreferenceDestroy(pref);
     if (e == CUBLAS_STATUS_NOT_SUPPORTED) *count = 0;
     return e == CUBLAS_STATUS_NOT_SUPPORTED ? KN_OK : lt(b, e, "heuristic", k);
@@ -436,8 +437,10 @@ static kn_status choose_batch(const kn_cuda *cuda, const call *c, const kn_cuda_
         }
     cublasLtMatmulHeuristicResult_t found[CANDIDATES];
     int count = 0;
-    if (candidates_of(cuda, c, k, found, &count) != KN_OK)
-        return kn_fail(KN_ERR_UNSUPPORTED, "%s", kn_error_text());
+    KN_TRY(candidates_of(cuda, c, k, found, &count));
+    if (count == 0) /* a caller may have another way; not where a call failed */
+        return kn_fail(KN_ERR_UNSUPPORTED, "cuBLASLt: no algorithm for [%lld, %lld] by [%lld, %lld]",
+                       (long long)k->m, (long long)k->k, (long long)k->k, (long long)k->n);
     if (b->batches == BATCH_CACHE) b->batches = 0;
     memcpy(&b->batch[b->batches].key, &key, sizeof key);
     b->batch[b->batches].algo = found[0].algo;

@@ -86,6 +86,11 @@ const kn_dit_contexts_shape *kn_dit_contexts_get_shape(const kn_dit_contexts *c)
     return &c->shape;
 }
 
+kn_dit_place kn_dit_contexts_get_place(const kn_dit_contexts *c)
+{
+    return c->place;
+}
+
 /* ---- one block's ------------------------------------------------------------------------------*/
 static size_t entry_of(const kn_dit_contexts *c, int set, int layer)
 {

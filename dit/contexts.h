@@ -37,6 +37,7 @@ KN_CHECKED kn_status kn_dit_contexts_make(kn_dev *d, const kn_dit_contexts_shape
 /* NULL-safe; sets *c to NULL. */
 void kn_dit_contexts_close(kn_dit_contexts **c);
 const kn_dit_contexts_shape *kn_dit_contexts_get_shape(const kn_dit_contexts *c);
+kn_dit_place kn_dit_contexts_get_place(const kn_dit_contexts *c);
 
 /* For a forward, at each block in turn. `spare` [L, d] is free while the block's context is in use.
  * target: where the context is to be computed; stored: it is there. */

@@ -229,6 +229,7 @@ typedef struct pass {
     int64_t L, d;
     kn_tensor x, h, q, k, v; /* [L, d] */
     kn_tensor room_h;        /* h and what lies behind it */
+    kn_tensor wave;          /* [1, freq_dim] f32: of the timestep */
     kn_tensor temb;          /* [1, d] f32 */
     kn_tensor timestep_proj; /* [6, d] f32 */
     kn_tensor modulation;    /* [layers, 6, d] f32 */
@@ -257,11 +258,11 @@ static kn_tensor heads_of(const pass *p, const kn_tensor *x)
 /* cos(t w_i), then sin(t w_i), w_i = 10000^(-i / half), with the float32 roundings of diffusers'
  * get_timestep_embedding(flip_sin_to_cos=True, downscale_freq_shift=0): at t near 1000 the rounding
  * of w_i shows. */
-static kn_status sinusoid(const pass *p, kn_tensor *out)
+static kn_status sinusoid(pass *p)
 {
     int64_t half = p->m->config.freq_dim / 2;
     void *memory;
-    KN_TRY(kn_arena_take(p->mem, out, KN_F32, 1, 2 * half));
+    KN_TRY(kn_arena_take(p->mem, &p->wave, KN_F32, 1, 2 * half));
     KN_TRY(kn_alloc_array((size_t)half, 2 * sizeof(float), &memory));
     float *row = memory;
     for (int64_t i = 0; i < half; i++) {
@@ -270,7 +271,7 @@ static kn_status sinusoid(const pass *p, kn_tensor *out)
         row[i] = (float)cos(angle);
         row[half + i] = (float)sin(angle);
     }
-    kn_status st = kn_dev_upload(p->dev, row, out);
+    kn_status st = kn_dev_upload(p->dev, row, &p->wave);
     kn_free(memory);
     return st;
 }
@@ -279,13 +280,12 @@ static kn_status sinusoid(const pass *p, kn_tensor *out)
 static kn_status embed_time(pass *p)
 {
     const kn_dit_weights *w = &p->m->weights;
-    kn_tensor wave, hidden, flat;
+    kn_tensor hidden, flat;
     KN_TRY(kn_arena_take(p->mem, &p->temb, KN_F32, 1, p->d));
     KN_TRY(kn_arena_take(p->mem, &p->timestep_proj, KN_F32, 6, p->d));
     kn_arena_mark mark = kn_arena_get_mark(p->mem);
-    KN_TRY(sinusoid(p, &wave));
     KN_TRY(kn_arena_take(p->mem, &hidden, KN_F32, 1, p->d));
-    KN_TRY(linear(p->dev, &w->time_1, &wave, KN_ACT_SILU, &hidden));
+    KN_TRY(linear(p->dev, &w->time_1, &p->wave, KN_ACT_SILU, &hidden));
     KN_TRY(linear(p->dev, &w->time_2, &hidden, KN_ACT_NONE, &p->temb));
     KN_TRY(kn_act(p->dev, &p->temb, KN_ACT_SILU, &hidden));
     flat = kn_tensor_view(&p->timestep_proj, 1, 6 * p->d);
@@ -623,7 +623,8 @@ static kn_status take_buffers(pass *p)
     return take_eight_bits(p, ffn, p->d, &p->room);
 }
 
-static kn_status run(pass *p)
+/* Everything behind the timestep's wave. */
+static kn_status layers(pass *p)
 {
     KN_TRY(take_buffers(p));
     KN_TRY(kn_arena_take(p->mem, &p->modulation, KN_F32, p->m->config.layers, 6, p->d));
@@ -647,6 +648,61 @@ static kn_status run(pass *p)
         KN_TRY(tap_block(p, "out", &p->x));
     }
     return head(p);
+}
+
+/* For kn_records_run, which may call it once to record it and again. */
+static kn_status network(void *user)
+{
+    pass *p = user;
+    kn_arena_mark mark = kn_arena_get_mark(p->mem);
+    kn_status st = layers(p);
+    kn_arena_reset(p->mem, mark);
+    return st;
+}
+
+/* Does the same work follow from equal arguments, whatever the tensors hold, and is it small enough for its
+ * launches to show? A kernel that reads and writes as many elements as MOST takes a GPU some 6 us, about
+ * what a launch takes the host; then all of a forward's launches are hidden behind its kernels. */
+static bool comes_again(const pass *p)
+{
+    enum { MOST = 4 << 20 };
+    const kn_dit_args *a = p->args;
+    bool looked_at = a->tap.fn || a->attn_fn || (a->plan_fn && !a->plans);
+    bool ferried = p->m->weights.offload || (a->contexts && kn_dit_contexts_get_place(a->contexts) == KN_DIT_ON_HOST);
+    return a->records && !looked_at && !ferried && p->L * p->d <= MOST;
+}
+
+/* All that tells one forward's work from another's. Tensors' shapes follow from model and rope. */
+typedef struct forward_key {
+    const void *model, *context, *rope, *latents, *velocity, *scratch, *plan, *plan_user, *contexts;
+    kn_arena_mark mark;
+    double softmax_scale, skip_below;
+    int64_t ffn_rows;
+    int plans, f8, int8, cross, context_set, cross_blocks[2], contexts_only;
+} forward_key;
+_Static_assert(sizeof(forward_key) <= KN_RECORD_KEY, "KN_RECORD_KEY is too short");
+
+static kn_status run_again(pass *p)
+{
+    const kn_dit_args *a = p->args;
+    forward_key k;
+    memset(&k, 0, sizeof k); /* padding too: keys are compared as bytes */
+    k.model = p->m, k.context = a->context, k.rope = a->rope;
+    k.latents = a->latents.data, k.velocity = a->velocity.data;
+    k.scratch = a->scratch, k.mark = kn_arena_get_mark(a->scratch);
+    k.plan = a->plan, k.plan_user = a->plan_user, k.plans = a->plan_fn ? a->plans : 0;
+    k.softmax_scale = a->softmax_scale, k.skip_below = a->skip_below;
+    k.f8 = a->f8, k.int8 = a->int8, k.ffn_rows = a->ffn_rows;
+    k.cross = (int)a->cross, k.contexts = a->contexts, k.context_set = a->context_set;
+    k.cross_blocks[0] = a->cross_blocks[0], k.cross_blocks[1] = a->cross_blocks[1];
+    k.contexts_only = a->contexts_only;
+    return kn_records_run(a->records, &k, sizeof k, network, p);
+}
+
+static kn_status run(pass *p)
+{
+    KN_TRY(sinusoid(p));
+    return comes_again(p) ? run_again(p) : network(p);
 }
 
 static kn_status check_shape(const kn_dit *m, const kn_dit_rope *rope, const char *what,
@@ -757,6 +813,7 @@ kn_status kn_dit_scratch_bytes(const kn_dit *m, const kn_dit_args *args, size_t 
     KN_TRY_GOTO(kn_arena_open(model.dev, 0, &arena));
     call.scratch = arena;
     call.tap.fn = NULL;
+    call.records = NULL;
     KN_TRY_GOTO(kn_dit_forward(&model, &call));
     *bytes = kn_arena_peak(arena);
 done:

@@ -21,6 +21,7 @@
 #define KN_DIT_DIT_H
 
 #include "attention/attention.h"
+#include "compute/record.h"
 #include "dit/config.h"
 #include "dit/contexts.h"
 #include "dit/rope.h"
@@ -95,10 +96,14 @@ typedef struct kn_dit_args {
     double timestep;          /* 1000 sigma, see pipeline/schedule.h */
     kn_tensor velocity;       /* out: [C_out,F,H,W] f32; may be latents if C = C_out */
     kn_arena *scratch;        /* kn_dit_scratch_bytes; left as found */
+    kn_records *records;      /* a small forward that comes again with the same args but for `timestep` is
+                                 recorded in it. What args point to must outlive it. NULL: launched each time */
     const kn_attn_plan *plan; /* self-attention of all blocks; NULL = dense */
     kn_dit_plan_fn *plan_fn;  /* not NULL: asked instead of `plan`; never when measuring, which counts for
                                  `plan` and for dense */
     void *plan_user;
+    int plans;                /* of plan_fn: a number of the plans that it will give, the same at each call with
+                                 that number; 0: not known before */
     kn_dit_attn_fn *attn_fn;  /* NULL = off; not called when measuring, where it counts all the same */
     void *attn_user;
     double softmax_scale;     /* of self-attention; 0 = 1/sqrt(D). A plan's own scale wins */

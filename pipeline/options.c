@@ -199,6 +199,8 @@ static const kn_option table[] = {
         "Memory budget of the device; 0: what is free now. Jobs that cannot fit are refused before they start."),
     BOOL("offload", 0, offload, "false", "Run", 0,
          "Keep the weights of transformer and text encoder in host memory, two blocks at a time on the GPU, copied beside the work, and cut the VAE's frames into tiles as on a card of 12 GiB. Same bytes."),
+    BOOL("cuda-graphs", 0, cuda_graphs, "true", "Run", 0,
+         "Record what a step of a small model launches on a GPU, and queue it whole from then on, which spares the CPU. Off: kernel by kernel, for debugging. Same bytes."),
     INT("vae-tile", 0, vae_tile_px, 0, MAX_SIDE_PX, "0", "px", "Run", R,
         "Decode in square tiles of this side; 0: only when the memory budget asks for it."),
     BOOL("resume", 0, resume, "false", "Run", C, "Go on from the checkpoint that a stopped run of this job left."),

@@ -137,6 +137,7 @@ typedef struct kn_options {
     int64_t threads;
     double memory_gib;
     bool offload;
+    bool cuda_graphs;
     int64_t vae_tile_px;
     bool resume;
     bool keep_checkpoint;

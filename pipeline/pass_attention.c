@@ -421,6 +421,14 @@ kn_status kn_pass_attention_plan(void *user, int layer, const kn_tensor *q, cons
     return KN_OK;
 }
 
+int kn_pass_attention_number(const kn_pass_attention *a)
+{
+    enum { CHOSEN, DENSE, PLANNED };
+    kn_attention_choice m = method_of(a, a->branch);
+    if (m == KN_ATTENTION_DENSE || a->step < a->pass->dense_steps) return DENSE;
+    return looks_at_tensors(m) || a->windows.ranges ? CHOSEN : PLANNED;
+}
+
 bool kn_pass_attention_restartable(const kn_pass_attention *a, int done)
 {
     const kn_pass *p = a->pass;

@@ -63,6 +63,8 @@ void kn_pass_attention_at(kn_pass_attention *a, int step, double sigma, int bran
 /* What the first sparse step will read, where it is known: of all layers, or with --tile-windows of the middle
  * one. *plan NULL: chosen from the tensors, or dense. */
 KN_CHECKED kn_status kn_pass_attention_known(kn_pass_attention *a, const kn_attn_plan **plan);
+/* kn_dit_args.plans of the forward at hand: 0 where plans are chosen from tensors or change with the noise level. */
+int kn_pass_attention_number(const kn_pass_attention *a);
 /* kn_dit_plan_fn; user: the kn_pass_attention. */
 kn_status kn_pass_attention_plan(void *user, int layer, const kn_tensor *q, const kn_tensor *k,
                                  const kn_attn_plan **plan);

@@ -24,6 +24,7 @@ typedef struct denoise {
     kn_schedule schedule;
     kn_solver *solver;
     kn_arena *arena, *search_arena;
+    kn_records *records;
     kn_dual_path dual;
     kn_sampler sampler;
     int saved; /* the step of the last checkpoint, or the one that this run began with */
@@ -170,6 +171,8 @@ static kn_status open_all(denoise *x)
                               .debug = x->session == j->session ? j->debug : NULL};
     KN_TRY(open_arena(x));
     x->sampler.scratch = x->arena;
+    if (j->o->cuda_graphs && !j->debug) KN_TRY(kn_records_open(x->dev, &x->records));
+    x->sampler.records = x->records;
     if (x->sampler.attn_fn) {
         kn_stage_search *search = &j->search[number_of(x)];
         KN_TRY(kn_stage_search_begin(search, x->dev, kn_dev_activation_dtype(x->dev), &j->dit, &x->attention, &x->search_arena));
@@ -182,6 +185,7 @@ static kn_status open_all(denoise *x)
 
 static void close_all(denoise *x)
 {
+    kn_records_close(&x->records);
     kn_solver_close(&x->solver);
     kn_dit_contexts_close(&x->dual.contexts);
     for (int i = 0; i < KN_PROMPTS; i++) kn_dit_context_close(&x->context[i]);

@@ -19,6 +19,7 @@ static kn_dit_args args_of(const kn_sampler *s, int which)
                         .latents = s->latents,
                         .velocity = which == PROMPT ? s->velocity : s->velocity_negative,
                         .scratch = s->scratch,
+                        .records = s->records,
                         .plan_user = s->attention,
                         .attn_fn = s->attn_fn,
                         .attn_user = s->attn_user,
@@ -78,6 +79,7 @@ static kn_status forward(const kn_sampler *s, int branch, int i, kn_dit_args *ar
     static const char *const names[KN_BRANCHES] = {"prompt", "negative", "full", "full, negative"};
     args->timestep = s->schedule->timestep[i];
     kn_pass_attention_at(s->attention, i - s->schedule->begin, s->schedule->sigma[i], branch);
+    args->plans = kn_pass_attention_number(s->attention);
     if (s->full_rope && i - s->schedule->begin < s->attention->pass->dense_steps) args->rope = s->full_rope;
     if (!s->debug) return kn_dit_forward(s->dit, args);
     KN_TRY(kn_debug_forward(s->debug, kn_arena_dev(s->scratch), names[branch], i + 1, args));

@@ -52,6 +52,7 @@ typedef struct kn_sampler {
     const kn_schedule *schedule;
     kn_solver *solver; /* at the step to start with */
     kn_arena *scratch;
+    kn_records *records; /* of forwards, kn_dit_args; NULL: launched each time */
     kn_tensor latents;
     kn_tensor velocity, velocity_negative; /* f32, like latents; the second only with guidance */
     kn_step_fn *hook;

@@ -3,12 +3,23 @@
 usage: bench_records.py INTO.json FROM.json...    puts FROM's records into INTO; those of the same id are replaced
 """
 import datetime
+import fcntl
 import json
+import os
 import pathlib
 import statistics
 import sys
 
 import torch
+
+
+def take_turn():
+    """Of benchmarks that run at once, one has the GPU: the holder of the lock of the file KN_GPU_TURN, to its end. To be
+    called when all modules are loaded, which takes as long as some measurements, and before the GPU is used."""
+    global turn
+    if "KN_GPU_TURN" in os.environ:
+        turn = open(os.environ["KN_GPU_TURN"], "w")
+        fcntl.flock(turn, fcntl.LOCK_EX)
 
 
 def put(path, records):

@@ -26,7 +26,7 @@ from diffusers import AutoencoderKLWan
 
 import bench_torch_dit_gpu
 import bench_torch_text_gpu
-from bench_records import Records
+from bench_records import Records, take_turn
 
 OPTIONS = ["--preset", "480p-to-1080p", "--refresh", "5", "--prompt", "a red ball bouncing over grass", "--seed", "1",
            "--device", "cuda", "--progress", "json", "--checkpoint-every", "0"]
@@ -68,6 +68,8 @@ def main():
     if "--" in sys.argv:
         more = sys.argv[sys.argv.index("--") + 1:]
     args = p.parse_args(mine)
+    if not args.make:
+        take_turn()
     with tempfile.TemporaryDirectory(dir="/dev/shm") as tmp:
         model = pathlib.Path(args.keep or f"{tmp}/model")
         if not (model / "model_index.json").exists():

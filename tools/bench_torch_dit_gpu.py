@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """The transformer's forward on a GPU, ours beside diffusers': same weights, inputs and card, in one run.
 
-usage: bench_torch_dit_gpu.py BENCH_PROGRAM OUT.json [--size 1.3B|14B] [--what error,480p,1080p,compile]
+usage: bench_torch_dit_gpu.py BENCH_PROGRAM OUT.json [--size 1.3B|14B] [--what error,480p,1080p,compile|nothing|warm]
                               [--runs N] [--model FOLDER] [--commit ID]
   BENCH_PROGRAM  build folder's bench_dit_forward, built with CUDA
 Weights are random, at the true dimensions of Wan 2.1, stored in bf16; diffusers loads them as it does the
 public checkpoint (bf16, the norms and the time embedding in fp32). --model: a transformer's folder, made if it
-is not there, and kept; --what nothing then only makes it. Adds records
-{id, ours, peer, peer_name, unit, spread, commit, date, card} to OUT.json and prints them.
+is not there, and kept; --what nothing then only makes it. --what warm: only compiles diffusers' block, of which
+PyTorch keeps the kernels. Adds records {id, ours, peer, peer_name, unit, spread, commit, date, card} to OUT.json and
+prints them.
 """
 import argparse
 import gc
@@ -22,7 +23,7 @@ import diffusers
 from diffusers import WanTransformer3DModel
 from safetensors.torch import load_file, save_file
 
-from bench_records import Records, spread
+from bench_records import Records, spread, take_turn
 
 SIZES = {"1.3B": dict(num_attention_heads=12, attention_head_dim=128, num_layers=30, ffn_dim=8960),
          "14B": dict(num_attention_heads=40, attention_head_dim=128, num_layers=40, ffn_dim=13824)}
@@ -30,11 +31,11 @@ GRIDS = {"error": (5, 60, 104), "480p": (21, 60, 104), "1080p": (21, 136, 240)} 
 TEXT, TIMESTEP = 512, 750
 
 
-def save_model(size, folder):
+def save_model(size, folder, **other):
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda"):
-        model = WanTransformer3DModel(in_channels=16, out_channels=16, text_dim=4096, **SIZES[size])
+        model = WanTransformer3DModel(in_channels=16, out_channels=16, text_dim=4096, **{**SIZES[size], **other})
     torch.set_default_dtype(torch.float32)
     model.save_pretrained(folder, max_shard_size="100GB")
     del model
@@ -129,6 +130,14 @@ def measure_time(args, folder, what, peer, records):
     records.add(f"{name}-memory", ours["device_bytes"] / 1e9, peak / 1e9, f"{peer}, allocated", "GB", 0)
 
 
+def warm():
+    with tempfile.TemporaryDirectory() as tmp:
+        save_model("1.3B", tmp, num_layers=1)
+        model = load_model(tmp, torch.bfloat16)
+    model.compile_repeated_blocks()
+    time_torch(model, inputs(GRIDS["480p"]), 1)
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("program")
@@ -139,6 +148,9 @@ def main():
     p.add_argument("--model")
     p.add_argument("--commit", default="")
     args = p.parse_args()
+    if "warm" in args.what:
+        return warm()
+    take_turn()
     peer = f"diffusers {diffusers.__version__}, torch {torch.__version__}"
     records = Records(args.out, args.commit)
     print(f"{records.card}; {peer}; cuDNN {torch.backends.cudnn.version()}", flush=True)

@@ -2,10 +2,12 @@
 """One guided refine step at 1080p as the published code does it, as the peer of bench_dit_refine.
 
     tools/bench_torch_refine.py --make FOLDER     write a 1.3B transformer with random weights there
-    tools/bench_torch_refine.py [--layers 3]      time the peer; prints one JSON object
+    tools/bench_torch_refine.py [--layers 3]      time the peer; prints one JSON object. --rounds 0: only
+                                                  compiles it, of which PyTorch keeps the kernels
     tools/bench_torch_refine.py --program BENCH_DIT_REFINE --out RECORDS.json [--runs 5] [--commit ID]
-                                                  time both and add the records refine-step-1080p and
-                                                  refine-step-1080p-int8 (8-bit attention)
+                                [--model FOLDER]  time both and add the records refine-step-1080p and
+                                                  refine-step-1080p-int8 (8-bit attention); a 1.3B
+                                                  transformer is made unless there is one in FOLDER
 
 The peer is Wan 2.1's transformer block (1.3B: width 1536, 12 heads, feed-forward 8960) in PyTorch,
 eager, bf16 with norms in float32, tokens in raster order, with FreeSwim's dual path: window branch by
@@ -179,6 +181,8 @@ def time_peer(layers, rounds):
             end.synchronize()
             if r >= 0:
                 times[kind].append(begin.elapsed_time(end) * LAYERS / layers)
+    if not rounds:
+        return None
     median = {k: statistics.median(v) for k, v in times.items()}
     step = step_of(median)
     print(json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__,
@@ -207,14 +211,16 @@ def time_ours(a, folder, how, id, theirs, records):
 
 
 def time_both(a):
-    from bench_records import Records
+    from bench_records import Records, take_turn
+    take_turn()
     records = Records(a.out, a.commit)
     with tempfile.TemporaryDirectory(dir="/dev/shm") as tmp:
-        make(tmp)
+        if not a.model:
+            make(tmp)
         theirs = time_peer(a.layers, a.rounds)
         torch.cuda.empty_cache()
-        time_ours(a, tmp, "device", "refine-step-1080p", theirs, records)
-        time_ours(a, tmp, "attn8+device", "refine-step-1080p-int8", theirs, records)
+        time_ours(a, a.model or tmp, "device", "refine-step-1080p", theirs, records)
+        time_ours(a, a.model or tmp, "attn8+device", "refine-step-1080p-int8", theirs, records)
 
 
 def main():
@@ -224,6 +230,7 @@ def main():
     p.add_argument("--rounds", type=int, default=2)
     p.add_argument("--runs", type=int, default=5, help="of our program; --rounds are the peer's")
     p.add_argument("--program")
+    p.add_argument("--model")
     p.add_argument("--out")
     p.add_argument("--commit", default="")
     a = p.parse_args()

@@ -18,7 +18,7 @@ import transformers
 from safetensors.torch import save_file
 from transformers import UMT5Config, UMT5EncoderModel
 
-from bench_records import Records, cuda_times, spread
+from bench_records import Records, cuda_times, spread, take_turn
 
 XXL = dict(vocab_size=256384, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64,
            relative_attention_num_buckets=32, relative_attention_max_distance=128, layer_norm_epsilon=1e-6,
@@ -55,6 +55,7 @@ def main():
     parser.add_argument("--model")
     parser.add_argument("--commit", default="")
     args = parser.parse_args()
+    take_turn()
     with tempfile.TemporaryDirectory(dir="/dev/shm") as tmp:
         folder = pathlib.Path(args.model or tmp)
         model = random_model()

@@ -2,8 +2,9 @@
 """Kinora's VAE beside diffusers' on one GPU, in one run: random weights at the dimensions of Wan 2.1.
 
 usage: bench_torch_vae_gpu.py BENCH_PROGRAM OUT.json [--frames F] [--size 136x240] [--runs N] [--memory BYTES]
-                              [--commit ID] [--what decode,encode,error]
+                              [--commit ID] [--what decode,encode,error] [--model FOLDER]
   BENCH_PROGRAM  the build folder's bench_vae_decode, built with CUDA; frames and size in latents
+  --model        a vae/ folder of Wan 2.1's dimensions; one is made without it
 Adds records to OUT.json (tools/bench_records.py): milliseconds, peak device memory, and the distance of both from
 diffusers in fp32 on the same latents. diffusers: bf16, data on the device before and after; ours takes latents from
 and hands frames to host memory.
@@ -20,7 +21,7 @@ import torch
 import diffusers
 from diffusers import AutoencoderKLWan
 
-from bench_records import Records, cuda_times, spread
+from bench_records import Records, cuda_times, spread, take_turn
 
 SMALL = (3, 30, 52)  # latents of the comparison with fp32
 
@@ -63,15 +64,18 @@ def main():
     parser.add_argument("--memory", type=int, default=7_400_000_000, help="bytes that ours may take besides weights")
     parser.add_argument("--commit", default="")
     parser.add_argument("--what", default="error,decode,encode")
+    parser.add_argument("--model")
     args = parser.parse_args()
+    take_turn()
     records = Records(args.out, args.commit)
     peer = f"diffusers {diffusers.__version__}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"
     grid = (args.frames, *(int(n) for n in args.size.split("x")))
     name = f"{8 * grid[1]}p"
     with tempfile.TemporaryDirectory(dir="/dev/shm") as tmp:
-        folder = pathlib.Path(tmp) / "vae"
-        torch.manual_seed(0)
-        AutoencoderKLWan().to(torch.bfloat16).save_pretrained(folder)
+        folder = pathlib.Path(args.model or tmp + "/vae")
+        if not args.model:
+            torch.manual_seed(0)
+            AutoencoderKLWan().to(torch.bfloat16).save_pretrained(folder)
         if "error" in args.what:
             error(args, folder, pathlib.Path(tmp), records, peer)
         for side in ("decode", "encode"):

@@ -4,23 +4,25 @@
 # usage: tools/gpu_all.sh BUILD RESULTS.json [COMMIT [STEP...]]
 #   BUILD    a build folder with CUDA, or a folder of tools/gpu_bundle.sh with its env.sh sourced
 #   RESULTS  bench/results/h200.json, and h200-attention.json beside it: records of the same id are replaced, others stay
-#   STEPs    models checks memory races dit dit14 vae text refine attention render (all of them when none is named), and
-#            render-full: all 50 + 35 steps of the 1080p render, some five minutes
+#   STEPs    models warm checks memory races dit dit14 vae text refine attention render (all of them when none is named),
+#            and render-full: all 50 + 35 steps of the 1080p render, some five minutes
 # Wanted beside them: ../tests/e2e, python3 with torch, transformers, diffusers and Pillow; compute-sanitizer; for `races` the target
 # attention_hopper_every_lane; 80 GB of the card's memory, and 60 GB for models in KN_GPU_MODELS (/dev/shm/kinora-models).
-# What is missing is named as left out and counts as a failure. models, checks, memory and races run side by side,
-# for they time nothing; the others have the card to themselves. Logs go to RESULTS.logs/. Ends with a table; exit code 1
-# when a step failed. All steps take some twelve minutes on an H100.
+# What is missing is named as left out and counts as a failure. models, warm, checks, memory and races run side by side,
+# for they time nothing; the others have the card to themselves, one after the other, each of which loads its Python
+# modules while the one before measures. Logs go to RESULTS.logs/. Ends with a table; exit code 1 when a step failed.
 set -u
 [ $# -ge 2 ] || { sed -n '4,15s/^# \{0,1\}//p' "$0"; exit 2; }
 build=$(cd "$1" && pwd) results=$(realpath -m "$2") commit=${3:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}
-[ $# -gt 3 ] && shift 3 || set -- models checks memory races dit dit14 vae text refine attention render
+[ $# -gt 3 ] && shift 3 || set -- models warm checks memory races dit dit14 vae text refine attention render
 tools=$(cd "$(dirname "$0")" && pwd)
 model=${KN_DEMO_MODEL:-$(dirname "$tools")/demo/model}
 logs=$results.logs times=${results%.json}-attention.json
 models=${KN_GPU_MODELS:-/dev/shm/kinora-models}
 mkdir -p "$logs"
 : >"$logs/table"
+echo 0 >"$logs/ended"
+export KN_GPU_TURN=$logs/turn # of tools/bench_records.py
 
 # In a build folder tests lie in tests/, in a bundle beside the rest.
 program() { if [ -x "$build/tests/$1" ]; then echo "$build/tests/$1"; else echo "$build/$1"; fi; }
@@ -33,6 +35,7 @@ step() {
   shift 2
   if [ ! -x "$1" ] && ! command -v "$1" >/dev/null; then note "$name" "FAILED: left out, $1 is not here"; return; fi
   timeout "$limit" "$@" >"$logs/$name.log" 2>&1 || got=$?
+  [ "$start" -ge "$(cat "$logs/ended")" ] || start=$(cat "$logs/ended") # it waited for its turn until then
   if [ $got = 0 ]; then note "$name" "passed, $((SECONDS - start)) s"
   else note "$name" "FAILED with exit code $got after $((SECONDS - start)) s, see $logs/$name.log"; fi
 }
@@ -61,11 +64,24 @@ run_models() {
   wait
 }
 
+# What PyTorch compiles, it keeps for other processes.
+run_warm() {
+  step warm-dit 200 python3 "$tools/bench_torch_dit_gpu.py" - - --what warm &
+  step warm-refine 200 python3 "$tools/bench_torch_refine.py" --layers 1 --rounds 0 &
+  step warm-flex 200 python3 "$tools/bench_torch_flex.py" <<END &
+window 12 128 21 68 120 31 53 0
+lists 12 128 21 45 80 0 0 0.25
+END
+  wait
+}
+
 run_checks() {
   step check 400 "$(program kn_check)" --device cuda &
   for kernel in sm80 sm90 int8; do step attention-$kernel 200 "$build/attention_hopper" check $kernel & done
   step picture 300 python3 "$tools/check_gpu_render.py" "$build/kinora" "$model" "$results" --commit "$commit" &
-  step numerics 200 bash "$tools/../tests/e2e/gpu_numerics.sh" "$build/kinora" "$(dirname "$tools")" &
+  for test in gpu gpu_numerics; do
+    step e2e_$test 300 bash "$tools/../tests/e2e/$test.sh" "$build/kinora" "$(dirname "$tools")" &
+  done
   wait
 }
 
@@ -84,7 +100,8 @@ run_memory() {
   export KN_CHECK_QUICK=1
   sanitizer memcheck ops "$(program kn_check)" --device cuda &
   sanitizer initcheck ops "$(program kn_check)" --device cuda --op "${own%|attention*})" &
-  sanitizer synccheck ops --num-cuda-barriers 65536 "$(program kn_check)" --device cuda --op "$own|^(conv|linear)_[1-9]x" &
+  sanitizer synccheck ops --num-cuda-barriers 65536 "$(program kn_check)" --device cuda --op "$own" &
+  sanitizer synccheck products --num-cuda-barriers 65536 "$(program kn_check)" --device cuda --op "^(conv|linear)_[1-9]x" &
   for kernel in sm80 sm90 int8; do
     for tool in memcheck synccheck; do sanitizer $tool $kernel "$build/attention_hopper" check $kernel & done
   done
@@ -105,23 +122,27 @@ run_races() {
 }
 
 run_dit() {
-  step dit 400 python3 "$tools/bench_torch_dit_gpu.py" "$build/bench_dit_forward" "$results" --model "$models/wan/transformer" \
+  step dit 800 python3 "$tools/bench_torch_dit_gpu.py" "$build/bench_dit_forward" "$results" --model "$models/wan/transformer" \
     --what error,480p,1080p,compile --commit "$commit"
 }
 run_dit14() {
-  step dit14 300 python3 "$tools/bench_torch_dit_gpu.py" "$build/bench_dit_forward" "$results" --size 14B --model "$models/14b" \
+  step dit14 800 python3 "$tools/bench_torch_dit_gpu.py" "$build/bench_dit_forward" "$results" --size 14B --model "$models/14b" \
     --what 480p --commit "$commit"
 }
-run_vae() { step vae 200 python3 "$tools/bench_torch_vae_gpu.py" "$build/bench_vae_decode" "$results" --runs 3 --commit "$commit"; }
+run_vae() {
+  step vae 800 python3 "$tools/bench_torch_vae_gpu.py" "$build/bench_vae_decode" "$results" --runs 3 --commit "$commit" \
+    --model "$models/wan/vae"
+}
 run_text() {
-  step text 200 python3 "$tools/bench_torch_text_gpu.py" "$build/bench_text_encode" "$results" --model "$models/wan/text_encoder" \
+  step text 800 python3 "$tools/bench_torch_text_gpu.py" "$build/bench_text_encode" "$results" --model "$models/wan/text_encoder" \
     --commit "$commit"
 }
 run_refine() {
-  step refine 300 python3 "$tools/bench_torch_refine.py" --program "$build/bench_dit_refine" --out "$times" --rounds 1 --runs 3 --commit "$commit"
+  step refine 800 python3 "$tools/bench_torch_refine.py" --program "$build/bench_dit_refine" --out "$times" --rounds 1 --runs 2 \
+    --commit "$commit" --model "$models/wan/transformer"
 }
 run_attention() {
-  step attention 400 "$build/bench_attn" --peer "python3 $tools/bench_torch_flex.py" --rounds 3 --commit "$commit" --out "$logs/attention.json" --only \
+  step attention 800 flock "$KN_GPU_TURN" "$build/bench_attn" --peer "python3 $tools/bench_torch_flex.py" --rounds 3 --commit "$commit" --out "$logs/attention.json" --only \
     dense-480p,dense-1080p,window-1080p,fp8-window,window-4k,tiles-1080p,lists-50,lists-25,lists-10,draft-25-1080p,permute-25-1080p
   step attention-records 60 python3 "$tools/bench_records.py" "$times" "$logs/attention.json"
 }
@@ -137,18 +158,28 @@ run_render_full() { render render-full; }
 step card 20 nvidia-smi --query-gpu=name,driver_version,clocks.sm,power.draw --format=csv
 side_by_side() {
   case $1 in
-    models | checks | memory | races) run_$1 ;;
+    models | warm | checks | memory | races) run_$1 ;;
   esac
+}
+timed() {
+  case $1 in
+    dit | dit14 | vae | text | refine | attention | render) run_$1 ;;
+    render-full) run_render_full ;;
+    *) note "$1" "FAILED: no such step" ;;
+  esac
+  echo "$SECONDS" >"$logs/ended"
 }
 for wanted in "$@"; do side_by_side "$wanted" & done
 wait
+echo "$SECONDS" >"$logs/ended"
+before=
 for wanted in "$@"; do
-  case $wanted in
-    models | checks | memory | races) ;;
-    dit | dit14 | vae | text | refine | attention | render) run_$wanted ;;
-    render-full) run_render_full ;;
-    *) note "$wanted" "FAILED: no such step" ;;
-  esac
+  case $wanted in models | warm | checks | memory | races) continue ;; esac
+  timed "$wanted" &
+  now=$!
+  [ -z "$before" ] || wait "$before" # one measures, one loads
+  before=$now
 done
+wait
 cat "$logs/table"
 ! grep -q FAILED "$logs/table"

@@ -22,7 +22,7 @@
 #include "io/status.h"
 
 inject_state *inject;
-unsigned long *inject_stacks;
+inject_call *inject_calls;
 
 const char *inject_kind_name(int kind)
 {
@@ -50,16 +50,28 @@ static void note_hit(const char *what)
     inside--;
 }
 
-static void note_stack(long n)
+static unsigned long hash(void *const *p, int count)
+{
+    unsigned long h = 0xcbf29ce484222325;
+    for (int i = 0; i < count; i++) h = (h ^ (unsigned long)p[i]) * 0x100000001b3;
+    return h;
+}
+
+static void note_call(long n, const char *what, const void *caller)
 {
     void *frame[INJECT_FRAMES];
     if (n > INJECT_STACKS) return;
     inside++;
-    int count = backtrace(frame, INJECT_FRAMES);
+    int count = backtrace(frame, INJECT_FRAMES), at = 0;
     inside--;
-    unsigned long h = 0xcbf29ce484222325;
-    for (int i = 0; i < count; i++) h = (h ^ (unsigned long)frame[i]) * 0x100000001b3;
-    inject_stacks[n - 1] = h;
+    inject_call *c = &inject_calls[n - 1];
+    while (at < count && frame[at] != caller) at++;
+    int own = strstr(what, "Launch") ? 2 : 1, near = own + INJECT_NEAR;
+    c->stack = hash(frame, count);
+    c->site = at + own <= count ? hash(frame + at, own) : c->stack;
+    c->near = at + near <= count ? hash(frame + at, near) : c->stack;
+    c->caller = at < count ? frame[at + own <= count ? at + own - 1 : at] : NULL;
+    snprintf(c->what, sizeof c->what, "%s", what);
 }
 
 static int due(int kind, const char *what, const void *caller, int persists)
@@ -67,16 +79,21 @@ static int due(int kind, const char *what, const void *caller, int persists)
     if (!inject || !inject->active || inside) return 0;
     int theirs = !is_own(caller);
     long n = __atomic_add_fetch(&inject->seen[kind][theirs], 1, __ATOMIC_SEQ_CST);
-    if (inject->note_stacks && inject->kind == kind && inject->theirs == theirs) note_stack(n);
+    if (inject->note_stacks && inject->kind == kind && inject->theirs == theirs) note_call(n, what, caller);
     if (!inject->at || inject->kind != kind || inject->theirs != theirs) return 0;
     if (persists ? n < inject->at : n != inject->at) return 0;
     note_hit(what);
     return 1;
 }
 
+int inject_due_from(int kind, const char *what, const void *caller)
+{
+    return due(kind, what, caller, kind == INJECT_LOST);
+}
+
 int inject_due(int kind, const char *what)
 {
-    return due(kind, what, &__executable_start, kind == INJECT_LOST);
+    return inject_due_from(kind, what, &__executable_start);
 }
 
 /* A call of two kinds: once alone and once with all that follow. */

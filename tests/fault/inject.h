@@ -13,8 +13,8 @@
  *           thread   pthread_create: EAGAIN
  *           device   operations, memory, transfers and weights of the device: KN_ERR_DEVICE
  *           dry      as alloc, but every allocation from that one on
- *           cuda     of builds with CUDA (inject_cuda.c): the runtime's functions, kernel launches, products of
- *                    cuBLASLt, graphs of cuDNN: cudaErrorMemoryAllocation or cudaErrorUnknown
+ *           cuda     of builds with CUDA (inject_cuda.c): the functions of its runtime, kernel launches, those of
+ *                    cuBLASLt and cuDNN: cudaErrorMemoryAllocation or cudaErrorUnknown, of the libraries likewise
  *           lost     the same calls, each from that one on: cudaErrorECCUncorrectable, which no call clears
  * Cards     With card_bytes a CUDA device has that much memory; with `card` there is none of use.
  * Owners    A call is Kinora's own when its return address lies in the program's text; what libav, its
@@ -48,7 +48,7 @@ enum inject_card {
     INJECT_CARD_TOO_OLD /* compute capability 7.0 */
 };
 
-enum { INJECT_FRAMES = 24, INJECT_STACKS = 1 << 17 };
+enum { INJECT_NEAR = 3, INJECT_FRAMES = 24, INJECT_STACKS = 1 << 17 };
 
 /* In memory that the runner shares with the process it starts. */
 typedef struct inject_state {
@@ -57,7 +57,7 @@ typedef struct inject_state {
     long at;                      /* number of the call that fails; 0: none */
     long seen[INJECT_KINDS][2];   /* calls made so far: own, theirs */
     long hits;                    /* calls failed */
-    char what[32];                /* name of the function that failed first */
+    char what[40];                /* name of the function that failed first */
     void *frame[INJECT_FRAMES];   /* its callers */
     int frames;
     int ended;                    /* the program came back from its main function */
@@ -70,11 +70,21 @@ typedef struct inject_state {
 } inject_state;
 
 extern inject_state *inject; /* NULL until the runner sets it */
-extern unsigned long *inject_stacks; /* [INJECT_STACKS], shared too: hash of the stack of call n at n - 1 */
+/* Where a call came from. A kernel's launch is made by a function of the compiler's, so that the call before
+ * counts with it. */
+typedef struct inject_call {
+    unsigned long stack, site; /* hashes of all its callers, and of its own place in the program */
+    unsigned long near;        /* of its place and the INJECT_NEAR callers before */
+    const void *caller;
+    char what[40];
+} inject_call;
+extern inject_call *inject_calls; /* [INJECT_STACKS], shared too: call n at n - 1 */
 
 const char *inject_kind_name(int kind);
 /* Counts an own call of a kind; 1: it must fail. */
 int inject_due(int kind, const char *what);
+/* The same of a call that came from `caller`, a return address in the program. */
+int inject_due_from(int kind, const char *what, const void *caller);
 /* Fill in leaked[] of the blocks that are left. */
 void inject_find_leaks(void);
 

@@ -1,7 +1,7 @@
-/* The calls of the CUDA runtime, of cuBLASLt's products and of cuDNN's graphs, for inject.h: by the linker's
- * --wrap, for runtime functions linked statically. A call that fails is not made, but for those that give
- * something back. Like the runtime, a failure is also what cudaGetLastError says next; a lost device says it
- * forever. */
+/* The calls of the CUDA runtime, of cuBLASLt and of cuDNN, for inject.h: by the linker's --wrap where functions
+ * are linked statically, in place of those that kn_cuda_symbol finds elsewhere. A call that fails is not made,
+ * but for those that give something back. Like the runtime, a failure is also what cudaGetLastError says next; a
+ * lost device says it forever. */
 #include "tests/fault/inject.h"
 
 #include <cublasLt.h>
@@ -14,13 +14,14 @@
 
 static cudaError_t last;
 
-static int due(const char *what)
+static int due_from(const char *what, const void *caller)
 {
-    int lost = inject_due(INJECT_LOST, what), once = inject_due(INJECT_CUDA, what);
+    int lost = inject_due_from(INJECT_LOST, what, caller), once = inject_due_from(INJECT_CUDA, what, caller);
     if (lost) last = cudaErrorECCUncorrectable;
     if (once) last = strstr(what, "Malloc") ? cudaErrorMemoryAllocation : cudaErrorUnknown;
     return lost | once;
 }
+#define due(what) due_from(what, __builtin_return_address(0))
 
 /* Nothing but --wrap declares the two names. */
 #define WRAP(type, name, parameters, arguments)                                                    \
@@ -64,6 +65,20 @@ WRAP(cudaError_t, cudaDeviceGetAttribute, (int *value, enum cudaDeviceAttr a, in
 WRAP(cudaError_t, __cudaLaunchKernel,
      (cudaKernel_t kernel, dim3 grid, dim3 block, void **arguments, size_t shared, cudaStream_t s),
      (kernel, grid, block, arguments, shared, s))
+WRAP(cudaError_t, cudaLaunchKernelExC,
+     (const cudaLaunchConfig_t *config, const void *function, void **arguments), (config, function, arguments))
+WRAP(cudaError_t, cudaGetDriverEntryPointByVersion,
+     (const char *symbol, void **function, unsigned version, unsigned long long flags,
+      enum cudaDriverEntryPointQueryResult *found),
+     (symbol, function, version, flags, found))
+WRAP(cudaError_t, cudaStreamBeginCapture, (cudaStream_t s, enum cudaStreamCaptureMode mode), (s, mode))
+WRAP(cudaError_t, cudaGraphInstantiate, (cudaGraphExec_t * ready, cudaGraph_t graph, unsigned long long flags),
+     (ready, graph, flags))
+WRAP(cudaError_t, cudaGraphLaunch, (cudaGraphExec_t ready, cudaStream_t s), (ready, s))
+WRAP(cudaError_t, cudaRuntimeGetVersion, (int *version), (version))
+WRAP_END(cudaStreamEndCapture, (cudaStream_t s, cudaGraph_t *graph), (s, graph))
+WRAP_END(cudaGraphDestroy, (cudaGraph_t graph), (graph))
+WRAP_END(cudaGraphExecDestroy, (cudaGraphExec_t ready), (ready))
 WRAP_END(cudaFreeHost, (void *p), (p))
 WRAP_END(cudaStreamDestroy, (cudaStream_t s), (s))
 WRAP_END(cudaEventDestroy, (cudaEvent_t event), (event))
@@ -170,36 +185,120 @@ cudaError_t __wrap_cudaGetDeviceProperties(struct cudaDeviceProp *prop, int ordi
 
 /* ---- libraries found at run time ----------------------------------------------------------------- */
 
-static __typeof__(&cublasLtMatmul) real_matmul;
-static __typeof__(&cudnnBackendExecute) real_execute;
-
-static cublasStatus_t try_matmul(cublasLtHandle_t h, cublasLtMatmulDesc_t op, const void *alpha, const void *a,
-                                 cublasLtMatrixLayout_t la, const void *b, cublasLtMatrixLayout_t lb,
-                                 const void *beta, const void *c, cublasLtMatrixLayout_t lc, void *d,
-                                 cublasLtMatrixLayout_t ld, const cublasLtMatmulAlgo_t *algo, void *workspace,
-                                 size_t bytes, cudaStream_t s)
+static cublasStatus_t blas_failed(void)
 {
-    if (due("cublasLtMatmul")) return CUBLAS_STATUS_EXECUTION_FAILED;
-    return real_matmul(h, op, alpha, a, la, b, lb, beta, c, lc, d, ld, algo, workspace, bytes, s);
+    return last == cudaErrorMemoryAllocation ? CUBLAS_STATUS_ALLOC_FAILED : CUBLAS_STATUS_EXECUTION_FAILED;
 }
 
-static cudnnStatus_t try_execute(cudnnHandle_t h, cudnnBackendDescriptor_t plan, cudnnBackendDescriptor_t pack)
+static cudnnStatus_t dnn_failed(void)
 {
-    if (due("cudnnBackendExecute")) return CUDNN_STATUS_EXECUTION_FAILED;
-    return real_execute(h, plan, pack);
+    return last == cudaErrorMemoryAllocation ? CUDNN_STATUS_ALLOC_FAILED : CUDNN_STATUS_EXECUTION_FAILED;
 }
+
+#define TRY(type, failed, name, parameters, arguments)                                             \
+    static __typeof__(&name) real_##name;                                                          \
+    static type try_##name parameters                                                              \
+    {                                                                                              \
+        if (due(#name)) return failed();                                                           \
+        return real_##name arguments;                                                              \
+    }
+/* As WRAP_END. */
+#define TRY_END(type, failed, name, parameters, arguments)                                         \
+    static __typeof__(&name) real_##name;                                                          \
+    static type try_##name parameters                                                              \
+    {                                                                                              \
+        type e = real_##name arguments;                                                            \
+        return due(#name) ? failed() : e;                                                          \
+    }
+#define BLAS(name, parameters, arguments) TRY(cublasStatus_t, blas_failed, name, parameters, arguments)
+#define BLAS_END(name, parameters, arguments) TRY_END(cublasStatus_t, blas_failed, name, parameters, arguments)
+#define DNN(name, parameters, arguments) TRY(cudnnStatus_t, dnn_failed, name, parameters, arguments)
+#define DNN_END(name, parameters, arguments) TRY_END(cudnnStatus_t, dnn_failed, name, parameters, arguments)
+
+BLAS(cublasLtCreate, (cublasLtHandle_t * h), (h))
+BLAS(cublasLtMatmulDescCreate, (cublasLtMatmulDesc_t * op, cublasComputeType_t compute, cudaDataType_t scale),
+     (op, compute, scale))
+BLAS(cublasLtMatmulDescSetAttribute,
+     (cublasLtMatmulDesc_t op, cublasLtMatmulDescAttributes_t name, const void *value, size_t bytes),
+     (op, name, value, bytes))
+BLAS(cublasLtMatrixLayoutCreate,
+     (cublasLtMatrixLayout_t * l, cudaDataType type, uint64_t rows, uint64_t columns, int64_t pitch),
+     (l, type, rows, columns, pitch))
+BLAS(cublasLtMatrixLayoutSetAttribute,
+     (cublasLtMatrixLayout_t l, cublasLtMatrixLayoutAttribute_t name, const void *value, size_t bytes),
+     (l, name, value, bytes))
+BLAS(cublasLtMatmulPreferenceCreate, (cublasLtMatmulPreference_t * p), (p))
+BLAS(cublasLtMatmulPreferenceSetAttribute,
+     (cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t name, const void *value, size_t bytes),
+     (p, name, value, bytes))
+BLAS(cublasLtMatmulAlgoGetHeuristic,
+     (cublasLtHandle_t h, cublasLtMatmulDesc_t op, cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+      cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d, cublasLtMatmulPreference_t p, int most,
+      cublasLtMatmulHeuristicResult_t *found, int *count),
+     (h, op, a, b, c, d, p, most, found, count))
+BLAS(cublasLtMatmul,
+     (cublasLtHandle_t h, cublasLtMatmulDesc_t op, const void *alpha, const void *a, cublasLtMatrixLayout_t la,
+      const void *b, cublasLtMatrixLayout_t lb, const void *beta, const void *c, cublasLtMatrixLayout_t lc, void *d,
+      cublasLtMatrixLayout_t ld, const cublasLtMatmulAlgo_t *algo, void *workspace, size_t bytes, cudaStream_t s),
+     (h, op, alpha, a, la, b, lb, beta, c, lc, d, ld, algo, workspace, bytes, s))
+BLAS_END(cublasLtDestroy, (cublasLtHandle_t h), (h))
+BLAS_END(cublasLtMatmulDescDestroy, (cublasLtMatmulDesc_t op), (op))
+BLAS_END(cublasLtMatrixLayoutDestroy, (cublasLtMatrixLayout_t l), (l))
+BLAS_END(cublasLtMatmulPreferenceDestroy, (cublasLtMatmulPreference_t p), (p))
+
+DNN(cudnnCreate, (cudnnHandle_t * h), (h))
+DNN(cudnnSetStream, (cudnnHandle_t h, cudaStream_t s), (h, s))
+DNN(cudnnBackendCreateDescriptor, (cudnnBackendDescriptorType_t type, cudnnBackendDescriptor_t *d), (type, d))
+DNN(cudnnBackendSetAttribute,
+    (cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t count,
+     const void *values),
+    (d, name, type, count, values))
+DNN(cudnnBackendGetAttribute,
+    (const cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
+     int64_t most, int64_t *count, void *values),
+    (d, name, type, most, count, values))
+DNN(cudnnBackendFinalize, (cudnnBackendDescriptor_t d), (d))
+DNN(cudnnBackendExecute, (cudnnHandle_t h, cudnnBackendDescriptor_t plan, cudnnBackendDescriptor_t pack),
+    (h, plan, pack))
+DNN_END(cudnnBackendDestroyDescriptor, (cudnnBackendDescriptor_t d), (d))
+DNN_END(cudnnDestroy, (cudnnHandle_t h), (h))
+
+/* Those that return a status; the others turn one into text. */
+#define FUNCTIONS(X)                                                                               \
+    X(cublasLtCreate)                                                                              \
+    X(cublasLtDestroy)                                                                             \
+    X(cublasLtMatmulDescCreate)                                                                    \
+    X(cublasLtMatmulDescDestroy)                                                                   \
+    X(cublasLtMatmulDescSetAttribute)                                                              \
+    X(cublasLtMatrixLayoutCreate)                                                                  \
+    X(cublasLtMatrixLayoutSetAttribute)                                                            \
+    X(cublasLtMatrixLayoutDestroy)                                                                 \
+    X(cublasLtMatmulPreferenceCreate)                                                              \
+    X(cublasLtMatmulPreferenceDestroy)                                                             \
+    X(cublasLtMatmulPreferenceSetAttribute)                                                        \
+    X(cublasLtMatmulAlgoGetHeuristic)                                                              \
+    X(cublasLtMatmul)                                                                              \
+    X(cudnnCreate)                                                                                 \
+    X(cudnnDestroy)                                                                                \
+    X(cudnnSetStream)                                                                              \
+    X(cudnnBackendCreateDescriptor)                                                                \
+    X(cudnnBackendDestroyDescriptor)                                                               \
+    X(cudnnBackendFinalize)                                                                        \
+    X(cudnnBackendSetAttribute)                                                                    \
+    X(cudnnBackendGetAttribute)                                                                    \
+    X(cudnnBackendExecute)
 
 kn_status __real_kn_cuda_symbol(void *handle, const char *what, const char *name, void **fn);
 kn_status __wrap_kn_cuda_symbol(void *handle, const char *what, const char *name, void **fn);
 kn_status __wrap_kn_cuda_symbol(void *handle, const char *what, const char *name, void **fn)
 {
     KN_TRY(__real_kn_cuda_symbol(handle, what, name, fn));
-    if (!strcmp(name, "cublasLtMatmul")) {
-        memcpy(&real_matmul, fn, sizeof *fn);
-        *(__typeof__(&cublasLtMatmul) *)fn = try_matmul;
-    } else if (!strcmp(name, "cudnnBackendExecute")) {
-        memcpy(&real_execute, fn, sizeof *fn);
-        *(__typeof__(&cudnnBackendExecute) *)fn = try_execute;
+#define X(f)                                                                                       \
+    if (!strcmp(name, #f)) {                                                                       \
+        memcpy(&real_##f, fn, sizeof *fn);                                                         \
+        *(__typeof__(&f) *)fn = try_##f;                                                           \
     }
+    FUNCTIONS(X)
+#undef X
     return KN_OK;
 }

@@ -11,6 +11,11 @@
  *                                                           last and one in 64
  *   fault_pipeline_points theirs TSV [JOB ...]              likewise the libraries' allocations and threads
  *
+ *   fault_pipeline_points sites TSV [SHARE OF [SECONDS]]    kinds cuda and lost: the first call from each place in the
+ *                                                           program, then from each place with its three callers, in
+ *                                                           the first GPU job that has it; every OF-th, from the
+ *                                                           SHARE-th; no new one after SECONDS
+ *
  * tools/fault_points.sh shares the full campaign out over processes.
  *
  * The job runs in a forked process by kn_cli_main, so that a crash is seen and state is fresh. After each:
@@ -52,7 +57,8 @@ typedef struct job {
 enum {
     RESUMES = 1, /* --resume may be added */
     BATCH = 2,   /* of two jobs */
-    GPU = 4      /* left out on a machine without */
+    GPU = 4,     /* left out on a machine without */
+    HOPPER = 8   /* likewise on other GPUs */
 };
 
 #define TINY "--model", MODEL, "--threads", "2", "--steps", "2", "--seed", "1", "--progress", "none"
@@ -81,6 +87,9 @@ static const job jobs[] = {
      0},
     {"gpu", {"render", "--prompt", "a ball", ON_GPU, "--attention", "permute"}, RESUMES | GPU},
     {"gpu-offload", {"render", "--prompt", "a ball", ON_GPU, "--attention", "draft", "--offload", "--context-cache", "host"}, RESUMES | GPU},
+    {"gpu-hopper",
+     {"render", "--prompt", "a ball", ON_GPU, "--attention", "window", "--linear-precision", "fp8", "--attention-skip", "0.001"},
+     RESUMES | GPU | HOPPER},
     {"gpu-batch", {"batch", "../in/gpu.yaml", "--output-dir", ".", "--progress", "none"}, RESUMES | BATCH | GPU},
 };
 enum { JOBS = sizeof jobs / sizeof *jobs };
@@ -97,7 +106,7 @@ typedef struct run {
 } run;
 
 static outputs expected[JOBS];
-static int gpu_here;
+static int gpu_here, hopper_here;
 static long kept_blocks[JOBS]; /* CUDA's runtime, linked into the program, keeps some */
 static int kept_descriptors[JOBS];
 static char root[256], out_folder[300];
@@ -294,6 +303,7 @@ static void check_kept(const job *j, run *r)
 
 static int applies(const job *j, int kind)
 {
+    if ((j->is & HOPPER) && !hopper_here) return 0;
     if (kind == INJECT_CUDA || kind == INJECT_LOST) return (j->is & GPU) && gpu_here;
     return kind == INJECT_DEVICE ? !(j->is & GPU) || gpu_here : !(j->is & GPU);
 }
@@ -455,8 +465,9 @@ static void undisturbed_on_gpu(int i)
     if (&jobs[i] != gpu_job() && !gpu_here) return;
     reset(INJECT_ALLOC, 0, 0);
     start(&jobs[i], 0, 0, &r);
-    gpu_here = r.code != 5; /* no driver, no GPU, a build without */
-    if (!gpu_here) return;
+    int here = r.code != 5; /* no driver, no GPU, a build without, another GPU */
+    *(jobs[i].is & HOPPER ? &hopper_here : &gpu_here) = here;
+    if (!here) return;
     if (r.code != 0 || r.signal) {
         check_message(&jobs[i], &r);
         fail_msg("%s, undisturbed: exit code %d, signal %d: %s", jobs[i].name, r.code, r.signal, r.message);
@@ -478,8 +489,8 @@ static int setup(void **state)
     if (*root == '.') snprintf(root, sizeof root, "%.255s", out_folder);
     snprintf(out_folder, sizeof out_folder, "%s/out", root);
     inject = mmap(NULL, sizeof *inject, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    inject_stacks = mmap(NULL, INJECT_STACKS * sizeof *inject_stacks, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (inject == MAP_FAILED || inject_stacks == MAP_FAILED) return -1;
+    inject_calls = mmap(NULL, INJECT_STACKS * sizeof *inject_calls, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (inject == MAP_FAILED || inject_calls == MAP_FAILED) return -1;
     char path[320], to[320];
     in_root(path, "in");
     if (mkdir(path, 0700) != 0) return -1;
@@ -489,7 +500,7 @@ static int setup(void **state)
     put_text("in/gpu.yaml",
              "defaults: {model: " MODEL ", device: cuda, threads: 2, steps: 2, frames: 5, size: 32x32, seed: 1, refine-size: 48x32}\n"
              "jobs:\n"
-             "  - {prompt: a ball, name: a, attention: permute, codec: ffv1, output: a.mkv}\n"
+             "  - {prompt: a ball, name: a, attention: permute, override: true, context-cache: int8, codec: ffv1, output: a.mkv}\n"
              "  - {prompt: a star, name: b, offload: true, codec: ffv1, output: b.mkv}\n");
     put_text("in/batch.yaml",
              "defaults: {model: " MODEL ", device: cpu, threads: 2, steps: 2, frames: 5, size: 32x32, seed: 1, guidance: 1}\n"
@@ -532,7 +543,7 @@ static void samples_of_every_kind(void **state)
     for (int i = 0; i < JOBS; i++) {
         long seen[INJECT_KINDS];
         run r;
-        if ((jobs[i].is & GPU) && !gpu_here) continue;
+        if (((jobs[i].is & GPU) && !gpu_here) || ((jobs[i].is & HOPPER) && !hopper_here)) continue;
         reset(INJECT_ALLOC, 0, 0);
         start(&jobs[i], 0, 0, &r);
         for (int k = 0; k < INJECT_KINDS; k++) seen[k] = inject->seen[k][0];
@@ -637,13 +648,13 @@ static long choose_calls(const job *j, int kind, int theirs, bool *worth, long *
     start(j, 0, 0, &r);
     long n = inject->seen[kind][theirs], different = 0;
     assert_true(n <= INJECT_STACKS);
-    memcpy(sorted, inject_stacks, (size_t)n * sizeof *sorted);
+    for (long i = 0; i < n; i++) sorted[i] = inject_calls[i].stack;
     qsort(sorted, (size_t)n, sizeof *sorted, compare_ulong);
     memset(times, 0, sizeof times);
     for (int forward = 1; forward >= 0; forward--)
         for (long k = 0; k < n; k++) {
             long i = forward ? k : n - 1 - k;
-            unsigned long *at = bsearch(&inject_stacks[i], sorted, (size_t)n, sizeof *sorted, compare_ulong);
+            unsigned long *at = bsearch(&inject_calls[i].stack, sorted, (size_t)n, sizeof *sorted, compare_ulong);
             while (at > sorted && at[-1] == *at) at--;
             unsigned char *seen = &times[at - sorted];
             if (forward) {
@@ -657,6 +668,114 @@ static long choose_calls(const job *j, int kind, int theirs, bool *worth, long *
         }
     *distinct = different;
     return n;
+}
+
+/* ---- by place in the program ------------------------------------------------------------------ */
+
+enum { PLACES = 1 << 14 };
+
+typedef struct place {
+    const job *j;
+    long at;
+    unsigned long hash;
+    const void *caller;
+    char what[40];
+} place;
+
+typedef struct places {
+    int count;
+    place list[PLACES];
+} places;
+
+static int is_known(const places *p, unsigned long hash)
+{
+    for (int i = 0; i < p->count; i++)
+        if (p->list[i].hash == hash) return 1;
+    return 0;
+}
+
+static void add_place(places *p, const job *j, long at, unsigned long hash)
+{
+    const inject_call *c = &inject_calls[at - 1];
+    assert_true(p->count < PLACES);
+    place *new = &p->list[p->count++];
+    *new = (place){.j = j, .at = at, .hash = hash, .caller = c->caller};
+    snprintf(new->what, sizeof new->what, "%s", c->what);
+}
+
+/* First calls by place and, of places that are known, by place and callers. */
+static void find_places(places *sites, places *chains)
+{
+    for (int i = 0; i < JOBS; i++) {
+        run r;
+        if (!applies(&jobs[i], INJECT_CUDA)) continue;
+        reset(INJECT_CUDA, 0, 0);
+        inject->note_stacks = 1;
+        start(&jobs[i], 0, 0, &r);
+        long calls = inject->seen[INJECT_CUDA][0];
+        assert_true(calls <= INJECT_STACKS);
+        for (long n = 1; n <= calls; n++) {
+            const inject_call *c = &inject_calls[n - 1];
+            if (!is_known(sites, c->site))
+                add_place(sites, &jobs[i], n, c->site);
+            else if (!is_known(chains, c->near))
+                add_place(chains, &jobs[i], n, c->near);
+        }
+        printf("%s: %ld calls; places %d, with other callers %d\n", jobs[i].name, calls, sites->count, chains->count);
+        fflush(stdout);
+    }
+}
+
+/* Did the call fail that was meant? */
+static int is_meant(const place *p)
+{
+    if (strcmp(inject->what, p->what)) return 0;
+    for (int i = 0; i < inject->frames; i++)
+        if (inject->frame[i] == p->caller) return 1;
+    return 0;
+}
+
+static void try_places(const places *p, const char *name, int share, int of, double until, FILE *tsv)
+{
+    extern char __executable_start;
+    static const int kinds[2] = {INJECT_CUDA, INJECT_LOST};
+    long tried[2] = {0}, meant[2] = {0}, bad[2] = {0};
+    for (int n = share; n < p->count && (double)time(NULL) < until; n += of)
+        for (int k = 0; k < 2; k++) {
+            const place *x = &p->list[n];
+            run r;
+            try_point(x->j, kinds[k], 0, x->at, 0, &r);
+            tried[k] += inject->hits > 0;
+            meant[k] += is_meant(x);
+            bad[k] += *r.trouble != 0;
+            if (*r.trouble) tell(x->j, kinds[k], 0, x->at, &r);
+            fprintf(tsv, "%s\t%s\t%s\t%ld\t%s\t%#lx\t%d\t%d\t%s\t%s\n", x->j->name, inject_kind_name(kinds[k]), name, x->at,
+                    inject->what, (unsigned long)((const char *)x->caller - &__executable_start), r.code, r.signal,
+                    *r.trouble ? r.trouble : "-", r.message);
+            fflush(tsv);
+        }
+    for (int k = 0; k < 2; k++)
+        printf("%s, %s: %d in all; of this share %ld tried, %ld at the place that was meant, %ld bad\n", name,
+               inject_kind_name(kinds[k]), p->count, tried[k], meant[k], bad[k]);
+    fflush(stdout);
+}
+
+static int by_place(int argc, char **argv)
+{
+    static places sites, chains;
+    double until = argc > 5 ? (double)time(NULL) + atof(argv[5]) : 1e18;
+    int share = argc > 4 ? atoi(argv[3]) : 0, of = argc > 4 ? atoi(argv[4]) : 1;
+    FILE *tsv = fopen(argv[2], "a");
+    if (!tsv || of < 1 || setup(NULL) != 0) return 2;
+    if (!gpu_here) {
+        fprintf(stderr, "fault_pipeline_points: no GPU here\n");
+        return 77;
+    }
+    find_places(&sites, &chains);
+    try_places(&sites, "place", share, of, until, tsv);
+    try_places(&chains, "callers", share, of, until, tsv);
+    fclose(tsv);
+    return teardown(NULL);
 }
 
 /* Calls number from, from + every, ... to `to`, or until the job gets through; every: 0 means one of each call
@@ -705,7 +824,7 @@ static int count_points(void)
         run r;
         reset(INJECT_ALLOC, 0, 0);
         start(&jobs[i], 0, 0, &r);
-        if ((jobs[i].is & GPU) && !gpu_here) continue;
+        if (((jobs[i].is & GPU) && !gpu_here) || ((jobs[i].is & HOPPER) && !hopper_here)) continue;
         printf("%s:", jobs[i].name);
         for (int k = 0; k < INJECT_KINDS; k++)
             if (applies(&jobs[i], k)) printf(" %s %ld+%ld", inject_kind_name(k), inject->seen[k][0], inject->seen[k][1]);
@@ -736,6 +855,7 @@ static int campaign(int argc, char **argv)
 int main(int argc, char **argv)
 {
     if (argc == 2 && !strcmp(argv[1], "count")) return count_points();
+    if (argc >= 3 && !strcmp(argv[1], "sites")) return by_place(argc, argv);
     if (argc >= 3) return campaign(argc, argv);
     const struct CMUnitTest tests[] = {cmocka_unit_test(samples_of_every_kind), cmocka_unit_test(no_gpu_of_use),
                                       cmocka_unit_test(card_too_small)};

@@ -2,6 +2,7 @@
 #include "dit_model.h"
 
 #include "attention/plan.h"
+#include "compute/backend.h"
 #include "dit/dit.h"
 
 enum { F = 3, H = 8, W = 6, T = 5, TOKENS = 3 * 4 * 3, VALUES = 4 * F * H * W };
@@ -443,6 +444,109 @@ static void layers_in_e4m3(void **state)
     scene_close(&s);
 }
 
+static int begun, replayed;
+
+static kn_status record_begin(kn_dev *d)
+{
+    (void)d;
+    begun++;
+    return KN_OK;
+}
+
+static kn_status record_end(kn_dev *d, void **work)
+{
+    (void)d;
+    *work = &begun;
+    return KN_OK;
+}
+
+static kn_status replay(kn_dev *d, void *work)
+{
+    (void)d, (void)work;
+    replayed++;
+    return KN_OK;
+}
+
+static void record_close(kn_dev *d, void *work)
+{
+    (void)d, (void)work;
+}
+
+static kn_status ask_plan(void *user, int block, const kn_tensor *q, const kn_tensor *k, const kn_attn_plan **plan)
+{
+    (void)user, (void)block, (void)q, (void)k;
+    *plan = NULL;
+    return KN_OK;
+}
+
+/* How often the recording of a forward with these args is queued. */
+static int queued(const scene *s, const kn_dit_args *args)
+{
+    replayed = 0;
+    must(kn_dit_forward(s->model, args));
+    return replayed;
+}
+
+/* A forward that differs by its timestep alone is recorded and queued again; any other argument makes it
+ * another one. The backend does recorded work at once, so that nothing is left for a queued recording. */
+static void forwards_that_come_again_are_recorded(void **state)
+{
+    (void)state;
+    scene s;
+    size_t bytes;
+    scene_open(&s, KN_DEV_REF, 1, NULL);
+    kn_backend records = *s.dev->backend;
+    records.record_begin = record_begin, records.record_end = record_end;
+    records.replay = replay, records.record_close = record_close;
+    s.dev->backend = &records;
+    kn_dit_args args = scene_args(&s);
+    must(kn_dit_scratch_bytes(s.model, &args, &bytes));
+    must(kn_arena_open(s.dev, 2 * bytes, &args.scratch));
+    must(kn_records_open(s.dev, &args.records));
+    begun = 0;
+    assert_int_equal(queued(&s, &args), 0);
+    must(kn_dev_download(s.dev, &args.velocity, plain));
+    assert_int_equal(queued(&s, &args), 1);
+    must(kn_dev_download(s.dev, &args.velocity, other));
+    assert_memory_equal(plain, other, sizeof plain);
+    args.timestep = 250;
+    assert_int_equal(queued(&s, &args), 1);
+    assert_int_equal(begun, 1);
+
+    kn_dit_args changed = args;
+    changed.softmax_scale = 0.25;
+    assert_int_equal(queued(&s, &changed), 0);
+    changed = args;
+    changed.ffn_rows = 7;
+    assert_int_equal(queued(&s, &changed), 0);
+    changed = args;
+    changed.velocity = changed.latents;
+    assert_int_equal(queued(&s, &changed), 0);
+    changed = args;
+    changed.plan_fn = ask_plan;
+    for (changed.plans = 1; changed.plans <= 2; changed.plans++) {
+        assert_int_equal(queued(&s, &changed), 0);
+        assert_int_equal(queued(&s, &changed), 1);
+    }
+    changed.plans = 0; /* chosen by looking: at each time */
+    for (int i = 0; i < 3; i++) assert_int_equal(queued(&s, &changed), 0);
+    changed = args;
+    must(kn_dit_contexts_open(s.model, &s.rope, KN_DIT_ON_DEVICE, (int[2]){0, 0}, 2, &changed.contexts));
+    changed.cross = KN_DIT_CROSS_STORE;
+    for (changed.context_set = 0; changed.context_set < 2; changed.context_set++) {
+        assert_int_equal(queued(&s, &changed), 0);
+        assert_int_equal(queued(&s, &changed), 1);
+    }
+    changed.context_set = 0;
+    changed.cross = KN_DIT_CROSS_USE;
+    assert_int_equal(queued(&s, &changed), 0);
+    kn_dit_contexts_close(&changed.contexts);
+    assert_int_equal(queued(&s, &args), 1); /* the first is still known */
+    kn_records_close(&args.records);
+    kn_arena_close(&args.scratch);
+    scene_close(&s);
+}
+
 typedef struct looked {
     int plans, seen, attentions, taps; /* seen: plans asked for with q and k */
 } looked;
@@ -573,6 +677,7 @@ int main(void)
                                        cmocka_unit_test(offloaded_weights_give_the_same_bytes),
                                        cmocka_unit_test(contexts_of_some_blocks),
                                        cmocka_unit_test(layers_in_e4m3),
+                                       cmocka_unit_test(forwards_that_come_again_are_recorded),
                                        cmocka_unit_test(attention_in_8_bits),
                                        cmocka_unit_test(bytes_lie_in_the_buffers),
                                        cmocka_unit_test(measured_sizes_hold)};
