@@ -26,7 +26,7 @@
 extern "C" {
 #endif
 
-enum { KN_INT8_DIM = 128, KN_INT8_PARTS = 132, KN_INT8_NORM_HEADS = 40 };
+enum { KN_INT8_DIM = 128, KN_INT8_PARTS = 264, KN_INT8_NORM_HEADS = 40 };
 
 /* What q and k, as their projections left them, still lack (kn_attn_norm_rope) when kn_attn_int8_pack is to do it:
  * up to KN_INT8_NORM_HEADS heads, in the stored order. Device memory, addresses of 16 bytes. */

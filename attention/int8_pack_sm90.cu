@@ -18,11 +18,22 @@ namespace {
 
 enum { DIM = KN_INT8_DIM, PARTS = KN_INT8_PARTS, KEYS = 128, LANES = DIM / 8, HEAD_BYTES = 2 * DIM };
 /* Shared memory: barriers, sums of squares of two units of rows, stages. */
-enum { STAGES = 8, SUMS = 128, WARPS = 32, DATA = SUMS + 2 * WARPS * 8 * 4, ANGLE_BYTES = DIM / 2 * 4 };
-/* Heads, threads, rows at a time: with up to 12 heads three blocks to a multiprocessor, with more one. */
-enum { GROUP = 12, T = GROUP * LANES, U = 4, BLOCKS = 3, UNROLL = 2 };
-enum { WIDE_GROUP = KN_INT8_NORM_HEADS, WIDE_T = WIDE_GROUP * LANES, WIDE_U = 2 };
-enum { ROOM = 222 / BLOCKS << 10, WIDE_ROOM = 220 << 10 }; /* bytes of shared memory for a block */
+enum { STAGES = 8, SUMS = 128, SUMS_MOST = 20 * 16, DATA = SUMS + 2 * SUMS_MOST * 4, ANGLE_BYTES = DIM / 2 * 4 };
+#ifndef PV_F
+#define PV_F 4
+#define PV_FB 3
+#define PV_P 4
+#define PV_PB 2
+#define PV_UNROLL 4
+#define PV_PLANES 2
+#endif
+/* Heads and threads of a block; rows at a time and blocks to a multiprocessor, for the ranges and for q and k. */
+enum { GROUP = 12, T = GROUP * LANES, FIND_ROWS = PV_F, FIND_BLOCKS = PV_FB, ROWS = PV_P, BLOCKS = PV_PB, UNROLL = PV_UNROLL };
+/* The same for more than 12 heads with the norm. */
+enum { WIDE_GROUP = KN_INT8_NORM_HEADS, WIDE_T = WIDE_GROUP * LANES, WIDE_ROWS = 2 };
+/* Of a grid of PARTS / 2 blocks: k's ranges take two where the norm is in them, v's one. */
+enum { PLANES = PV_PLANES };
+enum { ROOM = 222 << 10 }; /* bytes of shared memory for the blocks of a multiprocessor */
 
 /* A NaN wins, so that it reaches the output. */
 __device__ __forceinline__ float low(float a, float b)
@@ -111,9 +122,11 @@ template <int R> struct flow {
     uint32_t parity;
     int head, channel; /* of this thread */
     bool active;
+    int begin, step; /* the block's units: begin, begin + step, ... */
 
-    __device__ __forceinline__ flow(uint8_t *memory_, const job &a, int tensors, bool angles)
-        : memory(memory_), base(smem_of(memory_)), stages(a.stages), slot(0), count(0), parity(0)
+    __device__ __forceinline__ flow(uint8_t *memory_, const job &a, int tensors, bool angles, int begin_, int step_)
+        : memory(memory_), base(smem_of(memory_)), stages(a.stages), slot(0), count(0), parity(0), begin(begin_),
+          step(step_)
     {
         head0 = blockIdx.y * a.group;
         heads = min(a.group, a.heads - head0);
@@ -135,8 +148,8 @@ template <int R> struct flow {
     template <class FILL> __device__ __forceinline__ void start(int64_t units, FILL fill)
     {
         if (threadIdx.x >= 32) return;
-        for (int i = 0; i < stages && blockIdx.x + (int64_t)i * gridDim.x < units; i++)
-            fill(blockIdx.x + (int64_t)i * gridDim.x, stage(i), base + 8 * i);
+        for (int i = 0; i < stages && begin + (int64_t)i * step < units; i++)
+            fill(begin + (int64_t)i * step, stage(i), base + 8 * i);
     }
 
     __device__ __forceinline__ void wait() const { bar_wait(base + 8 * slot, parity); }
@@ -145,7 +158,7 @@ template <int R> struct flow {
     template <class FILL> __device__ __forceinline__ void advance(int64_t unit, int64_t units, FILL fill)
     {
         __syncthreads();
-        int64_t next = unit + (int64_t)(stages - 1) * gridDim.x;
+        int64_t next = unit + (int64_t)(stages - 1) * step;
         if (threadIdx.x < 32 && count > 0 && next < units) {
             int free = slot ? slot - 1 : stages - 1;
             fill(next, stage(free), base + 8 * free);
@@ -184,16 +197,17 @@ __device__ __forceinline__ float square_of(uint4 raw)
  * of the N; the order is the same on every run. */
 template <int N> __device__ __forceinline__ void add_up(float (&s)[N], float *sums)
 {
-    constexpr int LOG = N == 8 ? 3 : N == 4 ? 2 : 1;
+    constexpr int LOG = N == 16 ? 4 : N == 8 ? 3 : N == 4 ? 2 : 1;
     static_assert(N == 1 << LOG, "a power of two");
     int lane = threadIdx.x & 31;
 #pragma unroll
-    for (int n = N / 2, off = 16; n; n >>= 1, off >>= 1) {
+    for (int level = 0; level < LOG; level++) {
+        const int n = N >> (level + 1), off = 16 >> level;
         bool upper = lane & off;
 #pragma unroll
         for (int j = 0; j < n; j++) {
-            float keep = upper ? s[j + n] : s[j], send = upper ? s[j] : s[j + n];
-            s[j] = keep + __shfl_xor_sync(~0u, send, off);
+            float first = s[j], second = s[j + n];
+            s[j] = (upper ? second : first) + __shfl_xor_sync(~0u, upper ? first : second, off);
         }
     }
 #pragma unroll
@@ -233,9 +247,9 @@ __device__ __forceinline__ void norm_rope(float (&y)[8], uint4 raw, float factor
 
 /* Of k, or of v, over the block's units: least, greatest and sum of each channel. */
 template <bool NORM, int R>
-__device__ __forceinline__ void find_range(uint8_t *memory, const job &a, const source &x, float *out)
+__device__ __forceinline__ void find_range(uint8_t *memory, const job &a, const source &x, int begin, int step, float *out)
 {
-    flow<R> f(memory, a, 1, NORM);
+    flow<R> f(memory, a, 1, NORM, begin, step);
     float weight[8], least[8], most[8], sum[8];
     if (NORM) load8(weight, a.weight_k, f.head * DIM + f.channel);
 #pragma unroll
@@ -254,8 +268,8 @@ __device__ __forceinline__ void find_range(uint8_t *memory, const job &a, const 
                       n * ANGLE_BYTES, bar);
     };
     f.start(units, fill);
-    for (int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
-        float *sums = (float *)(memory + SUMS) + (f.count & 1) * WARPS * 8, factor = 0.0f;
+    for (int64_t unit = f.begin; unit < units; unit += f.step) {
+        float *sums = (float *)(memory + SUMS) + (f.count & 1) * SUMS_MOST, factor = 0.0f;
         int n = rows_at(x, unit * R, R);
         f.wait();
         if (NORM) {
@@ -281,30 +295,31 @@ __device__ __forceinline__ void find_range(uint8_t *memory, const job &a, const 
         f.done();
     }
     if (!f.active) return;
-    out += ((int64_t)blockIdx.x * a.heads + f.head) * 6 * DIM + blockIdx.z * 3 * DIM + f.channel;
+    out += ((int64_t)begin * a.heads + f.head) * 6 * DIM + f.channel;
 #pragma unroll
     for (int j = 0; j < 8; j++) out[j] = least[j], out[DIM + j] = most[j], out[2 * DIM + j] = sum[j];
 }
 
-/* Block (part, group of heads, k or v). */
+/* Block (part, group of heads, plane): the last plane has v, those before share k. */
 template <bool NORM, int R, int THREADS>
-__global__ void __launch_bounds__(THREADS, THREADS > T ? 1 : BLOCKS)
+__global__ void __launch_bounds__(THREADS, THREADS > T ? 1 : FIND_BLOCKS)
     find_ranges(const __grid_constant__ job a, float *part)
 {
     extern __shared__ __align__(128) uint8_t memory[];
-    if (blockIdx.z)
-        find_range<false, R>(memory, a, a.v, part);
+    int planes = gridDim.z - 1, place = blockIdx.x + blockIdx.z * gridDim.x;
+    if (blockIdx.z == planes)
+        find_range<false, R>(memory, a, a.v, blockIdx.x, gridDim.x, part + 3 * DIM);
     else
-        find_range<NORM, R>(memory, a, a.k, part);
+        find_range<NORM, R>(memory, a, a.k, place, planes * gridDim.x, part);
 }
 
 /* Block (head, k or v), a column of threads per channel: mean and scale. */
 enum { LINES = 8 };
-__global__ void find_scales(const float *part, int parts, int64_t keys, float *channel)
+__global__ void find_scales(const float *part, int parts_k, int parts_v, int64_t keys, float *channel)
 {
     __shared__ float least[LINES][DIM], most[LINES][DIM];
     __shared__ double sum[LINES][DIM];
-    int heads = gridDim.x, c = threadIdx.x, line = threadIdx.y;
+    int heads = gridDim.x, c = threadIdx.x, line = threadIdx.y, parts = blockIdx.y ? parts_v : parts_k;
     float l = INFINITY, m = -INFINITY;
     double s = 0;
     for (int i = line; i < parts; i += LINES) {
@@ -329,7 +344,7 @@ __global__ void __launch_bounds__(THREADS, THREADS > T ? 1 : BLOCKS)
     pack_rows(const __grid_constant__ job a, const __grid_constant__ kn_attn_int8 x)
 {
     extern __shared__ __align__(128) uint8_t memory[];
-    flow<R> f(memory, a, 2, NORM);
+    flow<R> f(memory, a, 2, NORM, blockIdx.x, gridDim.x);
     float weight_q[8], weight_k[8], mean[8], k_scale[8], back[8];
     if (NORM) load8(weight_q, a.weight_q, f.head * DIM + f.channel), load8(weight_k, a.weight_k, f.head * DIM + f.channel);
     load8(mean, x.channel, f.head * 4 * DIM + f.channel);
@@ -350,8 +365,8 @@ __global__ void __launch_bounds__(THREADS, THREADS > T ? 1 : BLOCKS)
                       n * ANGLE_BYTES, bar);
     };
     f.start(units, fill);
-    for (int64_t unit = blockIdx.x; unit < units; unit += gridDim.x) {
-        float *sums = (float *)(memory + SUMS) + (f.count & 1) * WARPS * 8, factor = 0.0f;
+    for (int64_t unit = f.begin; unit < units; unit += f.step) {
+        float *sums = (float *)(memory + SUMS) + (f.count & 1) * SUMS_MOST, factor = 0.0f;
         int64_t first = unit * R;
         int qs = rows_at(a.q, first, R), ks = rows_at(a.k, first, R);
         f.wait();
@@ -423,38 +438,46 @@ __device__ __forceinline__ int word_of(int channel, int quad)
     return channel * (KEYS / 4) + (quad ^ (channel >> 3) * 2 ^ (channel & 7) * 4);
 }
 
-/* Block (128 keys, head): turned through shared memory. */
-__global__ void __launch_bounds__(256) pack_v(const __grid_constant__ job a, const __grid_constant__ kn_attn_int8 x)
+/* Block (head, 128 keys): turned through shared memory. All of a thread's loads are under way before the first is used. */
+__global__ void __launch_bounds__(256, 3) pack_v(const __grid_constant__ job a, const __grid_constant__ kn_attn_int8 x)
 {
+    enum { STEP = 256 / LANES, TURNS = KEYS / 4 / STEP };
     __shared__ __align__(16) uint32_t tile[DIM * KEYS / 4];
-    int head = blockIdx.y, c = threadIdx.x % LANES * 8;
+    int head = blockIdx.x, c = threadIdx.x % LANES * 8, quad = threadIdx.x / LANES;
+    int64_t first = (int64_t)blockIdx.y * KEYS;
     const float *channel = x.channel + (head * 4 + 2) * DIM;
-    float mean[8], back[8];
+    const char *from = a.v.data + head * a.v.head + 2 * c;
+    uint4 raw[TURNS][4];
 #pragma unroll
-    for (int i = 0; i < 8; i++) mean[i] = channel[c + i], back[i] = inverse(channel[DIM + c + i]);
-    for (int quad = threadIdx.x / LANES; quad < KEYS / 4; quad += 256 / LANES) {
-        float at[4][8];
+    for (int i = 0; i < TURNS * 4; i++) {
+        int64_t t = first + (quad + i / 4 * STEP) * 4 + i % 4;
+        raw[i / 4][i % 4] = make_uint4(0, 0, 0, 0);
+        if (t >= a.v.count) continue;
+        if (a.v.perm) t = __ldg(a.v.perm + head * a.v.own + t);
+        raw[i / 4][i % 4] = __ldg((const uint4 *)(from + t * a.v.token));
+    }
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            int64_t t = (int64_t)blockIdx.x * KEYS + quad * 4 + j;
+    for (int i = 0; i < 8; i++) {
+        float mean = __ldg(channel + c + i), back = inverse(__ldg(channel + DIM + c + i));
 #pragma unroll
-            for (int i = 0; i < 8; i++) at[j][i] = mean[i];
-            if (t < a.v.count) {
-                if (a.v.perm) t = __ldg(a.v.perm + head * a.v.own + t);
-                unpack8(at[j], __ldg((const uint4 *)(a.v.data + t * a.v.token + head * a.v.head + 2 * c)));
+        for (int turn = 0; turn < TURNS; turn++) {
+            uint32_t b[4];
+            int there = rows_at(a.v, first + (quad + turn * STEP) * 4, 4);
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const uint4 &r = raw[turn][j];
+                uint32_t pair = i < 2 ? r.x : i < 4 ? r.y : i < 6 ? r.z : r.w;
+                float y = __uint_as_float(i & 1 ? pair & 0xffff0000u : pair << 16);
+                b[j] = to_byte(j < there ? y - mean : 0.0f, back);
             }
+            tile[word_of(c + i, quad + turn * STEP)] = four(b[0], b[1], b[2], b[3]);
         }
-#pragma unroll
-        for (int i = 0; i < 8; i++)
-            tile[word_of(c + i, quad)] =
-                four(to_byte(at[0][i] - mean[i], back[i]), to_byte(at[1][i] - mean[i], back[i]),
-                     to_byte(at[2][i] - mean[i], back[i]), to_byte(at[3][i] - mean[i], back[i]));
     }
     __syncthreads();
-    uint4 *out = (uint4 *)(x.v + (head * x.k_pitch + (int64_t)blockIdx.x * KEYS) * DIM);
+    uint4 *out = (uint4 *)(x.v + (head * x.k_pitch + first) * DIM);
     for (int i = threadIdx.x; i < DIM * KEYS / 16; i += 256) {
-        int column = i % DIM, quad = i / DIM * 4;
-        uint4 w = *(const uint4 *)(tile + (word_of(column, quad) & ~3));
+        int column = i % DIM, four_of = i / DIM * 4;
+        uint4 w = *(const uint4 *)(tile + (word_of(column, four_of) & ~3));
         out[i] = column & 8 ? make_uint4(w.z, w.w, w.x, w.y) : w;
     }
 }
@@ -478,35 +501,40 @@ job make_job(const kn_attn_problem *p)
     return a;
 }
 
-template <bool NORM, int R, int THREADS>
-cudaError_t launch(const kn_attn_problem *p, job a, const kn_attn_int8 &x, int room, cudaStream_t stream)
+/* FR, R: rows at a time of the ranges, of q and k. */
+template <bool NORM, int FR, int R, int THREADS>
+cudaError_t launch(const kn_attn_problem *p, job a, const kn_attn_int8 &x, cudaStream_t stream)
 {
-    int most = THREADS / LANES, groups = (a.heads + most - 1) / most, per_sm = THREADS > T ? 1 : BLOCKS;
+    constexpr int find_blocks = THREADS > T ? 1 : FIND_BLOCKS, blocks = THREADS > T ? 1 : BLOCKS;
+    constexpr int planes = NORM ? PLANES : 1;
+    int most = THREADS / LANES, groups = (a.heads + most - 1) / most;
     a.group = (a.heads + groups - 1) / groups;
     unsigned threads = (unsigned)(a.group * LANES + 31) / 32 * 32;
-    auto bytes_of = [&](int tensors) {
-        int stage = R * (tensors * a.group * HEAD_BYTES + (NORM ? 2 * ANGLE_BYTES : 0));
+    auto bytes_of = [&](int tensors, int rows, int room) {
+        int stage = rows * (tensors * a.group * HEAD_BYTES + (NORM ? 2 * ANGLE_BYTES : 0));
         a.stages = (room - DATA) / stage < STAGES ? (room - DATA) / stage : STAGES;
         return DATA + a.stages * stage;
     };
-    int64_t units = (p->keys + R - 1) / R;
-    int parts = units < PARTS ? (int)units : PARTS, bytes = bytes_of(1);
+    int find_room = ROOM / find_blocks / 1024 * 1024, room = ROOM / blocks / 1024 * 1024;
+    int64_t units = (p->keys + FR - 1) / FR;
+    int parts = units < PARTS / 2 ? (int)units : PARTS / 2, bytes = bytes_of(1, FR, find_room);
     job ranges = a;
     ranges.k.perm = ranges.v.perm = nullptr, ranges.k.own = ranges.v.own = 0; /* of all keys, in whatever order */
-    auto find = find_ranges<NORM, R, THREADS>;
+    auto find = find_ranges<NORM, FR, THREADS>;
     auto pack = pack_rows<NORM, R, THREADS>;
-    cudaError_t e = cudaFuncSetAttribute(find, cudaFuncAttributeMaxDynamicSharedMemorySize, room);
+    cudaError_t e = cudaFuncSetAttribute(find, cudaFuncAttributeMaxDynamicSharedMemorySize, find_room);
     if (!e) e = cudaFuncSetAttribute(pack, cudaFuncAttributeMaxDynamicSharedMemorySize, room);
     if (e) return e;
-    find<<<dim3((unsigned)parts, (unsigned)groups, 2), threads, (size_t)bytes, stream>>>(ranges, x.part);
-    find_scales<<<dim3((unsigned)a.heads, 2), dim3(DIM, LINES), 0, stream>>>(x.part, parts, p->keys, x.channel);
-    int64_t rows = x.k_pitch > p->queries ? x.k_pitch : p->queries, fit = per_sm * (int64_t)p->sm_count / groups;
+    find<<<dim3((unsigned)parts, (unsigned)groups, planes + 1), threads, (size_t)bytes, stream>>>(ranges, x.part);
+    find_scales<<<dim3((unsigned)a.heads, 2), dim3(DIM, LINES), 0, stream>>>(x.part, parts * planes, parts, p->keys,
+                                                                           x.channel);
+    int64_t rows = x.k_pitch > p->queries ? x.k_pitch : p->queries, fit = blocks * (int64_t)p->sm_count / groups;
     units = (rows + R - 1) / R;
     if (fit < 1) fit = 1;
-    bytes = bytes_of(2);
+    bytes = bytes_of(2, R, room);
     pack<<<dim3((unsigned)(units < fit ? units : fit), (unsigned)groups), threads, (size_t)bytes, stream>>>(a, x);
     /* Last: v's bytes may lie where k was. */
-    pack_v<<<dim3((unsigned)(x.k_pitch / KEYS), (unsigned)a.heads), 256, 0, stream>>>(a, x);
+    pack_v<<<dim3((unsigned)a.heads, (unsigned)(x.k_pitch / KEYS)), 256, 0, stream>>>(a, x);
     return cudaGetLastError();
 }
 
@@ -515,8 +543,8 @@ cudaError_t launch(const kn_attn_problem *p, job a, const kn_attn_int8 &x, int r
 cudaError_t kn_attn_int8_pack(const kn_attn_problem *p, const kn_attn_int8 *to, cudaStream_t stream)
 {
     job a = make_job(p);
-    if (!p->norm) return launch<false, U, T>(p, a, *to, ROOM, stream);
+    if (!p->norm) return launch<false, FIND_ROWS, ROWS, T>(p, a, *to, stream);
     if (p->heads > WIDE_GROUP || a.q.perm || a.k.perm) return cudaErrorNotSupported;
-    if (p->heads <= GROUP) return launch<true, U, T>(p, a, *to, ROOM, stream);
-    return launch<true, WIDE_U, WIDE_T>(p, a, *to, WIDE_ROOM, stream);
+    if (p->heads <= GROUP) return launch<true, FIND_ROWS, ROWS, T>(p, a, *to, stream);
+    return launch<true, WIDE_ROWS, WIDE_ROWS, WIDE_T>(p, a, *to, stream);
 }
