@@ -492,13 +492,128 @@ static int check_plan(const char *name, bench *b, kn_attn_plan *plan, kernel_fn 
     return bad;
 }
 
+/* ---- packing ----------------------------------------------------------------------------------*/
+
+/* 1 / root mean square of each token's heads, in double. */
+__global__ static void find_factors(const bf16 *x, int64_t token, int width, double eps, double *factor)
+{
+    double sum = 0;
+    const bf16 *row = x + blockIdx.x * token;
+    for (int i = threadIdx.x; i < width; i += 32) sum += wide(row[i]) * wide(row[i]);
+    for (int n = 16; n; n >>= 1) sum += __shfl_xor_sync(~0u, sum, n);
+    if (threadIdx.x == 0) factor[blockIdx.x] = 1 / sqrt(sum / width + eps);
+}
+
+/* A channel of q or k as the packing has to see it: normed and rotated, or as it is. */
+__device__ static double seen(const bf16 *x, const double *factor, const float *weight, const kn_attn_int8_norm &n,
+                              int64_t t, int head, int c)
+{
+    if (!factor) return wide(x[c]);
+    int at = head * 128 + c;
+    double own = wide(x[c]) * factor[t] * weight[at], other = wide(x[c ^ 1]) * factor[t] * weight[at ^ 1];
+    double co = n.cos[t * 64 + c / 2], si = n.sin[t * 64 + c / 2];
+    return c & 1 ? other * si + own * co : own * co - other * si;
+}
+
+/* Block (head, k or v), a thread per channel: how far mean and scale are off, in scales. */
+__global__ static void compare_channels(kn_attn_problem p, kn_attn_int8_norm n, const double *factor, kn_attn_int8 x,
+                                        float *worst)
+{
+    int head = blockIdx.x, c = threadIdx.x, value = blockIdx.y;
+    double sum = 0, low = INFINITY, high = -INFINITY;
+    for (int64_t t = 0; t < p.keys; t++) {
+        double y = value ? wide(((const bf16 *)p.v)[t * p.v_token + head * p.v_head + c])
+                         : seen((const bf16 *)p.k + t * p.k_token + head * p.k_head, factor, n.weight_k, n, t, head, c);
+        sum += y, low = fmin(low, y), high = fmax(high, y);
+    }
+    double mean = sum / p.keys, scale = fmax(high - mean, mean - low) / 127;
+    const float *found = x.channel + (head * 4 + 2 * value) * 128 + c;
+    double off = fmax(fabs(found[0] - mean), fabs(found[128] - scale)) / scale;
+    atomicMax((int *)worst, __float_as_int(off == off ? (float)off : INFINITY)); /* none below 0 */
+}
+
+/* Block (token, head), a thread per channel: how far bytes are from what they round, beyond a half; and scale and shift
+ * of the query, relative. */
+__global__ static void compare_bytes_of(kn_attn_problem p, kn_attn_int8_norm n, const double *factor_q,
+                                        const double *factor_k, kn_attn_int8 x, float *worst)
+{
+    __shared__ double most[128], shift[128];
+    int64_t t = blockIdx.x;
+    int head = blockIdx.y, c = threadIdx.x;
+    const float *channel = x.channel + head * 4 * 128 + c;
+    double q = seen((const bf16 *)p.q + t * p.q_token + head * p.q_head, factor_q, n.weight_q, n, t, head, c);
+    most[c] = fabs(q * channel[128]), shift[c] = q * channel[0];
+    __syncthreads();
+    for (int i = 64; i; i >>= 1) {
+        if (c < i) most[c] = fmax(most[c], most[c + i]), shift[c] += shift[c + i];
+        __syncthreads();
+    }
+    double unit = most[0] / 127, scale = unit * p.scale * 1.4426950408889634;
+    double k = seen((const bf16 *)p.k + t * p.k_token + head * p.k_head, factor_k, n.weight_k, n, t, head, c);
+    double v = wide(((const bf16 *)p.v)[t * p.v_token + head * p.v_head + c]);
+    double off[5] = {fabs(x.q[(head * x.q_pitch + t) * 128 + c] - q * channel[128] / unit) - 0.5,
+                     fabs(x.k[(head * x.k_pitch + kn_attn_int8_place_of(t)) * 128 + c] - (k - channel[0]) / channel[128]) - 0.5,
+                     fabs(x.v[(head * x.k_pitch + t / 16 * 16) * 128 + c * 16 + t % 16] - (v - channel[256]) / channel[384]) - 0.5,
+                     fabs(x.q_scale[head * x.q_pitch + t] / scale - 1),
+                     fabs(x.q_shift[head * x.q_pitch + t] - shift[0] * p.scale)};
+    for (int i = 0; i < 5; i++)
+        if (!(off[i] <= 0)) atomicMax((int *)worst, __float_as_int(off[i] == off[i] ? (float)off[i] : INFINITY));
+}
+
+/* Bytes, means and scales against double precision. fp32 is 1e-6 of a value off, and a byte at most 127. */
+static int check_packing(int64_t tokens, int heads, bool normed)
+{
+    if (checks++ % shares != share) return 0;
+    bench b = open_bench(tokens, tokens, heads, 128);
+    kn_attn_problem p = b.p;
+    std::vector<float> w(2 * b.row), angle(2 * tokens * 64);
+    for (size_t i = 0; i < w.size(); i++) w[i] = 1 + 0.3f * sinf(1.7f * i);
+    for (int64_t i = 0; i < tokens * 64; i++)
+        angle[i] = cosf(0.01f * (i / 64) * (i % 64)), angle[tokens * 64 + i] = sinf(0.01f * (i / 64) * (i % 64));
+    float *weight = (float *)to_device(w.data(), w.size() * 4), *table = (float *)to_device(angle.data(), angle.size() * 4);
+    kn_attn_int8_norm n = {weight, weight + b.row, table, table + tokens * 64, 1e-6f};
+    double *factor[2] = {nullptr, nullptr};
+    for (int i = 0; i < 2 && normed; i++) {
+        TRY(cudaMalloc(&factor[i], tokens * 8));
+        find_factors<<<(unsigned)tokens, 32>>>((const bf16 *)(i ? p.k : p.q), p.q_token, (int)b.row, n.eps, factor[i]);
+    }
+    if (normed) p.norm = &n;
+    kn_attn_int8 x;
+    size_t bytes = kn_attn_int8_place(nullptr, tokens, tokens, heads, &x);
+    void *memory;
+    TRY(cudaMalloc(&memory, bytes));
+    TRY(cudaMemset(memory, 0x7f, bytes));
+    kn_attn_int8_place(memory, tokens, tokens, heads, &x);
+    float worst[2] = {0, 0}, *d_worst = (float *)to_device(worst, 8);
+    TRY(kn_attn_int8_pack(&p, &x, 0));
+    compare_channels<<<dim3(heads, 2), 128>>>(p, n, factor[1], x, d_worst);
+    compare_bytes_of<<<dim3((unsigned)tokens, heads), 128>>>(p, n, factor[0], factor[1], x, d_worst + 1);
+    TRY(cudaMemcpy(worst, d_worst, 8, cudaMemcpyDeviceToHost));
+    bool ok = worst[0] < 1e-3f && worst[1] < 2e-3f;
+    printf("%s packing of %lld tokens, %d heads%s: channels %.1e, bytes %.1e\n", ok ? "ok  " : "FAIL", (long long)tokens,
+           heads, normed ? ", norm" : "", worst[0], worst[1]);
+    for (void *y : {(void *)weight, (void *)table, (void *)factor[0], (void *)factor[1], memory, (void *)d_worst}) TRY(cudaFree(y));
+    close_bench(&b);
+    return !ok;
+}
+
+static int check_packings()
+{
+    /* blocks of 12 heads and less, groups of them, all heads of a block for the norm; several units of rows for each block */
+    static const int sizes[][3] = {{9001, 12, 0}, {9001, 12, 1}, {3000, 40, 0}, {3001, 40, 1}, {2000, 13, 1}, {5000, 3, 1}, {3, 1, 1}};
+    int bad = 0;
+    for (auto &s : sizes)
+        if (!quick() || s[0] < 3000) bad += check_packing(s[0], s[1], s[2]);
+    return bad;
+}
+
 static int check_all(kernel_fn kernel)
 {
     bool bytes = kernel == run_int8;
     /* The bounds of int8 against the stored q, k, v: 2e-2 seen on normal inputs, larger by the
      * deviation of the logits, which is 9 with the large ones. */
     limits small = bytes ? limits{3e-2, 0.15} : BF16, large = bytes ? limits{1.5e-1, 1.5} : BF16;
-    int bad = 0, heads = quick() ? 1 : 3;
+    int bad = bytes ? check_packings() : 0, heads = quick() ? 1 : 3;
     for (int dim = bytes ? 128 : 64; dim <= 128; dim += 64) {
         /* 130, 300 and 9000 by more than 4096: rows in parts, in the last case behind whole
          * ones. */

@@ -236,12 +236,42 @@ static void test_refusals(void **state)
     drop(&s);
 }
 
+/* A norm that does not go with q and k, and a room that is not free, are named. */
+static void test_norm_and_room(void **state)
+{
+    (void)state;
+    scene s = make(5, 5);
+    float *table = normal(5 * DIM, 4), *weight = normal(HEADS * DIM, 5);
+    kn_attn_norm norm = {.weight_q = kn_tensor_of(weight, KN_F32, HEADS * DIM),
+                         .cos = kn_tensor_of(table, KN_F32, 5, DIM / 2),
+                         .sin = kn_tensor_of(table, KN_F32, 5, DIM / 2),
+                         .eps = 1e-6f};
+    kn_attn_args a = s.args;
+    a.int8 = true, a.norm = &norm;
+    norm.sin.dim[0] = 4;
+    expect_refused(s.dev, &a, KN_ERR_ARG, "the table of sines is f32[4, 64]");
+    norm.sin.dim[0] = 5, norm.weight_q.dim[0] = DIM;
+    expect_refused(s.dev, &a, KN_ERR_ARG, "a weight of the norm is f32[128]");
+    norm.weight_q.dim[0] = HEADS * DIM, norm.cos.dtype = KN_BF16;
+    expect_refused(s.dev, &a, KN_ERR_ARG, "must be contiguous f32");
+    norm.cos.dtype = KN_F32;
+    a.q = kn_tensor_of(s.q, KN_F32, 3, HEADS, DIM), a.out = kn_tensor_of(s.out, KN_F32, 3, HEADS, DIM), a.lse = (kn_tensor){0};
+    expect_refused(s.dev, &a, KN_ERR_ARG, "k (to be normed as q)");
+    a = s.args;
+    a.int8 = true, a.room = kn_tensor_of((char *)s.v + 4, KN_I8, 100);
+    expect_refused(s.dev, &a, KN_ERR_ARG, "overlaps q, k, v or out");
+    OK(kn_attn_dense(s.dev, &s.args, NULL));
+    free(table), free(weight);
+    drop(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_int8_error),     cmocka_unit_test(test_int8_offsets),
         cmocka_unit_test(test_int8_exact),     cmocka_unit_test(test_skipping),
         cmocka_unit_test(test_skipping_votes), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_norm_and_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
