@@ -58,6 +58,10 @@ race() {
 small=(render --model "$model" --prompt 'a red ball bouncing over grass' --seed 3 --steps 3 --frames 5 --device cuda
   --progress none --refine-size 2x --attention permute --base-attention draft)
 
+# Its evaluations are recorded: a kernel that reads memory given back since would show.
+recorded=(render --model "$model" --prompt 'a red ball bouncing over grass' --seed 3 --steps 3 --frames 5 --device cuda
+  --progress none --refine-size 2x --override --refresh 2)
+
 run_models() {
   step models 200 python3 "$tools/bench_render_gpu.py" "$build/kinora" "$model/tokenizer" - - --keep "$models/wan" --make &
   step model-14b 200 python3 "$tools/bench_torch_dit_gpu.py" - - --size 14B --model "$models/14b" --what nothing &
@@ -105,6 +109,7 @@ run_memory() {
   for kernel in sm80 sm90 int8; do
     for tool in memcheck synccheck; do sanitizer $tool $kernel "$build/attention_hopper" check $kernel & done
   done
+  sanitizer memcheck recorded "$build/kinora" "${recorded[@]}" --latents-out "$logs/recorded.safetensors" --overwrite &
   for tool in memcheck synccheck; do
     sanitizer $tool render "$build/kinora" "${small[@]}" --frames-dir "$logs/frames-$tool" --overwrite &
   done
