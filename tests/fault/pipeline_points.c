@@ -47,6 +47,7 @@
 
 #define DEMO KN_SOURCE_DIR "/demo/model"
 #define MODEL "../in/model" /* seen from the output folder */
+#define WIDE_MODEL "../in/wide"
 enum { FILES = 64, SAMPLES = 4, LIMIT_SEC = 120 };
 
 typedef struct job {
@@ -88,7 +89,8 @@ static const job jobs[] = {
     {"gpu", {"render", "--prompt", "a ball", ON_GPU, "--attention", "permute"}, RESUMES | GPU},
     {"gpu-offload", {"render", "--prompt", "a ball", ON_GPU, "--attention", "draft", "--offload", "--context-cache", "host"}, RESUMES | GPU},
     {"gpu-hopper",
-     {"render", "--prompt", "a ball", ON_GPU, "--attention", "window", "--linear-precision", "fp8", "--attention-skip", "0.001"},
+     {"render", "--prompt", "a ball", ON_GPU, "--model", WIDE_MODEL, "--attention", "window", "--linear-precision", "fp8",
+      "--base-attention-precision", "int8", "--attention-skip", "0.001"},
      RESUMES | GPU | HOPPER},
     {"gpu-batch", {"batch", "../in/gpu.yaml", "--output-dir", ".", "--progress", "none"}, RESUMES | BATCH | GPU},
 };
@@ -432,6 +434,33 @@ static void make_model(void)
     copy_first_layer("vae/diffusion_pytorch_model.safetensors");
 }
 
+/* The same, read as one of two heads of 128 instead of four of 64, which 8-bit attention takes. */
+static void make_wide_model(void)
+{
+    static const char *const shared[] = {"model_index.json", "kinora.json", "scheduler", "text_encoder", "tokenizer", "vae",
+                                         "transformer/diffusion_pytorch_model.safetensors"};
+    char path[400], target[100], *data, *heads, *dim;
+    size_t size;
+    snprintf(path, sizeof path, "%s/in/wide", root);
+    assert_int_equal(mkdir(path, 0700), 0);
+    snprintf(path, sizeof path, "%s/in/wide/transformer", root);
+    assert_int_equal(mkdir(path, 0700), 0);
+    for (size_t i = 0; i < sizeof shared / sizeof *shared; i++) {
+        snprintf(path, sizeof path, "%s/in/wide/%s", root, shared[i]);
+        snprintf(target, sizeof target, "%s../model/%s", strchr(shared[i], '/') ? "../" : "", shared[i]);
+        assert_int_equal(symlink(target, path), 0);
+    }
+    snprintf(path, sizeof path, "%s/in/model/transformer/config.json", root);
+    expect_ok(kn_file_read(path, 1 << 20, &data, &size));
+    heads = strstr(data, "\"num_attention_heads\": 4"), dim = strstr(data, "\"attention_head_dim\": 64,");
+    assert_true(heads && dim);
+    heads[strlen("\"num_attention_heads\": ")] = '2';
+    memcpy(dim, "\"attention_head_dim\":128,", strlen("\"attention_head_dim\":128,"));
+    snprintf(path, sizeof path, "%s/in/wide/transformer/config.json", root);
+    put_file(path, data, size);
+    kn_free(data);
+}
+
 static void undisturbed(const job *j, int keep, outputs *o)
 {
     run r;
@@ -495,6 +524,7 @@ static int setup(void **state)
     in_root(path, "in");
     if (mkdir(path, 0700) != 0) return -1;
     make_model();
+    make_wide_model();
     put_text("in/config.yaml", "guidance: 1\nshift: 3\n");
     put_text("in/prompt.txt", "a ball\n");
     put_text("in/gpu.yaml",
