@@ -70,6 +70,50 @@ static kn_status check_approximations(const kn_dev *d, const kn_attn_args *a)
     return KN_OK;
 }
 
+/* As far as kn_norm_rope does not. */
+static kn_status check_norm(const kn_dev *d, const kn_attn_args *a)
+{
+    const kn_attn_norm *n = a->norm;
+    if (!n) return KN_OK;
+    bool measuring = kn_dev_get_kind(d) == KN_DEV_MEASURE, wide = kn_dev_get_kind(d) == KN_DEV_REF;
+    int64_t tokens = a->q.dim[0], width = a->q.dim[1] * a->q.dim[2], half = a->q.dim[2] / 2;
+    KN_TRY(check_tensor(a, &a->k, "k (to be normed as q)", 3, a->q.dim, measuring));
+    KN_TRY(check_tensor(a, &n->cos, "the table of cosines", 2, (int64_t[]){tokens, half}, measuring));
+    KN_TRY(check_tensor(a, &n->sin, "the table of sines", 2, (int64_t[]){tokens, half}, measuring));
+    const kn_tensor *weights[] = {&n->weight_q, &n->weight_k};
+    for (int i = 0; i < 2; i++)
+        if (weights[i]->rank)
+            KN_TRY(check_tensor(a, weights[i], "a weight of the norm", 1, (int64_t[]){width}, measuring));
+    const kn_tensor *all[] = {&n->cos, &n->sin, &n->weight_q, &n->weight_k};
+    for (int i = 0; i < 4; i++) {
+        bool number = all[i]->dtype == KN_F32 || (wide && all[i]->dtype == KN_F64);
+        if (all[i]->rank && (!number || !kn_tensor_contiguous(all[i])))
+            return kn_fail(KN_ERR_ARG, "attention: weights, cosines and sines of the norm must be contiguous f32");
+    }
+    for (int i = 0; i < 2; i++) {
+        const kn_tensor *t = i ? &a->k : &a->q;
+        if (t->dim[1] > 1 && t->stride[1] != t->dim[2])
+            return kn_fail(KN_ERR_ARG, "attention: the heads of %s are not dense, as the norm wants them", i ? "k" : "q");
+    }
+    return KN_OK;
+}
+
+static bool overlap(const kn_tensor *a, const kn_tensor *b)
+{
+    const char *x = a->data, *y = b->data;
+    return x < y + kn_tensor_bytes(b) && y < x + kn_tensor_bytes(a);
+}
+
+static kn_status check_room(const kn_attn_args *a)
+{
+    const kn_tensor *others[] = {&a->q, &a->k, &a->v, &a->out};
+    if (!a->room.rank) return KN_OK;
+    for (int i = 0; i < 4; i++)
+        if (!kn_tensor_contiguous(&a->room) || (kn_tensor_contiguous(others[i]) && overlap(&a->room, others[i])))
+            return kn_fail(KN_ERR_ARG, "attention: the room for bytes is not contiguous or overlaps q, k, v or out");
+    return KN_OK;
+}
+
 static kn_status check_args(kn_dev *d, const kn_attn_args *a)
 {
     bool measuring = kn_dev_get_kind(d) == KN_DEV_MEASURE;
@@ -94,6 +138,8 @@ static kn_status check_args(kn_dev *d, const kn_attn_args *a)
         KN_TRY(check_tensor(a, &a->bias, "bias", 3, (int64_t[]){n, lq, lk}, measuring));
     if (a->lse.rank) KN_TRY(check_tensor(a, &a->lse, "lse", 2, (int64_t[]){n, lq}, measuring));
     KN_TRY(check_approximations(d, a));
+    KN_TRY(check_norm(d, a));
+    KN_TRY(check_room(a));
     return check_dtypes(kn_dev_get_kind(d), a);
 }
 
@@ -113,10 +159,20 @@ static kn_status check_plan(const kn_attn_args *a, const kn_attn_plan *plan)
     return KN_OK;
 }
 
+kn_status kn_attn_apply_norm(kn_dev *d, const kn_attn_args *a)
+{
+    const kn_attn_norm *n = a->norm;
+    if (!n) return KN_OK;
+    KN_TRY(kn_norm_rope(d, &a->q, &n->weight_q, n->eps, &n->cos, &n->sin, &a->q));
+    return kn_norm_rope(d, &a->k, &n->weight_k, n->eps, &n->cos, &n->sin, &a->k);
+}
+
 static kn_status dispatch(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,
                           kn_arena *scratch)
 {
-    switch (kn_dev_get_kind(d)) {
+    kn_dev_kind kind = kn_dev_get_kind(d);
+    if (kind != KN_DEV_MEASURE && !(kind == KN_DEV_CUDA && args->int8)) KN_TRY(kn_attn_apply_norm(d, args));
+    switch (kind) {
     case KN_DEV_REF: return kn_attn_run_ref(d, args, plan, scratch);
     case KN_DEV_CPU: return kn_attn_run_cpu(d, args, plan, scratch);
     case KN_DEV_MEASURE:

@@ -6,6 +6,7 @@
 
 #include "attention/plan.h"
 
+/* args->norm is for kn_attn_run_cuda with int8 alone; others find it done. */
 typedef kn_status kn_attn_executor_fn(kn_dev *d, const kn_attn_args *args, const kn_attn_plan *plan,
                                       kn_arena *scratch);
 
@@ -55,6 +56,8 @@ kn_attn_executor_fn kn_attn_run_cpu;
 kn_attn_executor_fn kn_attn_measure_cpu;
 /* bf16 on a GPU: run_cuda.c chooses the kernel. */
 kn_attn_executor_fn kn_attn_run_cuda;
+/* args->norm, if there is one, in place of q and k. */
+kn_status kn_attn_apply_norm(kn_dev *d, const kn_attn_args *args);
 bool kn_attn_cuda_is_hopper(const kn_dev *d);
 void kn_attn_forget_cuda(kn_dev *d);
 

@@ -14,8 +14,7 @@
 #ifndef KN_ATTENTION_INT8_H
 #define KN_ATTENTION_INT8_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "attention/attention.h"
 
 #ifdef __CUDACC__
 #define KN_ATTN_ANYWHERE __host__ __device__
@@ -27,7 +26,15 @@
 extern "C" {
 #endif
 
-enum { KN_INT8_DIM = 128, KN_INT8_PARTS = 64 };
+enum { KN_INT8_DIM = 128, KN_INT8_PARTS = 132, KN_INT8_NORM_HEADS = 40 };
+
+/* What q and k, as their projections left them, still lack (kn_attn_norm_rope) when kn_attn_int8_pack is to do it:
+ * up to KN_INT8_NORM_HEADS heads, in the stored order. Device memory, addresses of 16 bytes. */
+typedef struct kn_attn_int8_norm {
+    const float *weight_q, *weight_k; /* [heads][128]; NULL: 1 */
+    const float *cos, *sin;           /* [tokens][64] */
+    float eps;
+} kn_attn_int8_norm;
 
 /* q, k, v of a problem in bytes, and what brings them back. All in one piece of device memory. */
 typedef struct kn_attn_int8 {
@@ -35,7 +42,7 @@ typedef struct kn_attn_int8 {
     int8_t *k;        /* [heads][k_pitch][128], in the order of kn_attn_int8_place_of */
     int8_t *v;        /* [heads][k_pitch / 16][128][16]: 16 keys of a channel together */
     float *q_scale;   /* [heads][q_pitch], with the softmax scale and log2 e */
-    float *q_shift;   /* [heads][q_pitch]: scale q . mean of k, to be added to the log-sum-exp */
+    float *q_shift;   /* [heads][q_pitch]: scale q . mean of k, to be added to the log-sum-exp where it is wanted */
     float *channel;   /* [heads][4][128]: mean and scale of k, of v */
     float *part;      /* [KN_INT8_PARTS][heads][2][3][128]: least, greatest, sum of k, of v */
     int64_t q_pitch, k_pitch;
@@ -52,6 +59,9 @@ KN_ATTN_ANYWHERE static inline int64_t kn_attn_int8_place_of(int64_t key)
 /* Bytes of memory for so many tokens and heads; the pointers and pitches of *out from `memory` on, of
  * which multiples of 256 bytes are aligned. memory NULL: for the count alone. */
 size_t kn_attn_int8_place(void *memory, int64_t queries, int64_t keys, int heads, kn_attn_int8 *out);
+/* The same for a call: q and k in args->room and v in the place of args->k, which kn_attn_int8_pack has read by
+ * then, where there is room and they fit; the rest from `memory` on. */
+size_t kn_attn_int8_place_call(void *memory, const kn_attn_args *args, kn_attn_int8 *out);
 
 #ifdef __cplusplus
 }

@@ -39,7 +39,7 @@ kn_status kn_attn_measure_cuda(kn_dev *d, const kn_attn_args *args, const kn_att
     (void)d;
     if (args->int8 && scratch) {
         kn_attn_int8 x;
-        size_t bytes = kn_attn_int8_place(NULL, args->q.dim[0], args->k.dim[0], (int)args->q.dim[1], &x);
+        size_t bytes = kn_attn_int8_place_call(NULL, args, &x);
         kn_arena_mark mark = kn_arena_get_mark(scratch);
         kn_tensor t;
         KN_TRY(kn_arena_take(scratch, &t, KN_F32, (int64_t)bytes / 4));

@@ -178,12 +178,34 @@ static kn_status reorder(kn_dev *d, kn_attn_problem *p)
     return KN_OK;
 }
 
+static bool on_sixteen(const kn_tensor *t)
+{
+    return (uintptr_t)t->data % 16 == 0;
+}
+
+/* May the packing do the norm? */
+static bool packs_norm(const kn_attn_args *a, const kn_attn_lists *lists)
+{
+    const kn_attn_norm *n = a->norm;
+    return n && a->q.dim[1] <= KN_INT8_NORM_HEADS && !(lists && (lists->perm_q || lists->perm_k)) &&
+           on_sixteen(&n->cos) && on_sixteen(&n->sin);
+}
+
 /* In bytes, from scratch or, without it, memory of the call. */
-static kn_status run_int8(kn_dev *d, const kn_attn_problem *p, kn_arena *scratch)
+static kn_status run_int8(kn_dev *d, const kn_attn_args *args, kn_attn_problem *p, kn_arena *scratch)
 {
     cudaStream_t stream = kn_cuda_of(d)->stream;
     kn_attn_int8 x;
-    size_t bytes = kn_attn_int8_place(NULL, p->queries, p->keys, p->heads, &x);
+    kn_attn_int8_norm norm = {0};
+    if (packs_norm(args, p->lists)) {
+        const kn_attn_norm *n = args->norm;
+        norm = (kn_attn_int8_norm){n->weight_q.rank ? n->weight_q.data : NULL,
+                                   n->weight_k.rank ? n->weight_k.data : NULL, n->cos.data, n->sin.data, n->eps};
+        p->norm = &norm;
+    } else {
+        KN_TRY(kn_attn_apply_norm(d, args));
+    }
+    size_t bytes = kn_attn_int8_place_call(NULL, args, &x);
     kn_arena *own = NULL, *from = scratch;
     kn_arena_mark mark = 0;
     kn_tensor t;
@@ -192,7 +214,7 @@ static kn_status run_int8(kn_dev *d, const kn_attn_problem *p, kn_arena *scratch
     mark = kn_arena_get_mark(from);
     kn_status st = kn_arena_take(from, &t, KN_F32, (int64_t)bytes / 4);
     if (st == KN_OK) {
-        kn_attn_int8_place(t.data, p->queries, p->keys, p->heads, &x);
+        kn_attn_int8_place_call(t.data, args, &x);
         cudaError_t e = kn_attn_int8_pack(p, &x, stream);
         if (!e) e = kn_attn_launch_int8(p, &x, stream);
         if (e) st = kn_fail(KN_ERR_DEVICE, "attention in bytes: %s: %s", cudaGetErrorName(e), cudaGetErrorString(e));
@@ -221,7 +243,7 @@ static kn_status run(kn_dev *d, const kn_attn_args *args, const kn_attn_lists *l
     if (args->int8 && lists && lists->align != KN_ATTN_INT8_ALIGN)
         return kn_fail(KN_ERR_UNSUPPORTED, "attention: 8-bit products take plans that are known before the "
                                            "call, not lists that a planner made on the device");
-    if (args->int8) return run_int8(d, &p, scratch);
+    if (args->int8) return run_int8(d, args, &p, scratch);
     if (lists && lists->perm_k) KN_TRY(reorder(d, &p));
     if (c->sm == 90 && p.scale > 0.0f)
         KN_CUDA_TRY(kn_attn_launch_sm90(&p, c->stream));

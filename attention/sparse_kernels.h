@@ -29,6 +29,7 @@ typedef struct kn_attn_problem {
     int sm_count;
     void *spare;                /* device memory for the call, 16-byte aligned; Hopper only */
     size_t spare_bytes;         /* 0: less even work, nothing else */
+    const kn_attn_int8_norm *norm; /* NULL: q and k as they are. kn_attn_int8_pack only */
 } kn_attn_problem;
 
 /* Launch on the stream. A CUDA error code; cudaErrorNotSupported where the kernel does not take the
@@ -36,8 +37,9 @@ typedef struct kn_attn_problem {
 cudaError_t kn_attn_launch_sm90(const kn_attn_problem *p, cudaStream_t stream);
 cudaError_t kn_attn_launch_sm80(const kn_attn_problem *p, cudaStream_t stream);
 
-/* q, k and v of p in bytes: fill in what `to` points at (kn_attn_int8_place). p's heads are of 128, its
- * lists may have orders, k and v are as stored. */
+/* q, k and v of p in bytes, Hopper only: fill in what `to` points at (kn_attn_int8_place). p's heads are of 128, its
+ * lists may have orders, k and v are as stored. v's bytes may lie where k is: they are written last.
+ * cudaErrorNotSupported: p->norm with an order or too many heads. */
 cudaError_t kn_attn_int8_pack(const kn_attn_problem *p, const kn_attn_int8 *to, cudaStream_t stream);
 /* Attention over those bytes, Hopper only; of p's tensors only out and lse are used. */
 cudaError_t kn_attn_launch_int8(const kn_attn_problem *p, const kn_attn_int8 *x, cudaStream_t stream);

@@ -1,12 +1,13 @@
 /* bench/attention_hopper.cu - checks and times the CUDA attention kernels by themselves.
  *
- * attention_hopper check [sm80 | sm90 | int8 [SHARE OF]] | time | errors | few [sm80 | sm90 | int8]
+ * attention_hopper check [sm80 | sm90 | int8 [SHARE OF]] | time | errors | few [sm80 | sm90 | int8] | pack
  * check:  every kind of list against a double-precision reference on sampled rows; outputs poisoned
  *         before, log-sum-exp compared, two runs compared bit for bit. Exit status 1 on a failure.
  *         int8 is also compared with a reference on the bytes themselves. SHARE OF: every OF-th check from
  *         the SHARE-th (0 ..) on, for tools that are slow. KN_CHECK_QUICK: small grids, one head.
  * time:   medians of dense attention, of the 1080p window, and of random lists; int8 with its packing.
  * few:    two launches of each kernel, for a profiler.
+ * pack:   time of q, k and v into bytes at 1080p, from memory and with norm and rotation of q and k.
  * errors: of int8 and of bf16 at the 1080p window, on several kinds of input.
  */
 #include <cuda_bf16.h>
@@ -684,6 +685,51 @@ static void run_few(void)
     close_bench(&b);
 }
 
+/* Bytes counted: each of q, k, v read (k and v twice) and written as bytes, and the tables of angles twice. */
+static void time_packing(void)
+{
+    int64_t n = 21 * 68 * 120;
+    int heads = 12;
+    bench b = open_bench(n, n, heads, 128);
+    bf16 *x;
+    float *table;
+    kn_attn_int8_norm norm = {nullptr, nullptr, nullptr, nullptr, 1e-6f};
+    TRY(cudaMalloc(&x, n * b.row * 2 * 3));
+    TRY(cudaMalloc(&table, n * 64 * 4 * 2));
+    TRY(cudaMemset(table, 0x3f, n * 64 * 4 * 2)); /* 0.747 */
+    fill_normal<<<1024, 256>>>(x, n * b.row * 3, 5, 1);
+    norm.cos = table, norm.sin = table + n * 64;
+    kn_attn_problem p = b.p;
+    p.q = x, p.k = x + n * b.row, p.v = x + 2 * n * b.row; /* as linear layers leave them */
+    p.q_token = p.k_token = p.v_token = b.row, p.lse = nullptr;
+    kn_attn_int8 to;
+    void *memory;
+    TRY(cudaMalloc(&memory, kn_attn_int8_place(nullptr, n, n, heads, &to)));
+    kn_attn_int8_place(memory, n, n, heads, &to);
+    cudaEvent_t from, until;
+    TRY(cudaEventCreate(&from));
+    TRY(cudaEventCreate(&until));
+    for (int kind = 0; kind < 2; kind++) {
+        std::vector<float> ms;
+        p.norm = kind ? &norm : nullptr;
+        for (int i = -3; i < 15; i++) {
+            float t;
+            TRY(cudaEventRecord(from));
+            for (int j = 0; j < 10; j++) TRY(kn_attn_int8_pack(&p, &to, 0));
+            TRY(cudaEventRecord(until));
+            TRY(cudaEventSynchronize(until));
+            TRY(cudaEventElapsedTime(&t, from, until));
+            if (i >= 0) ms.push_back(t / 10);
+        }
+        std::sort(ms.begin(), ms.end());
+        double bytes = n * (b.row * (5 * 2.0 + 3) + (kind ? 2 * 512 : 0));
+        printf("packing%s %.3f ms (%.3f - %.3f), %.0f GB/s\n", kind ? " with norm and rotation" : "", ms[7], ms[1],
+               ms[13], bytes / ms[7] * 1e-6);
+    }
+    for (void *y : {(void *)x, (void *)table, memory}) TRY(cudaFree(y));
+    close_bench(&b);
+}
+
 int main(int argc, char **argv)
 {
     bool old = argc > 2 && !strcmp(argv[2], "sm80");
@@ -708,6 +754,10 @@ int main(int argc, char **argv)
     }
     if (argc > 1 && !strcmp(argv[1], "few")) {
         run_few();
+        return 0;
+    }
+    if (argc > 1 && !strcmp(argv[1], "pack")) {
+        time_packing();
         return 0;
     }
     if (argc > 1 && !strcmp(argv[1], "errors")) {

@@ -17,6 +17,8 @@
  *           clock that the one before left it. fp8-window, whose contenders differ most in that, has
  *           samples of half a second. Planners of data-dependent methods run inside the
  *           sample; their share is also timed alone.
+ *           fp8-window begins with q, k and v in memory in bf16; fp8-window-layer where a layer of a network does, with
+ *           the projections: RMSNorm and rotation of q and k are in it, for both contenders.
  * Rates     executed: 4 D operations per pair of each 128 x 128 block that the kernel runs; useful:
  *           per visible pair.
  * Error     Relative L2 of sampled rows against a softmax in double over the visible keys.
@@ -59,6 +61,7 @@ typedef struct bench_case {
     bool flex;      /* ask the peer for the same mask */
     bool dense;     /* time dense attention beside it */
     bool int8;      /* 8-bit products, beside the same plan in bf16 */
+    bool norm;      /* from the projections: RMSNorm and rotation of q and k first */
 } bench_case;
 
 #define G480 {21, 30, 52}
@@ -68,28 +71,29 @@ typedef struct bench_case {
 
 /* clang-format off */
 static const bench_case cases[] = {
-    {"dense-480p",        G480,  DENSE,   1,    {0},        {0},      false, true, false},
-    {"dense-720p",        G720,  DENSE,   1,    {0},        {0},      false, true, false},
-    {"dense-1080p",       G1080, DENSE,   1,    {0},        {0},      false, true, false},
-    {"window-720p",       G720,  WINDOW,  0,    {0},        {31, 53}, false, true, false},
-    {"window-1080p",      G1080, WINDOW,  0,    {0},        {31, 53}, true,  true, false},
-    {"fp8-window",        G1080, WINDOW,  0,    {0},        {31, 53}, false, true, true},
-    {"runs-1080p",        G1080, RUNS,    0,    {0},        {31, 53}, false, false, false},
-    {"window-4k",         G4K,   WINDOW,  0,    {0},        {31, 53}, false, true, false},
-    {"tiles-480p",        G480,  TILES,   0,    {3, 5, 8},  {3, 3},   false, true, false},
-    {"tiles-1080p",       G1080, TILES,   0,    {3, 4, 10}, {3, 9},   false, true, false},
-    {"lists-50",          G720,  LISTS,   0.50, {0},        {0},      false, true, false},
-    {"lists-25",          G720,  LISTS,   0.25, {0},        {0},      true,  true, false},
-    {"lists-10",          G720,  LISTS,   0.10, {0},        {0},      false, true, false},
-    {"draft-50-1080p",    G1080, DRAFT,   0.50, {1, 4, 30}, {0},      false, true, false},
-    {"draft-25-1080p",    G1080, DRAFT,   0.25, {1, 4, 30}, {0},      false, true, false},
-    {"draft-10-1080p",    G1080, DRAFT,   0.10, {1, 4, 30}, {0},      false, true, false},
-    {"draft-25-720p",     G720,  DRAFT,   0.25, {1, 15, 8}, {0},      false, true, false},
-    {"draft-own-1080p",   G1080, DRAFT,   0.25, {1, 8, 16}, {0},      false, true, false},
-    {"permute-50-1080p",  G1080, PERMUTE, 0.50, {21, 2, 3}, {0},      false, true, false},
-    {"permute-25-1080p",  G1080, PERMUTE, 0.25, {21, 2, 3}, {0},      false, true, false},
-    {"permute-10-1080p",  G1080, PERMUTE, 0.10, {21, 2, 3}, {0},      false, true, false},
-    {"permute-25-480p",   G480,  PERMUTE, 0.25, {21, 2, 3}, {0},      false, true, false},
+    {"dense-480p",        G480,  DENSE,   1,    {0},        {0},      false, true, false, false},
+    {"dense-720p",        G720,  DENSE,   1,    {0},        {0},      false, true, false, false},
+    {"dense-1080p",       G1080, DENSE,   1,    {0},        {0},      false, true, false, false},
+    {"window-720p",       G720,  WINDOW,  0,    {0},        {31, 53}, false, true, false, false},
+    {"window-1080p",      G1080, WINDOW,  0,    {0},        {31, 53}, true,  true, false, false},
+    {"fp8-window",        G1080, WINDOW,  0,    {0},        {31, 53}, false, true, true, false},
+    {"fp8-window-layer",  G1080, WINDOW,  0,    {0},        {31, 53}, false, true, true, true},
+    {"runs-1080p",        G1080, RUNS,    0,    {0},        {31, 53}, false, false, false, false},
+    {"window-4k",         G4K,   WINDOW,  0,    {0},        {31, 53}, false, true, false, false},
+    {"tiles-480p",        G480,  TILES,   0,    {3, 5, 8},  {3, 3},   false, true, false, false},
+    {"tiles-1080p",       G1080, TILES,   0,    {3, 4, 10}, {3, 9},   false, true, false, false},
+    {"lists-50",          G720,  LISTS,   0.50, {0},        {0},      false, true, false, false},
+    {"lists-25",          G720,  LISTS,   0.25, {0},        {0},      true,  true, false, false},
+    {"lists-10",          G720,  LISTS,   0.10, {0},        {0},      false, true, false, false},
+    {"draft-50-1080p",    G1080, DRAFT,   0.50, {1, 4, 30}, {0},      false, true, false, false},
+    {"draft-25-1080p",    G1080, DRAFT,   0.25, {1, 4, 30}, {0},      false, true, false, false},
+    {"draft-10-1080p",    G1080, DRAFT,   0.10, {1, 4, 30}, {0},      false, true, false, false},
+    {"draft-25-720p",     G720,  DRAFT,   0.25, {1, 15, 8}, {0},      false, true, false, false},
+    {"draft-own-1080p",   G1080, DRAFT,   0.25, {1, 8, 16}, {0},      false, true, false, false},
+    {"permute-50-1080p",  G1080, PERMUTE, 0.50, {21, 2, 3}, {0},      false, true, false, false},
+    {"permute-25-1080p",  G1080, PERMUTE, 0.25, {21, 2, 3}, {0},      false, true, false, false},
+    {"permute-10-1080p",  G1080, PERMUTE, 0.10, {21, 2, 3}, {0},      false, true, false, false},
+    {"permute-25-480p",   G480,  PERMUTE, 0.25, {21, 2, 3}, {0},      false, true, false, false},
 };
 /* clang-format on */
 enum { CASES = sizeof cases / sizeof *cases };
@@ -112,6 +116,10 @@ typedef struct bench {
     void *data[4]; /* q k v out */
     kn_attn_args args;
     kn_arena *scratch;
+    /* of a case with norm: what it takes, its numbers here, and q and k after it */
+    kn_attn_norm norm;
+    float *weight[2], *angle[2], *inverse_rms[2];
+    kn_tensor normed[2];
 } bench;
 
 static double now_ms(void)
@@ -182,9 +190,75 @@ done:
     return st;
 }
 
+static void drop_norm(bench *b)
+{
+    kn_tensor *all[] = {&b->norm.weight_q, &b->norm.weight_k, &b->norm.cos, &b->norm.sin, &b->normed[0], &b->normed[1]};
+    for (int i = 0; i < 6; i++) {
+        if (all[i]->data) kn_dev_free(b->dev, all[i]->data, kn_tensor_bytes(all[i]));
+        *all[i] = (kn_tensor){0};
+    }
+    for (int i = 0; i < 2; i++) {
+        float **host[] = {&b->weight[i], &b->angle[i], &b->inverse_rms[i]};
+        for (int j = 0; j < 3; j++) kn_free(*host[j]), *host[j] = NULL;
+    }
+}
+
+static kn_status send_new(bench *b, const float *host, kn_tensor shape, kn_tensor *out)
+{
+    *out = shape;
+    KN_TRY(kn_dev_alloc(b->dev, kn_tensor_bytes(out), &out->data));
+    return host ? kn_dev_upload(b->dev, host, out) : KN_OK;
+}
+
+/* Weights around 1; token t is turned by t 10000^(-i / half), i = 0 .. half - 1. */
+static kn_status make_norm(bench *b)
+{
+    int64_t n = b->tokens, width = (int64_t)b->heads * b->dim, half = b->dim / 2;
+    for (int t = 0; t < 2; t++) {
+        KN_TRY(kn_alloc_array((size_t)width, sizeof(float), (void **)&b->weight[t]));
+        KN_TRY(kn_alloc_array((size_t)(n * half), sizeof(float), (void **)&b->angle[t]));
+        KN_TRY(kn_alloc_array((size_t)n, sizeof(float), (void **)&b->inverse_rms[t]));
+        for (int64_t i = 0; i < width; i++) b->weight[t][i] = 1 + b->base[i + t * width] / 4;
+        for (int64_t i = 0; i < n; i++) {
+            double sum = 0;
+            for (int64_t j = 0; j < width; j += b->dim) {
+                const float *x = elements(b, t, i * width + j);
+                for (int c = 0; c < b->dim; c++) sum += (double)x[c] * (double)x[c];
+            }
+            b->inverse_rms[t][i] = (float)(1 / sqrt(sum / (double)width + 1e-6));
+            for (int64_t c = 0; c < half; c++) {
+                double angle = (double)i * pow(1e4, -(double)c / (double)half);
+                b->angle[t][i * half + c] = (float)(t ? sin(angle) : cos(angle));
+            }
+        }
+        KN_TRY(send_new(b, b->weight[t], kn_tensor_of(NULL, KN_F32, width), t ? &b->norm.weight_k : &b->norm.weight_q));
+        KN_TRY(send_new(b, b->angle[t], kn_tensor_of(NULL, KN_F32, n, half), t ? &b->norm.sin : &b->norm.cos));
+        KN_TRY(send_new(b, NULL, kn_tensor_of(NULL, KN_BF16, n, b->heads, b->dim), &b->normed[t]));
+    }
+    b->norm.eps = 1e-6f;
+    return KN_OK;
+}
+
+/* A head of a token of q (0) or k (1) as the attention sees it. */
+static void seen_row(const bench *b, int t, int64_t token, int head, double *out)
+{
+    int64_t at = token * b->heads * b->dim + head * b->dim;
+    const float *x = elements(b, t, at);
+    for (int c = 0; c < b->dim; c++) out[c] = (double)x[c];
+    if (!b->angle[0]) return;
+    for (int c = 0; c < b->dim; c += 2) {
+        const float *w = b->weight[t] + head * b->dim + c;
+        double re = out[c] * (double)b->inverse_rms[t][token] * (double)w[0],
+               im = out[c + 1] * (double)b->inverse_rms[t][token] * (double)w[1];
+        double co = (double)b->angle[0][(token * b->dim + c) / 2], si = (double)b->angle[1][(token * b->dim + c) / 2];
+        out[c] = re * co - im * si, out[c + 1] = re * si + im * co;
+    }
+}
+
 static void drop_tensors(bench *b)
 {
     size_t bytes = (size_t)(b->tokens * b->heads * b->dim) * 2;
+    drop_norm(b);
     kn_arena_close(&b->scratch);
     for (int t = 0; t < 4; t++)
         if (b->data[t]) kn_dev_free(b->dev, b->data[t], bytes);
@@ -336,15 +410,24 @@ static kn_status call(bench *b, const bench_case *c, made *m, contender who, dou
             return kn_fail(KN_ERR_DEVICE, "bench_attn: the peer ended or answered no time");
         return KN_OK;
     }
-    b->args.int8 = c->int8 && who == OURS;
+    kn_attn_args args = b->args;
+    args.int8 = c->int8 && who == OURS;
+    if (c->norm && who == OURS) {
+        args.norm = &b->norm; /* q and k stay as they are: packed from there */
+    } else if (c->norm) {
+        const kn_attn_norm *n = &b->norm;
+        KN_TRY(kn_norm_rope(b->dev, &args.q, &n->weight_q, n->eps, &n->cos, &n->sin, &b->normed[0]));
+        KN_TRY(kn_norm_rope(b->dev, &args.k, &n->weight_k, n->eps, &n->cos, &n->sin, &b->normed[1]));
+        args.q = b->normed[0], args.k = b->normed[1];
+    }
     if (who == DENSE_PEER && c->int8)
-        KN_TRY(kn_attn_sparse(b->dev, &b->args, m->plan, b->scratch));
+        KN_TRY(kn_attn_sparse(b->dev, &args, m->plan, b->scratch));
     else if (who == DENSE_PEER)
         KN_TRY(c->method == LISTS ? kn_attn_dense(b->dev, &b->args, NULL)
                                   : kn_attn_cudnn(b->dev, &b->args));
     else
         KN_TRY(choose(b, m));
-    if (who == OURS) KN_TRY(kn_attn_sparse(b->dev, &b->args, m->plan, b->scratch));
+    if (who == OURS) KN_TRY(kn_attn_sparse(b->dev, &args, m->plan, b->scratch));
     *ms = now_ms() - start;
     return KN_OK;
 }
@@ -410,14 +493,14 @@ static kn_status time_case(bench *b, const bench_case *c, made *m, spread out[CO
 static void exact_row(const bench *b, const uint8_t *visible, int64_t query, int head, double *s,
                       double *out)
 {
-    int64_t pitch = (int64_t)b->heads * b->dim, q0 = query * pitch + head * b->dim;
-    double top = -INFINITY, sum = 0;
-    const float *q = elements(b, 0, q0);
+    int64_t pitch = (int64_t)b->heads * b->dim;
+    double top = -INFINITY, sum = 0, q[MAX_DIM], k[MAX_DIM];
+    seen_row(b, 0, query, head, q);
     for (int64_t j = 0; j < b->tokens; j++) {
         if (!visible[j]) continue;
-        const float *k = elements(b, 1, j * pitch + head * b->dim);
         s[j] = 0;
-        for (int c = 0; c < b->dim; c++) s[j] += (double)q[c] * (double)k[c];
+        seen_row(b, 1, j, head, k);
+        for (int c = 0; c < b->dim; c++) s[j] += q[c] * k[c];
         s[j] *= (double)b->args.scale;
         if (s[j] > top) top = s[j];
     }
@@ -497,8 +580,9 @@ static void record_case(bench *b, const bench_case *c, const spread t[CONTENDERS
         return;
     }
     if (c->int8) {
+        snprintf(id, sizeof id, "%s-error", c->name);
         record(b, c->name, ms, dense, "own, bf16", "ms", p10, p90);
-        record(b, "fp8-window-error", error, 3e-2, "the bound", "relative L2", error, error);
+        record(b, id, error, 3e-2, "the bound", "relative L2", error, error);
         return;
     }
     if (t[FLEX].median > 0) {
@@ -536,11 +620,11 @@ static kn_status run_case(bench *b, const bench_case *c)
     double error = NAN, executed;
     kn_status st;
     KN_TRY_GOTO(make_tensors(b, kn_grid_tokens(c->grid)));
+    if (c->norm) KN_TRY_GOTO(make_norm(b));
     KN_TRY_GOTO(open_plan(b, c, &m));
     KN_TRY_GOTO(time_case(b, c, &m, t));
-    KN_TRY_GOTO(choose(b, &m));
-    b->args.int8 = c->int8;
-    KN_TRY_GOTO(kn_attn_sparse(b->dev, &b->args, m.plan, b->scratch));
+    double once;
+    KN_TRY_GOTO(call(b, c, &m, OURS, &once)); /* last, for the error */
     KN_TRY_GOTO(find_error(b, &m, &error));
     if (m.plan->lists) {
         executed = m.plan->lists->executed;
@@ -562,6 +646,7 @@ static kn_status run_case(bench *b, const bench_case *c)
     fflush(stdout);
     record_case(b, c, t, executed, error);
 done:
+    drop_norm(b);
     drop_plan(&m);
     return st;
 }

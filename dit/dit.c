@@ -228,6 +228,7 @@ typedef struct pass {
     kn_arena *mem;
     int64_t L, d;
     kn_tensor x, h, q, k, v; /* [L, d] */
+    kn_tensor room_h;        /* h and what lies behind it */
     kn_tensor wave;          /* [1, freq_dim] f32: of the timestep */
     kn_tensor temb;          /* [1, d] f32 */
     kn_tensor timestep_proj; /* [6, d] f32 */
@@ -418,35 +419,52 @@ static bool norm_before_cross(const pass *p)
     return p->m->config.cross_attn_norm && cross_of(p) != KN_DIT_CROSS_USE;
 }
 
-/* x += gate * out(attention(rope(norm(q)), rope(norm(k)), v)) of h, the modulated x; then h for
- * cross-attention */
-static kn_status self_attention(pass *p, const kn_dit_block *b)
+/* q, k and v of h, the modulated x; with their norm and rotation, or, where attention in 8 bits packs q and k as it
+ * does those, without (*norm, and attn->norm). Then h is room for the bytes and q for what comes out: with
+ * kept, which looks at q, k and v afterwards, neither. */
+static kn_status attention_inputs(pass *p, const kn_dit_attention *a, kn_attn_norm *norm, kn_attn_args *attn)
 {
-    const kn_dit_attention *a = &b->self;
     const kn_dit_args *args = p->args;
     const kn_dit_rope *rope = args->rope;
-    kn_tensor gate = modulation_of(p, p->block, GATE_ATTENTION);
+    bool kept = args->attn_fn != NULL, packs = args->int8 && !kept && !args->tap.fn;
     float eps = (float)p->m->config.eps;
     KN_TRY(round_rows(p, &p->h));
     KN_TRY(block_linear(p, &a->q, &p->h, KN_ACT_NONE, &p->q));
     KN_TRY(block_linear(p, &a->k, &p->h, KN_ACT_NONE, &p->k));
     KN_TRY(block_linear(p, &a->v, &p->h, KN_ACT_NONE, &p->v));
-    kn_attn_args attn = {.q = heads_of(p, &p->q),
-                         .k = heads_of(p, &p->k),
-                         .v = heads_of(p, &p->v),
-                         .out = heads_of(p, &p->h),
-                         .int8 = args->int8,
-                         .skip_below = (float)args->skip_below};
-    const kn_tensor *cos = &rope->cos, *sin = &rope->sin;
-    KN_TRY(kn_norm_rope(p->dev, &attn.q, &a->norm_q.t, eps, cos, sin, &attn.q));
-    KN_TRY(kn_norm_rope(p->dev, &attn.k, &a->norm_k.t, eps, cos, sin, &attn.k));
+    *attn = (kn_attn_args){.q = heads_of(p, &p->q),
+                           .k = heads_of(p, &p->k),
+                           .v = heads_of(p, &p->v),
+                           .int8 = args->int8,
+                           .skip_below = (float)args->skip_below};
+    attn->out = args->int8 && !kept ? attn->q : heads_of(p, &p->h);
+    if (args->int8 && !kept) attn->room = p->room_h;
+    *norm = (kn_attn_norm){a->norm_q.t, a->norm_k.t, rope->cos, rope->sin, eps};
+    if (packs) {
+        attn->norm = norm;
+        return KN_OK;
+    }
+    KN_TRY(kn_norm_rope(p->dev, &attn->q, &norm->weight_q, eps, &norm->cos, &norm->sin, &attn->q));
+    KN_TRY(kn_norm_rope(p->dev, &attn->k, &norm->weight_k, eps, &norm->cos, &norm->sin, &attn->k));
     KN_TRY(tap_block(p, "attn1.q", &p->q));
-    KN_TRY(tap_block(p, "attn1.k", &p->k));
+    return tap_block(p, "attn1.k", &p->k);
+}
+
+/* x += gate * out(attention(rope(norm(q)), rope(norm(k)), v)) of h, the modulated x; then h for
+ * cross-attention */
+static kn_status self_attention(pass *p, const kn_dit_block *b)
+{
+    const kn_dit_args *args = p->args;
+    kn_tensor gate = modulation_of(p, p->block, GATE_ATTENTION);
+    kn_attn_args attn;
+    kn_attn_norm norm;
+    KN_TRY(attention_inputs(p, &b->self, &norm, &attn));
     attn.scale =
         (float)(args->softmax_scale > 0 ? args->softmax_scale : 1 / sqrt(p->m->config.head_dim));
     const kn_attn_plan *plan = args->plan;
+    const kn_tensor *seen[2] = {attn.norm ? NULL : &attn.q, attn.norm ? NULL : &attn.k};
     if (args->plan_fn && kn_dev_get_kind(p->dev) != KN_DEV_MEASURE)
-        KN_TRY(args->plan_fn(args->plan_user, p->block, &attn.q, &attn.k, &plan));
+        KN_TRY(args->plan_fn(args->plan_user, p->block, seen[0], seen[1], &plan));
     else if (args->plan_fn && plan) /* who is asked may say dense too: the larger scratch of the two */
         KN_TRY(kn_attn_dense(p->dev, &attn, p->mem));
     if (plan)
@@ -455,12 +473,14 @@ static kn_status self_attention(pass *p, const kn_dit_block *b)
         KN_TRY(kn_attn_dense(p->dev, &attn, p->mem));
     if (args->attn_fn && kn_dev_get_kind(p->dev) != KN_DEV_MEASURE)
         KN_TRY(args->attn_fn(args->attn_user, p->block, &attn));
-    KN_TRY(round_rows(p, &p->h));
-    KN_TRY(block_linear(p, &a->out, &p->h, KN_ACT_NONE, &p->q));
-    KN_TRY(tap_block(p, "attn1", &p->q));
-    if (!norm_before_cross(p)) return kn_gate_add(p->dev, &p->x, &p->q, &gate, &p->x);
-    kn_layernorm_params norm = {.weight = b->norm.weight.t, .bias = b->norm.bias.t, .eps = eps};
-    return add_and_norm(p, &p->q, &gate, &norm);
+    bool swapped = attn.out.data == p->q.data;
+    const kn_tensor *out = swapped ? &p->q : &p->h, *part = swapped ? &p->h : &p->q;
+    KN_TRY(round_rows(p, out));
+    KN_TRY(block_linear(p, &b->self.out, out, KN_ACT_NONE, part));
+    KN_TRY(tap_block(p, "attn1", part));
+    if (!norm_before_cross(p)) return kn_gate_add(p->dev, &p->x, part, &gate, &p->x);
+    kn_layernorm_params before = {.weight = b->norm.weight.t, .bias = b->norm.bias.t, .eps = (float)p->m->config.eps};
+    return add_and_norm(p, part, &gate, &before);
 }
 
 /* out = attention(norm(q), K, V), the block's cross-attention context; K and V come from the prompt */
@@ -586,12 +606,16 @@ static kn_status head(pass *p)
     return tapped(&p->args->tap, "output", &p->args->velocity);
 }
 
+/* h is a little larger than [L, d] where it is also room for q and k in 8 bits, which are padded. */
 static kn_status take_buffers(pass *p)
 {
-    kn_tensor *const buffers[] = {&p->x, &p->h, &p->q, &p->k, &p->v};
-    int64_t ffn = p->m->config.ffn_dim;
+    kn_tensor *const buffers[] = {&p->x, &p->room_h, &p->q, &p->k, &p->v};
+    int64_t ffn = p->m->config.ffn_dim, row = p->d * (int64_t)kn_dtype_size(p->m->activation);
+    int64_t room = p->args->int8 ? (int64_t)kn_attn_int8_room_bytes(p->L, p->m->config.heads) : 0;
     for (int i = 0; i < 5; i++)
-        KN_TRY(kn_arena_take(p->mem, buffers[i], p->m->activation, p->L, p->d));
+        KN_TRY(kn_arena_take(p->mem, buffers[i], p->m->activation,
+                             i == 1 && room > p->L * row ? (room + row - 1) / row : p->L, p->d));
+    p->h = kn_tensor_slice(&p->room_h, 0, 0, p->L);
     if (!p->args->f8) return KN_OK;
     /* rows of width d, or as many of width ffn as the feed-forward takes */
     int64_t rows = (ffn_rows(p) * ffn + p->d - 1) / p->d;

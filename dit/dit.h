@@ -9,7 +9,8 @@
  *           4 L T d + 4 L d ffn operations.
  * Memory    weights; per prompt 2 T d per layer; per call the scratch of kn_dit_scratch_bytes:
  *           5 L d activations, and the feed-forward's hidden rows where they are more than 3 L d:
- *           they lie in the place of q, k and v. Stored
+ *           they lie in the place of q, k and v. Self-attention in 8 bits has its bytes in those buffers too (beside
+ *           them with attn_fn). Stored
  *           cross-attention contexts: see contexts.h. On a device that offloads: two blocks of
  *           weights on it, all of them in host memory.
  * Errors    KN_ERR_ARG, KN_ERR_MODEL, KN_ERR_UNSUPPORTED, KN_ERR_IO, KN_ERR_NOMEM, KN_ERR_DEVICE.
@@ -77,8 +78,8 @@ typedef enum kn_dit_cross {
 } kn_dit_cross;
 
 /* Asked at each block for the plan of its self-attention, with its queries and keys after RoPE,
- * [L,N,D] in device memory in the order of args->rope. *plan NULL: dense. The plan must stay valid
- * until the next call. */
+ * [L,N,D] in device memory in the order of args->rope; NULL with int8, whose plans do not depend on them, unless
+ * there is a tap. *plan NULL: dense. The plan must stay valid until the next call. */
 typedef kn_status kn_dit_plan_fn(void *user, int block, const kn_tensor *q, const kn_tensor *k,
                                  const kn_attn_plan **plan);
 
@@ -103,7 +104,7 @@ typedef struct kn_dit_args {
     void *plan_user;
     int plans;                /* of plan_fn: a number of the plans that it will give, the same at each call with
                                  that number; 0: not known before */
-    kn_dit_attn_fn *attn_fn;  /* NULL = off; never when measuring */
+    kn_dit_attn_fn *attn_fn;  /* NULL = off; not called when measuring, where it counts all the same */
     void *attn_user;
     double softmax_scale;     /* of self-attention; 0 = 1/sqrt(D). A plan's own scale wins */
     bool f8;                  /* the blocks' linear layers with both factors in e4m3 (kn_linear_f8) */

@@ -164,6 +164,7 @@ static kn_status open_all(denoise *x)
                               .skip_below = p->skip_below,
                               .dual = p->dual ? &x->dual : NULL,
                               .ffn_in_place = p->ffn_in_place,
+                              .attn_fn = j->search && number_of(x) > 0 ? kn_stage_search_look : NULL,
                               .schedule = &x->schedule,
                               .hook = save_step,
                               .hook_user = x,
@@ -172,10 +173,9 @@ static kn_status open_all(denoise *x)
     x->sampler.scratch = x->arena;
     if (j->o->cuda_graphs && !j->debug) KN_TRY(kn_records_open(x->dev, &x->records));
     x->sampler.records = x->records;
-    if (j->search && number_of(x) > 0) {
+    if (x->sampler.attn_fn) {
         kn_stage_search *search = &j->search[number_of(x)];
         KN_TRY(kn_stage_search_begin(search, x->dev, kn_dev_activation_dtype(x->dev), &j->dit, &x->attention, &x->search_arena));
-        x->sampler.attn_fn = kn_stage_search_look;
         x->sampler.attn_user = search;
     }
     KN_TRY(kn_solver_open(x->dev, (kn_solver_kind)j->o->solver, &x->schedule, 4, x->sampler.latents.dim, &x->solver));

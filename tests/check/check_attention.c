@@ -6,21 +6,74 @@
 #include "attention/window.h"
 #include "check.h"
 
+/* norm: t[3] to t[6] are weights, cosines and sines, and q and k come without. room: the call may use memory of its
+ * inputs, and its output takes the place of q. Inputs have to stay as they are, so these get copies. */
 typedef struct attention_case {
     float scale;
-    bool bias, int8;
+    bool bias, int8, norm, room;
     float skip_below;
     const kn_attn_plan *plan; /* NULL: dense */
 } attention_case;
 
+static kn_status run_with(kn_dev *d, const attention_case *n, const kn_attn_args *args)
+{
+    return n->plan ? kn_attn_sparse(d, args, n->plan, NULL) : kn_attn_dense(d, args, NULL);
+}
+
+static kn_status run_on_copies(kn_dev *d, const check_args *a)
+{
+    const attention_case *n = a->params;
+    const kn_tensor *out = &a->t[n->norm ? 7 : 3];
+    kn_attn_args args = {.scale = n->scale, .out = *out, .int8 = n->int8};
+    kn_attn_norm norm = {.eps = 1e-6f};
+    kn_tensor *to[4] = {&args.q, &args.k, &args.v, &args.room};
+    size_t room = kn_attn_int8_room_bytes(out->dim[0], (int)out->dim[1]);
+    int copies = n->room ? 4 : 3;
+    kn_status st = KN_OK;
+    if (n->norm) norm.weight_q = a->t[3], norm.weight_k = a->t[4], norm.cos = a->t[5], norm.sin = a->t[6], args.norm = &norm;
+    for (int i = 0; i < copies; i++) {
+        *to[i] = i < 3 ? kn_tensor_make(NULL, a->t[i].dtype, 3, a->t[i].dim) : kn_tensor_of(NULL, KN_I8, (int64_t)room);
+        KN_TRY_GOTO(kn_dev_alloc(d, kn_tensor_bytes(to[i]), &to[i]->data));
+        if (i < 3) KN_TRY_GOTO(kn_copy(d, &a->t[i], to[i]));
+    }
+    if (n->room) args.out = args.q;
+    KN_TRY_GOTO(run_with(d, n, &args));
+    if (n->room) KN_TRY_GOTO(kn_copy(d, &args.out, out));
+    KN_TRY_GOTO(kn_dev_sync(d));
+done:
+    for (int i = 0; i < 4; i++)
+        if (to[i]->data) kn_dev_free(d, to[i]->data, kn_tensor_bytes(to[i]));
+    return st;
+}
+
 static kn_status run_attention(kn_dev *d, const check_args *a)
 {
     const attention_case *n = a->params;
+    if (n->norm || n->room) return run_on_copies(d, a);
     kn_attn_args args = {
         .q = a->t[0], .k = a->t[1], .v = a->t[2], .scale = n->scale, .out = a->t[n->bias ? 4 : 3],
         .int8 = n->int8, .skip_below = n->skip_below};
     if (n->bias) args.bias = a->t[3];
-    return n->plan ? kn_attn_sparse(d, &args, n->plan, NULL) : kn_attn_dense(d, &args, NULL);
+    return run_with(d, n, &args);
+}
+
+/* kn_norm_rope in double. */
+static double *normed(const check_args *ref, int which)
+{
+    const double *x = ref->t[which].data, *w = ref->t[3 + which].data, *co = ref->t[5].data, *si = ref->t[6].data;
+    int64_t rows = ref->t[0].dim[0], D = ref->t[0].dim[2], width = ref->t[0].dim[1] * D;
+    double *y = malloc((size_t)(rows * width) * sizeof *y);
+    for (int64_t l = 0; l < rows; l++) {
+        double sum = 0;
+        for (int64_t i = 0; i < width; i++) sum += x[l * width + i] * x[l * width + i];
+        double f = 1 / sqrt(sum / (double)width + 1e-6f);
+        for (int64_t i = 0; i < width; i += 2) {
+            int64_t at = l * width + i, angle = l * (D / 2) + i % D / 2;
+            double re = x[at] * f * w[i], im = x[at + 1] * f * w[i + 1];
+            y[at] = re * co[angle] - im * si[angle], y[at + 1] = re * si[angle] + im * co[angle];
+        }
+    }
+    return y;
 }
 
 /* An error e of the logits changes an output by at most 2 e sum(p |v|); the logits' error is eps
@@ -29,7 +82,8 @@ static kn_status run_attention(kn_dev *d, const check_args *a)
 static void attention_magnitude(const check_args *ref, double *m)
 {
     const attention_case *n = ref->params;
-    const double *q = ref->t[0].data, *k = ref->t[1].data, *v = ref->t[2].data;
+    double *nq = n->norm ? normed(ref, 0) : NULL, *nk = n->norm ? normed(ref, 1) : NULL;
+    const double *q = n->norm ? nq : ref->t[0].data, *k = n->norm ? nk : ref->t[1].data, *v = ref->t[2].data;
     const double *bias = n->bias ? ref->t[3].data : NULL;
     int64_t lq = ref->t[0].dim[0], heads = ref->t[0].dim[1], dim = ref->t[0].dim[2];
     int64_t lk = ref->t[1].dim[0], dv = ref->t[2].dim[2];
@@ -62,6 +116,8 @@ static void attention_magnitude(const check_args *ref, double *m)
         }
     free(s);
     free(visible);
+    free(nq);
+    free(nk);
 }
 
 typedef struct shape {
@@ -74,8 +130,9 @@ static void attention_case_run(check *c, shape s, check_fill qk, check_fill v, a
     kn_dtype t;
     for (int i = 0; check_activation(c, i, &t); i++) {
         if (check_kind(c) == KN_DEV_CUDA && t != KN_BF16) continue; /* the one dtype it takes */
-        if (!check_begin(c, "attention%s%s%s_%dx%d_%dx%d_%d_%s_%s_%s%s%s", n.plan ? "_window" : "",
-                         n.int8 ? "_int8" : "", n.skip_below > 0 ? "_skip" : "",
+        if (!check_begin(c, "attention%s%s%s%s%s_%dx%d_%dx%d_%d_%s_%s_%s%s%s", n.plan ? "_window" : "",
+                         n.int8 ? "_int8" : "", n.norm ? "_norm" : "", n.room ? "_room" : "",
+                         n.skip_below > 0 ? "_skip" : "",
                          s.lq, s.lk, s.heads, s.dim, s.dv, kn_dtype_name(t), check_fill_name(qk),
                          check_fill_name(v), n.bias ? "_bias" : "", extra ? "_strided" : ""))
             continue;
@@ -83,6 +140,8 @@ static void attention_case_run(check *c, shape s, check_fill qk, check_fill v, a
         check_in_strided(c, qk, t, 3, (int64_t[]){s.lk, s.heads, s.dim}, extra);
         check_in_strided(c, v, t, 3, (int64_t[]){s.lk, s.heads, s.dv}, extra);
         if (n.bias) check_in(c, CHECK_NORMAL, KN_F32, 3, (int64_t[]){s.heads, s.lq, s.lk});
+        for (int w = 0; n.norm && w < 2; w++) check_in(c, CHECK_NORMAL, KN_F32, 1, (int64_t[]){(int64_t)s.heads * s.dim});
+        for (int w = 0; n.norm && w < 2; w++) check_in(c, CHECK_NORMAL, KN_F32, 2, (int64_t[]){s.lq, s.dim / 2});
         check_out_strided(c, t, 3, (int64_t[]){s.lq, s.heads, s.dv}, extra);
         /* fp32 inside: a dot product of D terms ends about log2(D) roundings off in the mean and
          * sqrt(D) when it goes badly, the exponential 2, the weighted sum as the dot product; times
@@ -97,8 +156,31 @@ static void attention_case_run(check *c, shape s, check_fill qk, check_fill v, a
         /* A weight of int8 rounds the other way where the exponential differs in the last bit: of
          * 255 parts of the largest of 128. */
         if (n.int8) b.tol += 1.0 / 255, b.nmse = b.tol * b.tol;
+        /* q and k that are rounded to bf16 after the norm; with int8 only where the packing does not do it, and then
+         * a quarter of their bytes, of 8 bits too, are others. */
+        bool apart = n.norm && (!n.int8 || s.heads > 40);
+        if (apart) b.tol += (n.int8 ? 3.0 / 255 : 0) + 2 * check_eps(t) + 16 * check_eps(KN_F32), b.nmse = b.tol * b.tol;
         check_run(c, run_attention, &n, NULL, &b);
     }
+}
+
+/* Norm and rotation as part of attention: in 8 bits on the way to bytes, of up to 12 heads, up to 40, and more, where
+ * they come before. */
+static void norm_cases(check *c, attention_case n)
+{
+    n.norm = true;
+    attention_case_run(c, (shape){65, 65, 3, 64, 64}, CHECK_NORMAL, CHECK_NORMAL, n, 0);
+    if (!kn_attn_approximates(check_dev(c))) return;
+    static const shape shapes[] = {{300, 300, 2, 128, 128}, {131, 131, 3, 128, 128}, {70, 70, 12, 128, 128},
+                                   {1, 1, 1, 128, 128},     {37, 37, 13, 128, 128},  {21, 21, 40, 128, 128},
+                                   {20, 20, 41, 128, 128}};
+    n.int8 = true;
+    for (int i = 0; i < (int)(sizeof shapes / sizeof *shapes); i++) {
+        n.room = i % 2;
+        attention_case_run(c, shapes[i], CHECK_NORMAL, CHECK_NORMAL, n, 0);
+    }
+    n.norm = false, n.room = true;
+    attention_case_run(c, shapes[0], CHECK_NORMAL, CHECK_NORMAL, n, 0);
 }
 
 /* Where the device has them, against the same rules in double. */
@@ -132,6 +214,10 @@ static void window_cases(check *c)
         attention_case_run(c, (shape){tokens, tokens, 1, 128, 128}, CHECK_SPIKE, CHECK_NORMAL, n,
                            8);
         approximate_cases(c, (shape){tokens, tokens, 2, 128, 128}, n);
+        if (kn_attn_approximates(check_dev(c))) {
+            n.int8 = n.norm = n.room = true;
+            attention_case_run(c, (shape){tokens, tokens, 12, 128, 128}, CHECK_NORMAL, CHECK_NORMAL, n, 0);
+        }
         kn_attn_plan_free(&plan);
     }
 }
@@ -157,5 +243,6 @@ void check_attention(check *c)
         attention_case_run(c, (shape){1100, 16400, 2, 8, 8}, CHECK_NORMAL, CHECK_NORMAL, biased, 0);
     approximate_cases(c, (shape){130, 300, 2, 128, 128}, plain);
     approximate_cases(c, (shape){33, 1000, 1, 128, 128}, plain);
+    norm_cases(c, plain);
     window_cases(c);
 }

@@ -254,7 +254,7 @@ DNN(cudnnBackendSetAttribute,
      const void *values),
     (d, name, type, count, values))
 DNN(cudnnBackendGetAttribute,
-    (const cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
+    (cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
      int64_t most, int64_t *count, void *values),
     (d, name, type, most, count, values))
 DNN(cudnnBackendFinalize, (cudnnBackendDescriptor_t d), (d))

@@ -795,12 +795,13 @@ static int by_place(int argc, char **argv)
     static places sites, chains;
     double until = argc > 5 ? (double)time(NULL) + atof(argv[5]) : 1e18;
     int share = argc > 4 ? atoi(argv[3]) : 0, of = argc > 4 ? atoi(argv[4]) : 1;
-    FILE *tsv = fopen(argv[2], "a");
-    if (!tsv || of < 1 || setup(NULL) != 0) return 2;
+    if (of < 1 || setup(NULL) != 0) return 2;
     if (!gpu_here) {
         fprintf(stderr, "fault_pipeline_points: no GPU here\n");
         return 77;
     }
+    FILE *tsv = fopen(argv[2], "a");
+    if (!tsv) return 2;
     find_places(&sites, &chains);
     try_places(&sites, "place", share, of, until, tsv);
     try_places(&chains, "callers", share, of, until, tsv);

@@ -16,7 +16,7 @@ typedef struct scene {
     kn_tensor latents, velocity;
 } scene;
 
-static char folder[64], wide_folder[64];
+static char folder[64], wide_folder[64], head_folder[64];
 
 static int setup(void **state)
 {
@@ -29,6 +29,10 @@ static int setup(void **state)
     make_folder(wide_folder);
     write_config(wide_folder, &wide);
     write_weights(wide_folder, &wide, KN_DIT_DIFFUSERS, "", -1, -1, NULL);
+    wide.head_dim = KN_ATTN_INT8_HEAD_DIM;
+    make_folder(head_folder);
+    write_config(head_folder, &wide);
+    write_weights(head_folder, &wide, KN_DIT_DIFFUSERS, "", -1, -1, NULL);
     return 0;
 }
 
@@ -37,6 +41,7 @@ static int teardown(void **state)
     (void)state;
     remove_folder(folder);
     remove_folder(wide_folder);
+    remove_folder(head_folder);
     return 0;
 }
 
@@ -542,6 +547,98 @@ static void forwards_that_come_again_are_recorded(void **state)
     scene_close(&s);
 }
 
+typedef struct looked {
+    int plans, seen, attentions, taps; /* seen: plans asked for with q and k */
+} looked;
+
+static kn_status count_plan(void *user, int block, const kn_tensor *q, const kn_tensor *k, const kn_attn_plan **plan)
+{
+    looked *l = user;
+    (void)block;
+    l->plans++;
+    l->seen += q && k && q->data != k->data;
+    *plan = NULL;
+    return KN_OK;
+}
+
+/* Afterwards q, k and v are as they came in, beside what came out. */
+static kn_status count_attention(void *user, int block, const kn_attn_args *attn)
+{
+    (void)block;
+    bool apart = attn->q.data != attn->out.data && attn->k.data != attn->out.data && attn->v.data != attn->out.data;
+    ((looked *)user)->attentions += apart && attn->int8 && !attn->norm && !attn->room.rank;
+    return KN_OK;
+}
+
+static kn_status count_tap(void *user, const char *name, const kn_tensor *t)
+{
+    (void)t;
+    ((looked *)user)->taps += strstr(name, "attn1.q") != NULL;
+    return KN_OK;
+}
+
+/* In 8 bits q and k are packed by what norms them, unless someone looks at them: the same numbers either way. */
+static void attention_in_8_bits(void **state)
+{
+    (void)state;
+    scene s;
+    looked l = {0};
+    scene_open_model(&s, head_folder, &(kn_dev_params){.kind = KN_DEV_REF, .threads = 1}, NULL);
+    kn_dit_args args = scene_args(&s);
+    run(&s, args, plain);
+    args.int8 = true;
+    args.plan_fn = count_plan, args.plan_user = &l;
+    run(&s, args, other);
+    assert_true(l.plans == small_config.layers && l.seen == 0);
+    double difference = 0, size = 0;
+    for (int i = 0; i < VALUES; i++) {
+        difference += pow((double)other[i] - (double)plain[i], 2);
+        size += pow((double)plain[i], 2);
+    }
+    assert_true(difference > 0 && difference < 1e-3 * size);
+    static float third[VALUES];
+    args.tap = (kn_dit_tap){count_tap, &l};
+    run(&s, args, third);
+    assert_memory_equal(other, third, sizeof other);
+    assert_true(l.plans == 2 * small_config.layers && l.seen == small_config.layers && l.taps == small_config.layers);
+    args.tap = (kn_dit_tap){0};
+    args.attn_fn = count_attention, args.attn_user = &l;
+    run(&s, args, third);
+    assert_memory_equal(other, third, sizeof other);
+    assert_int_equal(l.attentions, small_config.layers);
+    scene_close(&s);
+}
+
+/* On a GPU the bytes of q, k and v lie in buffers that are there anyway; beside them where someone looks at q, k
+ * and v. */
+static void bytes_lie_in_the_buffers(void **state)
+{
+    (void)state;
+    enum { FRAMES = 1000, LENGTH = FRAMES * 4 * 3, WIDTH = 2 * KN_ATTN_INT8_HEAD_DIM };
+    scene s = {0};
+    size_t bytes[3];
+    must(kn_dev_open(&(kn_dev_params){.kind = KN_DEV_MEASURE, .measured = KN_DEV_CUDA}, &s.dev));
+    must(kn_dit_open(s.dev, head_folder, &s.model));
+    must(kn_dit_rope_open(s.model, FRAMES, 8, 6, NULL, &s.rope));
+    kn_tensor embeds = kn_tensor_of(NULL, KN_F32, T, small_config.text_dim);
+    must(kn_dev_alloc(s.dev, kn_tensor_bytes(&embeds), &embeds.data));
+    must(kn_dit_context_open(s.model, &embeds, NULL, &s.context));
+    kn_dev_free(s.dev, embeds.data, kn_tensor_bytes(&embeds));
+    s.latents = s.velocity = kn_tensor_of(NULL, KN_F32, 4, FRAMES, 8, 6);
+    kn_dit_args args = scene_args(&s);
+    for (int i = 0; i < 3; i++) {
+        args.int8 = i > 0, args.attn_fn = i > 1 ? count_attention : NULL;
+        must(kn_dit_scratch_bytes(s.model, &args, &bytes[i]));
+    }
+    size_t one = (size_t)LENGTH * WIDTH; /* a tensor of bytes */
+    if (!(bytes[1] > bytes[0] && bytes[1] - bytes[0] < one / 2)) fail_msg("%zu more than %zu", bytes[1] - bytes[0], bytes[0]);
+    if (!(bytes[2] - bytes[0] >= 3 * one)) fail_msg("beside them: %zu more than %zu", bytes[2] - bytes[0], bytes[0]);
+    kn_dit_context_close(&s.context);
+    kn_dit_rope_close(&s.rope);
+    kn_dit_close(&s.model);
+    kn_dev_close(&s.dev);
+}
+
 static void measured_sizes_hold(void **state)
 {
     (void)state;
@@ -581,6 +678,8 @@ int main(void)
                                        cmocka_unit_test(contexts_of_some_blocks),
                                        cmocka_unit_test(layers_in_e4m3),
                                        cmocka_unit_test(forwards_that_come_again_are_recorded),
+                                       cmocka_unit_test(attention_in_8_bits),
+                                       cmocka_unit_test(bytes_lie_in_the_buffers),
                                        cmocka_unit_test(measured_sizes_hold)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
