@@ -14,7 +14,8 @@
  *   fault_pipeline_points sites TSV [SHARE OF [SECONDS]]    kinds cuda and lost: the first call from each place in the
  *                                                           program, then from each place with its three callers, in
  *                                                           the first GPU job that has it; every OF-th, from the
- *                                                           SHARE-th; no new one after SECONDS
+ *                                                           SHARE-th; no new one after SECONDS. `callers` instead of
+ *                                                           `sites` leaves out the first part
  *
  * tools/fault_points.sh shares the full campaign out over processes.
  *
@@ -803,7 +804,7 @@ static int by_place(int argc, char **argv)
     FILE *tsv = fopen(argv[2], "a");
     if (!tsv) return 2;
     find_places(&sites, &chains);
-    try_places(&sites, "place", share, of, until, tsv);
+    if (!strcmp(argv[1], "sites")) try_places(&sites, "place", share, of, until, tsv);
     try_places(&chains, "callers", share, of, until, tsv);
     fclose(tsv);
     return teardown(NULL);
@@ -886,7 +887,7 @@ static int campaign(int argc, char **argv)
 int main(int argc, char **argv)
 {
     if (argc == 2 && !strcmp(argv[1], "count")) return count_points();
-    if (argc >= 3 && !strcmp(argv[1], "sites")) return by_place(argc, argv);
+    if (argc >= 3 && (!strcmp(argv[1], "sites") || !strcmp(argv[1], "callers"))) return by_place(argc, argv);
     if (argc >= 3) return campaign(argc, argv);
     const struct CMUnitTest tests[] = {cmocka_unit_test(samples_of_every_kind), cmocka_unit_test(no_gpu_of_use),
                                       cmocka_unit_test(card_too_small)};
