@@ -90,7 +90,7 @@ kn_status kn_cuda_library(const char *what, const char *const *names, void **han
 kn_status kn_cuda_symbol(void *handle, const char *what, const char *name, void **fn);
 
 /* Device copy of an index list in host memory: sent once and kept, found
- * again by address, length and content hash. Valid until kn_cuda_lists_close, which the end of a pass calls too. */
+ * again by length and content hash. Valid until kn_cuda_lists_close, which the end of a pass calls too. */
 kn_status kn_cuda_list(kn_dev *d, const int32_t *host, int64_t count, const int32_t **device);
 void kn_cuda_lists_close(kn_dev *d);
 

@@ -195,7 +195,6 @@ static kn_status cuda_sync(kn_dev *d)
 
 /* ---- index lists that stay on the device -------------------------------------------------------*/
 typedef struct sent_list {
-    const int32_t *host;
     int64_t count;
     uint64_t hash;
     int32_t *device;
@@ -207,7 +206,8 @@ struct kn_cuda_lists {
     uint64_t clock;
 };
 
-/* FNV-1a over words: the caller may have refilled the memory at the same address. */
+/* FNV-1a over words: the caller may have refilled the memory at the same address, and another may have a
+ * copy (two tables of positions have the token order each). */
 static uint64_t hash_of(const int32_t *v, int64_t count)
 {
     uint64_t h = 0xcbf29ce484222325u;
@@ -227,7 +227,7 @@ kn_status kn_cuda_list(kn_dev *d, const int32_t *host, int64_t count, const int3
     sent_list *oldest = &c->lists->list[0];
     for (int i = 0; i < LISTS; i++) {
         sent_list *l = &c->lists->list[i];
-        if (l->device && l->host == host && l->count == count && l->hash == hash) {
+        if (l->device && l->count == count && l->hash == hash) {
             l->used = ++c->lists->clock;
             *device = l->device;
             return KN_OK;
@@ -243,7 +243,7 @@ kn_status kn_cuda_list(kn_dev *d, const int32_t *host, int64_t count, const int3
         kn_dev_free(d, p, (size_t)count * sizeof *host);
         return st;
     }
-    *oldest = (sent_list){host, count, hash, p, ++c->lists->clock};
+    *oldest = (sent_list){count, hash, p, ++c->lists->clock};
     *device = p;
     return KN_OK;
 }

@@ -24,8 +24,11 @@ def take_turn():
 
 def put(path, records):
     path, ids = pathlib.Path(path), {r["id"] for r in records}
+    folder = os.open(path.parent, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)  # others may add records too
     old = json.loads(path.read_text()) if path.exists() else []
     path.write_text(json.dumps([o for o in old if o["id"] not in ids] + records, indent=1) + "\n")
+    os.close(folder)
 
 
 class Records:

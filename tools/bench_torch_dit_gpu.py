@@ -150,7 +150,8 @@ def main():
     args = p.parse_args()
     if "warm" in args.what:
         return warm()
-    take_turn()
+    if args.what != ["error"] and args.what != ["nothing"]:
+        take_turn()
     peer = f"diffusers {diffusers.__version__}, torch {torch.__version__}"
     records = Records(args.out, args.commit)
     print(f"{records.card}; {peer}; cuDNN {torch.backends.cudnn.version()}", flush=True)

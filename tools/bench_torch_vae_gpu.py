@@ -66,7 +66,8 @@ def main():
     parser.add_argument("--what", default="error,decode,encode")
     parser.add_argument("--model")
     args = parser.parse_args()
-    take_turn()
+    if args.what != "error":
+        take_turn()
     records = Records(args.out, args.commit)
     peer = f"diffusers {diffusers.__version__}, torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"
     grid = (args.frames, *(int(n) for n in args.size.split("x")))

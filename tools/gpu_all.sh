@@ -4,23 +4,24 @@
 # usage: tools/gpu_all.sh BUILD RESULTS.json [COMMIT [STEP...]]
 #   BUILD    a build folder with CUDA, or a folder of tools/gpu_bundle.sh with its env.sh sourced
 #   RESULTS  bench/results/h200.json, and h200-attention.json beside it: records of the same id are replaced, others stay
-#   STEPs    models warm checks memory races dit dit14 vae text refine attention render (all of them when none is named),
+#   STEPs    models errors warm checks memory races dit dit14 vae text refine attention render (all of them when none is named),
 #            and render-full: all 50 + 35 steps of the 1080p render, some five minutes
 # Wanted beside them: ../tests/e2e, python3 with torch, transformers, diffusers and Pillow; compute-sanitizer; for `races` the target
 # attention_hopper_every_lane; 80 GB of the card's memory, and 60 GB for models in KN_GPU_MODELS (/dev/shm/kinora-models).
-# What is missing is named as left out and counts as a failure. models, warm, checks, memory and races run side by side,
-# for they time nothing; the others have the card to themselves, one after the other, each of which loads its Python
+# What is missing is named as left out and counts as a failure. models, errors, warm, checks, memory and races run side by
+# side, for they time nothing; the others have the card to themselves, one after the other, each of which loads its Python
 # modules while the one before measures. Logs go to RESULTS.logs/. Ends with a table; exit code 1 when a step failed.
 set -u
 [ $# -ge 2 ] || { sed -n '4,15s/^# \{0,1\}//p' "$0"; exit 2; }
 build=$(cd "$1" && pwd) results=$(realpath -m "$2") commit=${3:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}
-[ $# -gt 3 ] && shift 3 || set -- models warm checks memory races dit dit14 vae text refine attention render
+[ $# -gt 3 ] && shift 3 || set -- models errors warm checks memory races dit dit14 vae text refine attention render
 tools=$(cd "$(dirname "$0")" && pwd)
 model=${KN_DEMO_MODEL:-$(dirname "$tools")/demo/model}
 logs=$results.logs times=${results%.json}-attention.json
 models=${KN_GPU_MODELS:-/dev/shm/kinora-models}
 mkdir -p "$logs"
 : >"$logs/table"
+rm -f "$logs/made"
 echo 0 >"$logs/ended"
 export KN_GPU_TURN=$logs/turn # of tools/bench_records.py
 
@@ -58,9 +59,25 @@ race() {
 small=(render --model "$model" --prompt 'a red ball bouncing over grass' --seed 3 --steps 3 --frames 5 --device cuda
   --progress none --refine-size 2x --attention permute --base-attention draft)
 
+# Its evaluations are recorded: a kernel that reads memory given back since would show.
+recorded=(render --model "$model" --prompt 'a red ball bouncing over grass' --seed 3 --steps 3 --frames 5 --device cuda
+  --progress none --refine-size 2x --override --refresh 2)
+
 run_models() {
-  step models 200 python3 "$tools/bench_render_gpu.py" "$build/kinora" "$model/tokenizer" - - --keep "$models/wan" --make &
+  { step models 200 python3 "$tools/bench_render_gpu.py" "$build/kinora" "$model/tokenizer" - - --keep "$models/wan" --make; : >"$logs/made"; } &
   step model-14b 200 python3 "$tools/bench_torch_dit_gpu.py" - - --size 14B --model "$models/14b" --what nothing &
+  wait
+}
+
+# Distances from float32, on the models that are made beside it.
+run_errors() {
+  for _ in $(seq 200); do
+    [ -e "$logs/made" ] || [ -e "$models/wan/model_index.json" ] || sleep 1
+  done
+  step dit-error 200 python3 "$tools/bench_torch_dit_gpu.py" "$build/bench_dit_forward" "$results" --what error --commit "$commit" \
+    --model "$models/wan/transformer" &
+  step vae-error 200 python3 "$tools/bench_torch_vae_gpu.py" "$build/bench_vae_decode" "$results" --what error --commit "$commit" \
+    --model "$models/wan/vae" &
   wait
 }
 
@@ -105,6 +122,7 @@ run_memory() {
   for kernel in sm80 sm90 int8; do
     for tool in memcheck synccheck; do sanitizer $tool $kernel "$build/attention_hopper" check $kernel & done
   done
+  sanitizer memcheck recorded "$build/kinora" "${recorded[@]}" --latents-out "$logs/recorded.safetensors" --overwrite &
   for tool in memcheck synccheck; do
     sanitizer $tool render "$build/kinora" "${small[@]}" --frames-dir "$logs/frames-$tool" --overwrite &
   done
@@ -123,14 +141,14 @@ run_races() {
 
 run_dit() {
   step dit 800 python3 "$tools/bench_torch_dit_gpu.py" "$build/bench_dit_forward" "$results" --model "$models/wan/transformer" \
-    --what error,480p,1080p,compile --commit "$commit"
+    --what 480p,1080p,compile --commit "$commit"
 }
 run_dit14() {
   step dit14 800 python3 "$tools/bench_torch_dit_gpu.py" "$build/bench_dit_forward" "$results" --size 14B --model "$models/14b" \
     --what 480p --commit "$commit"
 }
 run_vae() {
-  step vae 800 python3 "$tools/bench_torch_vae_gpu.py" "$build/bench_vae_decode" "$results" --runs 3 --commit "$commit" \
+  step vae 800 python3 "$tools/bench_torch_vae_gpu.py" "$build/bench_vae_decode" "$results" --runs 3 --what decode,encode --commit "$commit" \
     --model "$models/wan/vae"
 }
 run_text() {
@@ -158,7 +176,7 @@ run_render_full() { render render-full; }
 step card 20 nvidia-smi --query-gpu=name,driver_version,clocks.sm,power.draw --format=csv
 side_by_side() {
   case $1 in
-    models | warm | checks | memory | races) run_$1 ;;
+    models | errors | warm | checks | memory | races) run_$1 ;;
   esac
 }
 timed() {
@@ -174,10 +192,11 @@ wait
 echo "$SECONDS" >"$logs/ended"
 before=
 for wanted in "$@"; do
-  case $wanted in models | warm | checks | memory | races) continue ;; esac
+  case $wanted in models | errors | warm | checks | memory | races) continue ;; esac
   timed "$wanted" &
   now=$!
   [ -z "$before" ] || wait "$before" # one measures, one loads
+  until ! flock -n "$KN_GPU_TURN" true || ! kill -0 "$now" 2>/dev/null; do sleep 0.2; done
   before=$now
 done
 wait

@@ -14,7 +14,8 @@
  *   fault_pipeline_points sites TSV [SHARE OF [SECONDS]]    kinds cuda and lost: the first call from each place in the
  *                                                           program, then from each place with its three callers, in
  *                                                           the first GPU job that has it; every OF-th, from the
- *                                                           SHARE-th; no new one after SECONDS
+ *                                                           SHARE-th; no new one after SECONDS. `callers` instead of
+ *                                                           `sites` leaves out the first part
  *
  * tools/fault_points.sh shares the full campaign out over processes.
  *
@@ -47,6 +48,7 @@
 
 #define DEMO KN_SOURCE_DIR "/demo/model"
 #define MODEL "../in/model" /* seen from the output folder */
+#define WIDE_MODEL "../in/wide"
 enum { FILES = 64, SAMPLES = 4, LIMIT_SEC = 120 };
 
 typedef struct job {
@@ -88,7 +90,8 @@ static const job jobs[] = {
     {"gpu", {"render", "--prompt", "a ball", ON_GPU, "--attention", "permute"}, RESUMES | GPU},
     {"gpu-offload", {"render", "--prompt", "a ball", ON_GPU, "--attention", "draft", "--offload", "--context-cache", "host"}, RESUMES | GPU},
     {"gpu-hopper",
-     {"render", "--prompt", "a ball", ON_GPU, "--attention", "window", "--linear-precision", "fp8", "--attention-skip", "0.001"},
+     {"render", "--prompt", "a ball", ON_GPU, "--model", WIDE_MODEL, "--attention", "window", "--linear-precision", "fp8",
+      "--base-attention-precision", "int8", "--attention-skip", "0.001"},
      RESUMES | GPU | HOPPER},
     {"gpu-batch", {"batch", "../in/gpu.yaml", "--output-dir", ".", "--progress", "none"}, RESUMES | BATCH | GPU},
 };
@@ -432,6 +435,33 @@ static void make_model(void)
     copy_first_layer("vae/diffusion_pytorch_model.safetensors");
 }
 
+/* The same, read as one of two heads of 128 instead of four of 64, which 8-bit attention takes. */
+static void make_wide_model(void)
+{
+    static const char *const shared[] = {"model_index.json", "kinora.json", "scheduler", "text_encoder", "tokenizer", "vae",
+                                         "transformer/diffusion_pytorch_model.safetensors"};
+    char path[400], target[100], *data, *heads, *dim;
+    size_t size;
+    snprintf(path, sizeof path, "%s/in/wide", root);
+    assert_int_equal(mkdir(path, 0700), 0);
+    snprintf(path, sizeof path, "%s/in/wide/transformer", root);
+    assert_int_equal(mkdir(path, 0700), 0);
+    for (size_t i = 0; i < sizeof shared / sizeof *shared; i++) {
+        snprintf(path, sizeof path, "%s/in/wide/%s", root, shared[i]);
+        snprintf(target, sizeof target, "%s../model/%s", strchr(shared[i], '/') ? "../" : "", shared[i]);
+        assert_int_equal(symlink(target, path), 0);
+    }
+    snprintf(path, sizeof path, "%s/in/model/transformer/config.json", root);
+    expect_ok(kn_file_read(path, 1 << 20, &data, &size));
+    heads = strstr(data, "\"num_attention_heads\": 4"), dim = strstr(data, "\"attention_head_dim\": 64,");
+    assert_true(heads && dim);
+    heads[strlen("\"num_attention_heads\": ")] = '2';
+    memcpy(dim, "\"attention_head_dim\":128,", strlen("\"attention_head_dim\":128,"));
+    snprintf(path, sizeof path, "%s/in/wide/transformer/config.json", root);
+    put_file(path, data, size);
+    kn_free(data);
+}
+
 static void undisturbed(const job *j, int keep, outputs *o)
 {
     run r;
@@ -495,6 +525,7 @@ static int setup(void **state)
     in_root(path, "in");
     if (mkdir(path, 0700) != 0) return -1;
     make_model();
+    make_wide_model();
     put_text("in/config.yaml", "guidance: 1\nshift: 3\n");
     put_text("in/prompt.txt", "a ball\n");
     put_text("in/gpu.yaml",
@@ -773,7 +804,7 @@ static int by_place(int argc, char **argv)
     FILE *tsv = fopen(argv[2], "a");
     if (!tsv) return 2;
     find_places(&sites, &chains);
-    try_places(&sites, "place", share, of, until, tsv);
+    if (!strcmp(argv[1], "sites")) try_places(&sites, "place", share, of, until, tsv);
     try_places(&chains, "callers", share, of, until, tsv);
     fclose(tsv);
     return teardown(NULL);
@@ -856,7 +887,7 @@ static int campaign(int argc, char **argv)
 int main(int argc, char **argv)
 {
     if (argc == 2 && !strcmp(argv[1], "count")) return count_points();
-    if (argc >= 3 && !strcmp(argv[1], "sites")) return by_place(argc, argv);
+    if (argc >= 3 && (!strcmp(argv[1], "sites") || !strcmp(argv[1], "callers"))) return by_place(argc, argv);
     if (argc >= 3) return campaign(argc, argv);
     const struct CMUnitTest tests[] = {cmocka_unit_test(samples_of_every_kind), cmocka_unit_test(no_gpu_of_use),
                                       cmocka_unit_test(card_too_small)};
