@@ -19,20 +19,13 @@ namespace {
 enum { DIM = KN_INT8_DIM, PARTS = KN_INT8_PARTS, KEYS = 128, LANES = DIM / 8, HEAD_BYTES = 2 * DIM };
 /* Shared memory: barriers, sums of squares of two units of rows, stages. */
 enum { STAGES = 8, SUMS = 128, SUMS_MOST = 20 * 16, DATA = SUMS + 2 * SUMS_MOST * 4, ANGLE_BYTES = DIM / 2 * 4 };
-#ifndef PV_F
-#define PV_F 4
-#define PV_FB 3
-#define PV_P 4
-#define PV_PB 2
-#define PV_UNROLL 4
-#define PV_PLANES 2
-#endif
-/* Heads and threads of a block; rows at a time and blocks to a multiprocessor, for the ranges and for q and k. */
-enum { GROUP = 12, T = GROUP * LANES, FIND_ROWS = PV_F, FIND_BLOCKS = PV_FB, ROWS = PV_P, BLOCKS = PV_PB, UNROLL = PV_UNROLL };
-/* The same for more than 12 heads with the norm. */
+/* Heads and threads of a block. Rows at a time and blocks to a multiprocessor, for the ranges (NORM_: with the norm, which
+ * has a barrier for each unit of rows) and for q and k. */
+enum { GROUP = 12, T = GROUP * LANES, FIND_ROWS = 4, NORM_FIND_ROWS = 8, FIND_BLOCKS = 3, ROWS = 4, BLOCKS = 2, UNROLL = 4 };
+/* For more heads with the norm; one block to a multiprocessor. */
 enum { WIDE_GROUP = KN_INT8_NORM_HEADS, WIDE_T = WIDE_GROUP * LANES, WIDE_ROWS = 2 };
-/* Of a grid of PARTS / 2 blocks: k's ranges take two where the norm is in them, v's one. */
-enum { PLANES = PV_PLANES };
+/* Of PARTS / 2 blocks each: where k is normed it takes two planes of the grid, v one. */
+enum { PLANES = 2 };
 enum { ROOM = 222 << 10 }; /* bytes of shared memory for the blocks of a multiprocessor */
 
 /* A NaN wins, so that it reaches the output. */
@@ -545,6 +538,6 @@ cudaError_t kn_attn_int8_pack(const kn_attn_problem *p, const kn_attn_int8 *to, 
     job a = make_job(p);
     if (!p->norm) return launch<false, FIND_ROWS, ROWS, T>(p, a, *to, stream);
     if (p->heads > WIDE_GROUP || a.q.perm || a.k.perm) return cudaErrorNotSupported;
-    if (p->heads <= GROUP) return launch<true, FIND_ROWS, ROWS, T>(p, a, *to, stream);
+    if (p->heads <= GROUP) return launch<true, NORM_FIND_ROWS, ROWS, T>(p, a, *to, stream);
     return launch<true, WIDE_ROWS, WIDE_ROWS, WIDE_T>(p, a, *to, stream);
 }
