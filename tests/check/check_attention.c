@@ -61,8 +61,8 @@ static kn_status run_attention(kn_dev *d, const check_args *a)
 static double *normed(const check_args *ref, int which)
 {
     const double *x = ref->t[which].data, *w = ref->t[3 + which].data, *co = ref->t[5].data, *si = ref->t[6].data;
-    int64_t rows = ref->t[0].dim[0], D = ref->t[0].dim[2], width = ref->t[0].dim[1] * D;
-    double *y = malloc((size_t)(rows * width) * sizeof *y);
+    int64_t rows = ref->t[which].dim[0], D = ref->t[which].dim[2], width = ref->t[which].dim[1] * D;
+    double *y = calloc((size_t)(rows * width), sizeof *y);
     for (int64_t l = 0; l < rows; l++) {
         double sum = 0;
         for (int64_t i = 0; i < width; i++) sum += x[l * width + i] * x[l * width + i];
