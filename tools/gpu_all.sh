@@ -8,11 +8,12 @@
 #            and render-full: all 50 + 35 steps of the 1080p render, some five minutes
 # Wanted beside them: ../tests/e2e, python3 with torch, transformers, diffusers and Pillow; compute-sanitizer; for `races` the target
 # attention_hopper_every_lane; 80 GB of the card's memory, and 60 GB for models in KN_GPU_MODELS (/dev/shm/kinora-models).
-# What is missing is named as left out and counts as a failure. models, errors, warm, checks, memory and races run side by
-# side, for they time nothing; the others have the card to themselves, one after the other, each of which loads its Python
-# modules while the one before measures. Logs go to RESULTS.logs/. Ends with a table; exit code 1 when a step failed.
+# What is missing is named as left out and counts as a failure. models, errors, warm and races run side by side, then checks
+# and memory, for they time nothing; the others have the card to themselves, one after the other, each of which loads its Python
+# modules while the one before measures: some twelve minutes on an H100. Logs go to RESULTS.logs/. Ends with a table; exit code
+# 1 when a step failed.
 set -u
-[ $# -ge 2 ] || { sed -n '4,15s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n '4,16s/^# \{0,1\}//p' "$0"; exit 2; }
 build=$(cd "$1" && pwd) results=$(realpath -m "$2") commit=${3:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}
 [ $# -gt 3 ] && shift 3 || set -- models errors warm checks memory races dit dit14 vae text refine attention render
 tools=$(cd "$(dirname "$0")" && pwd)
@@ -161,7 +162,7 @@ run_refine() {
 }
 run_attention() {
   step attention 800 flock "$KN_GPU_TURN" "$build/bench_attn" --peer "python3 $tools/bench_torch_flex.py" --rounds 3 --commit "$commit" --out "$logs/attention.json" --only \
-    dense-480p,dense-1080p,window-1080p,fp8-window,window-4k,tiles-1080p,lists-50,lists-25,lists-10,draft-25-1080p,permute-25-1080p
+    dense-480p,dense-1080p,window-1080p,fp8-window,fp8-window-layer,window-4k,tiles-1080p,lists-50,lists-25,lists-10,draft-25-1080p,permute-25-1080p
   step attention-records 60 python3 "$tools/bench_records.py" "$times" "$logs/attention.json"
 }
 render() {
@@ -174,11 +175,6 @@ run_render() { render render --short; }
 run_render_full() { render render-full; }
 
 step card 20 nvidia-smi --query-gpu=name,driver_version,clocks.sm,power.draw --format=csv
-side_by_side() {
-  case $1 in
-    models | errors | warm | checks | memory | races) run_$1 ;;
-  esac
-}
 timed() {
   case $1 in
     dit | dit14 | vae | text | refine | attention | render) run_$1 ;;
@@ -187,8 +183,13 @@ timed() {
   esac
   echo "$SECONDS" >"$logs/ended"
 }
-for wanted in "$@"; do side_by_side "$wanted" & done
-wait
+# In two parts: all at once fill 80 GB, and the sanitizer and renders run out of memory.
+for part in 'models errors warm races' 'checks memory'; do
+  for wanted in "$@"; do
+    case " $part " in *" $wanted "*) run_$wanted & ;; esac
+  done
+  wait
+done
 echo "$SECONDS" >"$logs/ended"
 before=
 for wanted in "$@"; do
