@@ -50,12 +50,17 @@ static kn_status open_video(comparison *c, const kn_video_info *info)
     return kn_video_writer_open(&p, &c->video);
 }
 
-static kn_status check_free(const comparison *c, const char *flag, const char *path)
+/* Before clips are read: what can be written at their end. */
+static kn_status check_target(const comparison *c, const char *flag, const char *path)
 {
     bool there;
     KN_TRY(kn_path_exists(path, &there));
-    if (c->overwrite || !there) return KN_OK;
-    return kn_fail(KN_ERR_ARG, "%s %s: exists; give --overwrite (-y) to replace it", flag, path);
+    if (there && !c->overwrite)
+        return kn_fail(KN_ERR_ARG, "%s %s: exists; give --overwrite (-y) to replace it", flag, path);
+    kn_atomic_file *trial;
+    KN_TRY(kn_atomic_open(path, &trial));
+    kn_atomic_discard(&trial);
+    return KN_OK;
 }
 
 static kn_status open_all(comparison *c)
@@ -76,9 +81,9 @@ static kn_status open_all(comparison *c)
         KN_TRY(kn_alloc(bytes, (void **)&c->worst[i]));
     }
     KN_TRY(kn_alloc(bytes, (void **)&c->heat));
-    if (c->csv) KN_TRY(check_free(c, "--csv", c->csv));
+    if (c->csv) KN_TRY(check_target(c, "--csv", c->csv));
     if (!c->output) return KN_OK;
-    KN_TRY(check_free(c, "--output", c->output));
+    KN_TRY(check_target(c, "--output", c->output));
     if (is_picture(c->output)) return KN_OK;
     KN_TRY(kn_alloc(3 * bytes, (void **)&c->wide));
     return open_video(c, info[0]);

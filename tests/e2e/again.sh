@@ -56,6 +56,14 @@ assert abs(float(most) / abs(a[i] - b[i]) - 1) < 1e-3 and abs(a[i] - b[i]) == ma
 PY
 "$kinora" compare l1.safetensors l3.safetensors | grep -qF 'latents: [16, 3, 12, 20] and [16, 2, 12, 20]' || fail "compare tensors of other shapes"
 expect_error 2 "--csv c.csv: exists" "$kinora" compare a.mp4 c.mp4 --csv c.csv
+# Where results cannot go is found before clips are read: here a frame that cannot be.
+cp -r f broken && echo x >broken/frame_00004.png
+expect_error 3 "frame_00004.png" "$kinora" compare a.mp4 broken
+expect_error 3 "the folder none/ does not exist" "$kinora" compare a.mp4 broken --csv none/c.csv
+for output in c.png c.mp4; do
+  expect_error 3 "none" "$kinora" compare a.mp4 broken -o none/$output
+  ! grep -q frame_00004 stderr.txt || fail "compare -o none/$output: $(cat stderr.txt)"
+done
 expect_error 2 "of clips" "$kinora" compare l1.safetensors l2.safetensors --csv x.csv
 
 # Presets of one's own: saved, shown, extended, in place of a shipped one.
