@@ -333,7 +333,7 @@ static kn_status encode_all(kn_batch *b, int first)
 
 static kn_status make_parents(const kn_batch *b, const kn_options *o)
 {
-    const char *const paths[] = {o->output, o->contact_sheet, o->preview, o->latents_out, o->embeds_out, o->frames_dir};
+    const char *const paths[] = {o->output, o->contact_sheet, o->preview, o->latents_out, o->embeds_out, o->frames_dir, o->debug_dir};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         char folder[4096];
         const char *slash = paths[i] ? strrchr(paths[i], '/') : NULL;

@@ -133,9 +133,10 @@ static kn_status make_name(reader *r, kn_batch_entry *e, const char *template)
 {
     char *name;
     KN_TRY(template ? fill(template, e, &name) : default_name(r, e, &name));
+    bool dots = !name[strspn(name, ".")]; /* . and .. are places */
     for (char *p = name; *p; p++) {
         bool two = is_control(p) && (unsigned char)*p == 0xc2;
-        if (*p == '/' || is_control(p)) *p = '-'; /* a name is no path, and stands in tables */
+        if (*p == '/' || dots || is_control(p)) *p = '-'; /* a name is no path, and stands in tables */
         if (two) *++p = '-';
     }
     char *tried = name;
@@ -187,6 +188,17 @@ static kn_status place_path(const reader *r, kn_batch_entry *e, const char *key,
     return st;
 }
 
+/* A folder for each job, or the next would write over what one shows. */
+static kn_status place_debug(const reader *r, kn_batch_entry *e)
+{
+    if (!e->o.debug_dir) return KN_OK;
+    char *each;
+    KN_TRY(kn_asprintf(&each, "%s%s", e->o.debug_dir, strchr(e->o.debug_dir, '{') ? "" : "/{name}"));
+    kn_status st = kn_options_set(&e->o, "debug-dir", each, KN_FROM_COMMAND_LINE, "debug-dir");
+    kn_free(each);
+    return st == KN_OK ? place_path(r, e, "debug-dir", NULL) : st;
+}
+
 /* Where a setting stands, for messages. */
 static const char *place_of(const reader *r, const setting *s, char where[WHERE_CHARS])
 {
@@ -215,6 +227,7 @@ static kn_status apply_settings(reader *r, kn_batch_entry *e)
     KN_TRY(make_name(r, e, name));
     static const char *const paths[] = {"preview", "frames-dir", "contact-sheet", "latents-out", "embeds-out"};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) KN_TRY(place_path(r, e, paths[i], NULL));
+    KN_TRY(place_debug(r, e));
     return place_path(r, e, "output", e->o.latents_out ? NULL : "{name}.mp4");
 }
 

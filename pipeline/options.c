@@ -178,7 +178,7 @@ static const kn_option table[] = {
     BOOL("sidecar", 0, sidecar, "true", "Output", 0, "Write all settings to OUTPUT.json beside the video."),
 
     PATH("debug-dir", 0, debug_dir, "Looking inside", C,
-         "Write what happens inside the run into this folder: previews and latents of every step, density and recall of every layer, a timeline."),
+         "Write what happens inside the run into this folder: previews and latents of every step, density and recall of every layer, a timeline. A batch makes one in it for each job."),
     PATH("attention-map", 0, attention_map, "Looking inside", C,
          "With `kinora plan`: draw the attention of the last stage into a PNG file."),
     STR("attention-query", 0, attention_query, NULL, "Looking inside", C,
