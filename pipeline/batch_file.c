@@ -129,11 +129,18 @@ static size_t name_slot(const reader *r, const char *name)
     return i;
 }
 
+/* . and .. are places, no names. */
+static bool is_dots(const char *text)
+{
+    while (*text == '.') text++;
+    return !*text;
+}
+
 static kn_status make_name(reader *r, kn_batch_entry *e, const char *template)
 {
     char *name;
     KN_TRY(template ? fill(template, e, &name) : default_name(r, e, &name));
-    bool dots = !name[strspn(name, ".")]; /* . and .. are places */
+    bool dots = is_dots(name);
     for (char *p = name; *p; p++) {
         bool two = is_control(p) && (unsigned char)*p == 0xc2;
         if (*p == '/' || dots || is_control(p)) *p = '-'; /* a name is no path, and stands in tables */
