@@ -129,21 +129,13 @@ static size_t name_slot(const reader *r, const char *name)
     return i;
 }
 
-/* . and .. are places, no names. */
-static bool is_dots(const char *text)
-{
-    while (*text == '.') text++;
-    return !*text;
-}
-
 static kn_status make_name(reader *r, kn_batch_entry *e, const char *template)
 {
     char *name;
     KN_TRY(template ? fill(template, e, &name) : default_name(r, e, &name));
-    bool dots = is_dots(name);
     for (char *p = name; *p; p++) {
         bool two = is_control(p) && (unsigned char)*p == 0xc2;
-        if (*p == '/' || dots || is_control(p)) *p = '-'; /* a name is no path, and stands in tables */
+        if (*p == '/' || is_control(p)) *p = '-'; /* a name is no path, and stands in tables */
         if (two) *++p = '-';
     }
     char *tried = name;
@@ -162,9 +154,25 @@ static kn_status make_name(reader *r, kn_batch_entry *e, const char *template)
 
 /* ---- one job ----------------------------------------------------------------------------------*/
 
-/* A batch file comes from anyone: what it names to be written stays in the output folder. */
-static kn_status check_place(const reader *r, const kn_option *opt, const char *filled)
+static int steps_up(const char *path)
 {
+    int count = 0;
+    while (*path) {
+        size_t n = strcspn(path, "/");
+        count += n == 2 && path[0] == '.' && path[1] == '.';
+        path += n + (path[n] == '/');
+    }
+    return count;
+}
+
+/* A batch file comes from anyone: what it names to be written stays in the output folder, and its names do not lead
+ * up from the folder that the command line names with them. */
+static kn_status check_place(const reader *r, const kn_batch_entry *e, const kn_option *opt, const char *template, const char *filled)
+{
+    if (kn_options_source(&e->o, opt) == KN_FROM_COMMAND_LINE) {
+        if (steps_up(filled) <= steps_up(template)) return KN_OK;
+        return kn_fail(KN_ERR_ARG, "%s %s: expected a name for {name} that is no place, found '%s'", opt->key, template, e->name);
+    }
     if (kn_path_is_below(filled) || (*filled == '/' && kn_path_is_in(r->base->output_dir, filled))) return KN_OK;
     return kn_fail(KN_ERR_ARG, "%s: expected a place in the output folder %s, found '%s'; another folder can be given on the command line",
                    opt->key, r->base->output_dir, filled);
@@ -179,9 +187,8 @@ static kn_status place_path(const reader *r, kn_batch_entry *e, const char *key,
     if (!*template) template = fallback;
     if (!template) return KN_OK;
     char *filled, *path;
-    bool own = kn_options_source(&e->o, opt) != KN_FROM_COMMAND_LINE;
     KN_TRY(fill(template, e, &filled));
-    kn_status st = own ? check_place(r, opt, filled) : KN_OK;
+    kn_status st = check_place(r, e, opt, template, filled);
     if (st != KN_OK) {
         kn_free(filled);
         return st;

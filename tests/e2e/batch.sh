@@ -121,11 +121,13 @@ printf 'prompt,seed\na ball,1\n' >bare.csv
 "$kinora" batch prompts.txt -m "$model" --dry-run >dry.txt && grep -q '2 jobs to do' dry.txt || fail "a bare list of prompts: $(cat dry.txt)"
 
 # A name is no way out of the folder that the command line names with it; a look inside is each job's own.
-printf 'name,prompt\n..,a ball\n.,a star\n' >dots.csv
-"$kinora" batch dots.csv -m "$model" --output-dir deep/in --frames-dir 'f/{name}/{name}' --debug-dir look --steps 2 --frames 5 --progress none >dots.txt 2>&1 ||
-  fail "names of dots: $(cat dots.txt)"
-[ "$(ls deep)" = in ] && [ "$(ls deep/in/f/*/* | grep -c frame_)" = 10 ] || fail "names of dots: $(find deep)"
-for name in -- -; do [ -s "deep/in/look/$name/run.json" ] || fail "--debug-dir of a batch: $(find deep/in/look)"; done
+printf 'name,prompt\n..,a ball\na,a star\nb,a ball\n' >dots.csv
+dots=("$kinora" batch dots.csv -m "$model" --output-dir deep/in --steps 2 --frames 5 --progress none)
+for place in --frames-dir=f/{name} --frames-dir="$work/f/{name}/x" '--latents-out={name}/{name}' --debug-dir=look '--debug-dir=l/{name}'; do
+  "${dots[@]}" "${place%%=*}" "${place#*=}" --overwrite >dots.txt 2>&1 && fail "$place: a name led out of it: $(find deep)"
+  grep -q "^ *1  *\.\.  *failed.*no place, found '\.\.'" dots.txt && grep -q '2 done' dots.txt || fail "$place: $(cat dots.txt)"
+done
+[ "$(ls deep)" = in ] && [ "$(ls deep/in/f)" = "$(ls deep/in/look)" ] && [ -s deep/in/l/b/run.json ] || fail "names of dots: $(find deep)"
 
 # Latents alone, where a job has no output: found again by content, also when the process was killed before it
 # could write its line; those of other settings are not touched.
