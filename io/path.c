@@ -14,15 +14,20 @@ size_t kn_path_bare_bytes(const char *path)
     return n;
 }
 
-bool kn_path_is_below(const char *path)
+int kn_path_steps_up(const char *path)
 {
-    if (!*path || *path == '/') return false;
+    int count = 0;
     for (const char *p = path; *p;) {
         size_t n = strcspn(p, "/");
-        if (n == 2 && p[0] == '.' && p[1] == '.') return false;
+        count += n == 2 && p[0] == '.' && p[1] == '.';
         p += n + (p[n] == '/');
     }
-    return true;
+    return count;
+}
+
+bool kn_path_is_below(const char *path)
+{
+    return *path && *path != '/' && !kn_path_steps_up(path);
 }
 
 bool kn_path_is_in(const char *folder, const char *path)

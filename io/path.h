@@ -14,6 +14,8 @@
 
 /* Bytes of path without the slashes at its end, of which "/" keeps one. */
 size_t kn_path_bare_bytes(const char *path);
+/* How many parts of it are "..". */
+int kn_path_steps_up(const char *path);
 /* A relative path without ".." that is not empty: wherever it starts, it stays below. */
 bool kn_path_is_below(const char *path);
 /* `path` begins with `folder` and is below it from there. */

@@ -155,9 +155,9 @@ static kn_status judge_output(task *t, bool *finished)
 static bool wants_more(const kn_options *o)
 {
     const char *const given[] = {o->noise_in, o->latents_in, o->embeds_in};
-    bool all = true;
-    for (size_t i = 0; i < sizeof given / sizeof *given; i++) all &= !given[i] || access(given[i], F_OK) == 0;
-    return !all;
+    for (size_t i = 0; i < sizeof given / sizeof *given; i++)
+        if (given[i] && access(given[i], F_OK) != 0) return true;
+    return false;
 }
 
 /* A checkpoint of the same job is gone on from; one of another job is no use any more. */

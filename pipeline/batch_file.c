@@ -154,23 +154,12 @@ static kn_status make_name(reader *r, kn_batch_entry *e, const char *template)
 
 /* ---- one job ----------------------------------------------------------------------------------*/
 
-static int steps_up(const char *path)
-{
-    int count = 0;
-    while (*path) {
-        size_t n = strcspn(path, "/");
-        count += n == 2 && path[0] == '.' && path[1] == '.';
-        path += n + (path[n] == '/');
-    }
-    return count;
-}
-
 /* A batch file comes from anyone: what it names to be written stays in the output folder, and its names do not lead
  * up from the folder that the command line names with them. */
 static kn_status check_place(const reader *r, const kn_batch_entry *e, const kn_option *opt, const char *template, const char *filled)
 {
     if (kn_options_source(&e->o, opt) == KN_FROM_COMMAND_LINE) {
-        if (steps_up(filled) <= steps_up(template)) return KN_OK;
+        if (kn_path_steps_up(filled) <= kn_path_steps_up(template)) return KN_OK;
         return kn_fail(KN_ERR_ARG, "%s %s: expected a name for {name} that is no place, found '%s'", opt->key, template, e->name);
     }
     if (kn_path_is_below(filled) || (*filled == '/' && kn_path_is_in(r->base->output_dir, filled))) return KN_OK;
@@ -178,7 +167,7 @@ static kn_status check_place(const reader *r, const kn_batch_entry *e, const kn_
                    opt->key, r->base->output_dir, filled);
 }
 
-/* A written path: placeholders filled in, below the output folder. Only one of the command line may be elsewhere. */
+/* A written path with its placeholders filled in, in the output folder unless it is absolute. */
 static kn_status place_path(const reader *r, kn_batch_entry *e, const char *key, const char *fallback)
 {
     const kn_option *opt = kn_option_find(key);
