@@ -19,7 +19,8 @@ extern "C" {
 
 typedef struct kn_blaslt kn_blaslt;       /* compute/cuda_linear.c */
 typedef struct kn_cudnn kn_cudnn;         /* compute/cuda_cudnn.c */
-typedef struct kn_cuda_lists kn_cuda_lists; /* index lists that were sent before, cuda_lists.c */
+typedef struct kn_cuda_lists kn_cuda_lists; /* index lists that were sent before, cuda_device.c */
+typedef struct kn_cuda_mapping kn_cuda_mapping; /* compute/cuda_host.c */
 
 struct kn_attn_cuda;                      /* attention/sparse_cuda.c */
 
@@ -39,6 +40,8 @@ typedef struct kn_cuda {
     kn_cuda_lists *lists;
     struct kn_attn_cuda *attention; /* key lists of plans; opened by the first sparse attention */
     void (*attention_close)(kn_dev *d);
+    struct kn_workers *helpers; /* threads that fill page-locked memory; started by the first */
+    kn_cuda_mapping *mappings;  /* page-locked memory of kn_cuda_locked_open's own */
     void *pinned[2]; /* staging of weights, KN_CUDA_STAGE_BYTES each */
     void *staged[2]; /* the same on the device */
     cudaEvent_t staged_done[2];
@@ -93,6 +96,13 @@ kn_status kn_cuda_symbol(void *handle, const char *what, const char *name, void 
  * again by length and content hash. Valid until kn_cuda_lists_close, which the end of a pass calls too. */
 kn_status kn_cuda_list(kn_dev *d, const int32_t *host, int64_t count, const int32_t **device);
 void kn_cuda_lists_close(kn_dev *d);
+
+/* Page-locked host memory; KN_ERR_NOMEM. close: of what open gave; nothing may be on its way from or to it. */
+kn_status kn_cuda_locked_open(kn_dev *d, size_t bytes, void **out);
+void kn_cuda_locked_close(kn_dev *d, void *p);
+/* Copies from a file's mapping, or other host memory, by several threads: one alone is slower than a disk. */
+kn_status kn_cuda_fill(kn_dev *d, void *to, const void *from, size_t bytes);
+void kn_cuda_helpers_close(kn_dev *d);
 
 /* compute/record.h, cuda_record.c */
 kn_status kn_cuda_record_begin(kn_dev *d);

@@ -97,22 +97,12 @@ static kn_status cuda_download(kn_dev *d, const void *src, void *host, size_t by
     return KN_OK;
 }
 
-static kn_status cuda_host_alloc(kn_dev *d, size_t bytes, void **out)
-{
-    (void)d;
-    cudaError_t e = cudaMallocHost(out, bytes ? bytes : 1);
-    if (e == cudaSuccess) return KN_OK;
-    cudaGetLastError();
-    return kn_fail(KN_ERR_NOMEM, "cuda: %zu bytes of page-locked host memory: %s", bytes,
-                   cudaGetErrorString(e));
-}
-
 static void cuda_host_release(kn_dev *d, void *p)
 {
     kn_cuda *c = kn_cuda_of(d);
     cudaStreamSynchronize(c->stream); /* a transfer may still be under way */
     if (c->copies) cudaStreamSynchronize(c->copies);
-    cudaFreeHost(p);
+    kn_cuda_locked_close(d, p);
 }
 
 static kn_status cuda_download_begin(kn_dev *d, const void *src, void *host, size_t bytes)
@@ -264,7 +254,7 @@ static kn_status make_stage(kn_dev *d)
 {
     kn_cuda *c = kn_cuda_of(d);
     for (int i = 0; i < 2; i++) {
-        KN_CUDA_TRY(cudaMallocHost(&c->pinned[i], KN_CUDA_STAGE_BYTES));
+        KN_TRY(kn_cuda_locked_open(d, KN_CUDA_STAGE_BYTES, &c->pinned[i]));
         KN_CUDA_TRY(cudaMalloc(&c->staged[i], KN_CUDA_STAGE_BYTES));
         kn_dev_count(d, KN_CUDA_STAGE_BYTES);
         KN_CUDA_TRY(cudaEventCreateWithFlags(&c->staged_done[i], cudaEventDisableTiming));
@@ -278,7 +268,7 @@ static void close_stage(kn_dev *d)
     if (c->stream) cudaStreamSynchronize(c->stream);
     for (int i = 0; i < 2; i++) {
         if (c->staged_done[i]) cudaEventDestroy(c->staged_done[i]);
-        if (c->pinned[i]) cudaFreeHost(c->pinned[i]);
+        if (c->pinned[i]) kn_cuda_locked_close(d, c->pinned[i]);
         if (c->staged[i]) {
             cudaFree(c->staged[i]);
             kn_dev_uncount(d, KN_CUDA_STAGE_BYTES);
@@ -297,11 +287,12 @@ static kn_status open_stage(kn_dev *d)
 }
 
 /* The next piece of a weight, on its way to the device; *staged is where it will be. */
-static kn_status stage_piece(kn_cuda *c, const void *src, size_t bytes, void **staged)
+static kn_status stage_piece(kn_dev *d, const void *src, size_t bytes, void **staged)
 {
+    kn_cuda *c = kn_cuda_of(d);
     int i = c->stage;
     KN_CUDA_TRY(cudaEventSynchronize(c->staged_done[i]));
-    memcpy(c->pinned[i], src, bytes);
+    KN_TRY(kn_cuda_fill(d, c->pinned[i], src, bytes));
     KN_CUDA_TRY(
         cudaMemcpyAsync(c->staged[i], c->pinned[i], bytes, cudaMemcpyHostToDevice, c->stream));
     *staged = c->staged[i];
@@ -323,7 +314,7 @@ static kn_status send_converted(kn_dev *d, const kn_tensor *host, void *dst, kn_
     for (int64_t i = 0; i < count; i += piece) {
         int64_t n = count - i < piece ? count - i : piece;
         void *staged = NULL;
-        KN_TRY(stage_piece(c, (const char *)host->data + (size_t)i * from_size,
+        KN_TRY(stage_piece(d, (const char *)host->data + (size_t)i * from_size,
                            (size_t)n * from_size, &staged));
         KN_TRY(kn_cuda_convert(d, staged, host->dtype, (char *)dst + (size_t)i * to_size, to, n));
         KN_TRY(stage_used(c));
@@ -344,7 +335,7 @@ static kn_status send_conv(kn_dev *d, const kn_tensor *host, void *dst)
     for (int64_t i = 0; i < co; i += piece) {
         int64_t n = co - i < piece ? co - i : piece;
         void *staged = NULL;
-        KN_TRY(stage_piece(c, (const char *)host->data + (size_t)i * row_bytes,
+        KN_TRY(stage_piece(d, (const char *)host->data + (size_t)i * row_bytes,
                            (size_t)n * row_bytes, &staged));
         KN_TRY(kn_cuda_convert_conv(d, staged, host->dtype, (uint16_t *)dst + i * ci * taps, n, ci,
                                     taps));
@@ -394,6 +385,7 @@ static void cuda_close(kn_dev *d)
     kn_blaslt_close(&c->blaslt);
     kn_cudnn_close(&c->cudnn);
     close_stage(d);
+    kn_cuda_helpers_close(d);
     for (int i = 0; i < KN_CUDA_LETTERS; i++)
         if (c->letter_sent[i]) cudaEventDestroy(c->letter_sent[i]);
     close_copies(c);
@@ -412,7 +404,7 @@ static const kn_backend cuda_backend = {
     .upload = cuda_upload,
     .download = cuda_download,
     .sync = cuda_sync,
-    .host_alloc = cuda_host_alloc,
+    .host_alloc = kn_cuda_locked_open,
     .host_release = cuda_host_release,
     .copy_begin = cuda_copy_begin,
     .copy_wait = cuda_copy_wait,

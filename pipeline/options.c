@@ -205,8 +205,8 @@ static const kn_option table[] = {
         "Decode in square tiles of this side; 0: only when the memory budget asks for it."),
     BOOL("resume", 0, resume, "false", "Run", C, "Go on from the checkpoint that a stopped run of this job left."),
     BOOL("keep-checkpoint", 0, keep_checkpoint, "false", "Run", 0, "Keep the checkpoint after success."),
-    INT("checkpoint-every", 0, checkpoint_every, 0, 1000, "1", "steps", "Run", 0,
-        "Steps between checkpoints of the latents; 0: only when denoising is done."),
+    INT("checkpoint-every", 0, checkpoint_every, KN_CHECKPOINTS_AUTO, 1000, "-1", "steps", "Run", 0,
+        "Steps between checkpoints of the latents; -1: as many as keep them below a twentieth of the time; 0: one when denoising is done."),
     BOOL("dry-run", 0, dry_run, "false", "Run", C, "Check everything, print the plan, render nothing."),
 
     STR("preset", 0, preset, NULL, "Files and messages", C, "Named settings; `kinora presets` lists them."),

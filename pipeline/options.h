@@ -63,6 +63,7 @@ typedef enum kn_positions_choice { KN_POSITIONS_OWN, KN_POSITIONS_FITTED } kn_po
 typedef enum kn_override_choice { KN_OVERRIDE_AUTO, KN_OVERRIDE_PROMPT, KN_OVERRIDE_BOTH } kn_override_choice;
 
 enum { KN_OPTION_MAX = 128 };
+enum { KN_CHECKPOINTS_AUTO = -1 };
 
 typedef struct kn_options {
     /* model and prompt */
@@ -141,7 +142,7 @@ typedef struct kn_options {
     int64_t vae_tile_px;
     bool resume;
     bool keep_checkpoint;
-    int64_t checkpoint_every;
+    int64_t checkpoint_every; /* steps, or KN_CHECKPOINTS_AUTO */
     bool dry_run;
     char *preset;
     char *config;

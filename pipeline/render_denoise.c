@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "io/log.h"
 #include "io/memory.h"
 #include "io/safetensors.h"
 #include "pipeline/noise.h"
@@ -27,7 +28,8 @@ typedef struct denoise {
     kn_records *records;
     kn_dual_path dual;
     kn_sampler sampler;
-    int saved; /* the step of the last checkpoint, or the one that this run began with */
+    int saved;      /* the step of the last checkpoint, or the one that this run began with */
+    double due_sec; /* when the next is due that comes by itself */
 } denoise;
 
 static int number_of(const denoise *x)
@@ -41,17 +43,42 @@ static kn_checkpoint checkpoint_of(const denoise *x)
         .segment = x->job->segment, .pass = number_of(x), .latents = x->sampler.latents, .refresh = x->dual.latents, .solver = x->solver};
 }
 
-static kn_status save_step(void *user, int done, int total)
+/* Written after every step, checkpoints would take a tenth of a base pass on a good disk, most of the time on a slow
+ * one. By themselves they take one part in SHARE, and a run that is killed loses no more than one part and SHARE. */
+static bool is_due(const denoise *x, int done)
+{
+    int64_t every = x->job->o->checkpoint_every;
+    if (every == KN_CHECKPOINTS_AUTO) return kn_now_sec() >= x->due_sec;
+    return every > 0 && done - x->saved >= every;
+}
+
+/* Nothing where lists of the step could not be found again: the checkpoint before stays. */
+static kn_status save(denoise *x, int done)
+{
+    enum { SHARE = 20 };
+    kn_job *j = x->job;
+    double start = kn_now_sec();
+    kn_checkpoint c = checkpoint_of(x);
+    if (done < x->schedule.steps && !kn_pass_attention_restartable(&x->attention, done - x->schedule.begin)) return KN_OK;
+    x->saved = done;
+    KN_TRY(kn_checkpoint_save(j->checkpoint, x->dev, &j->id, j->o->seed, &c));
+    x->due_sec = start + SHARE * (kn_now_sec() - start);
+    kn_log(KN_LOG_DEBUG, "checkpoint", "%s step %d of %d, %.3f s", x->pass->name, done, x->schedule.steps, kn_now_sec() - start);
+    return KN_OK;
+}
+
+static kn_status after_step(void *user, int done, int total)
 {
     denoise *x = user;
-    kn_job *j = x->job;
-    int64_t every = j->o->checkpoint_every;
-    kn_job_live_preview(j, x->pass, &x->sampler.latents, &x->sampler.velocity, x->schedule.sigma[done]);
-    if (!j->checkpoint || (done < total && (every == 0 || done - x->saved < every))) return KN_OK;
-    if (done < total && !kn_pass_attention_restartable(&x->attention, done - x->schedule.begin)) return KN_OK;
-    x->saved = done;
-    kn_checkpoint c = checkpoint_of(x);
-    return kn_checkpoint_save(j->checkpoint, x->dev, &j->id, j->o->seed, &c);
+    kn_job_live_preview(x->job, x->pass, &x->sampler.latents, &x->sampler.velocity, x->schedule.sigma[done]);
+    return x->job->checkpoint && (done == total || is_due(x, done)) ? save(x, done) : KN_OK;
+}
+
+/* Who stops a run keeps all its steps. */
+static kn_status save_stopped(denoise *x)
+{
+    int done = kn_solver_index(x->solver);
+    return x->job->checkpoint && x->job->o->checkpoint_every != 0 && done > x->saved ? save(x, done) : KN_OK;
 }
 
 /* ---- opening ----------------------------------------------------------------------------------*/
@@ -166,7 +193,7 @@ static kn_status open_all(denoise *x)
                               .ffn_in_place = p->ffn_in_place,
                               .attn_fn = j->search && number_of(x) > 0 ? kn_stage_search_look : NULL,
                               .schedule = &x->schedule,
-                              .hook = save_step,
+                              .hook = after_step,
                               .hook_user = x,
                               .debug = x->session == j->session ? j->debug : NULL};
     KN_TRY(open_arena(x));
@@ -289,7 +316,9 @@ static kn_status run(denoise *x)
     j->latents = NULL;
     if (j->debug) KN_TRY(begin_debug(x));
     x->saved = kn_solver_index(x->solver);
-    KN_TRY(kn_sampler_run(&x->sampler, j->fn, j->user));
+    kn_status st = kn_sampler_run(&x->sampler, j->fn, j->user);
+    if (st == KN_ERR_CANCELLED) KN_TRY(save_stopped(x));
+    KN_TRY(st);
     const kn_pass_attention *a = &x->attention;
     if (a->density_count > 0 && !a->plan) /* of a method whose lists no one knew before */
         kn_job_note(j, "%s: self-attention did %.1f%% of dense work", x->pass->name,

@@ -29,7 +29,7 @@ import bench_torch_text_gpu
 from bench_records import Records, take_turn
 
 OPTIONS = ["--preset", "480p-to-1080p", "--refresh", "5", "--prompt", "a red ball bouncing over grass", "--seed", "1",
-           "--device", "cuda", "--progress", "json", "--checkpoint-every", "0"]
+           "--device", "cuda", "--progress", "json"]
 INDEX = {"_class_name": "WanPipeline", "_diffusers_version": "0.33.0",
          "scheduler": ["diffusers", "UniPCMultistepScheduler"], "text_encoder": ["transformers", "UMT5EncoderModel"],
          "tokenizer": ["transformers", "T5TokenizerFast"], "transformer": ["diffusers", "WanTransformer3DModel"],

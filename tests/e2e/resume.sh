@@ -6,7 +6,7 @@ for solver in unipc euler dpm++; do
   "$kinora" render "${quick[@]}" --solver $solver --steps 6 -o whole.mp4 -y
   for step in 1 2 3 5 6; do
     rm -f cut.mp4*
-    killed_at denoise $step 1 "$kinora" render "${quick[@]}" --solver $solver --steps 6 -o cut.mp4
+    killed_at denoise $step 1 "$kinora" render "${quick[@]}" --solver $solver --steps 6 --checkpoint-every 1 -o cut.mp4
     if [ ! -e cut.mp4 ]; then
       [ -e cut.mp4.checkpoint.safetensors ] || fail "$solver: no checkpoint after step $step"
       "$kinora" render "${quick[@]}" --solver $solver --steps 6 -o cut.mp4 --resume

@@ -3,7 +3,7 @@
 # --resume, gives the bytes of a run that was never stopped, wherever the kill falls.
 source "$(dirname "$0")/lib.sh" "$@"
 
-run=("${quick[@]}" --frames 5 --steps 8 --threads 1 --refine-size 200x112 --strength 1 --dense-layers 1)
+run=("${quick[@]}" --frames 5 --steps 8 --threads 1 --checkpoint-every 1 --refine-size 200x112 --strength 1 --dense-layers 1)
 
 # resumed NAME OPTIONS...: killed after steps 2 to 5 of the stage.
 resumed() {

@@ -357,6 +357,10 @@ void *mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t offs
 {
     NEXT(mmap);
     if (fd >= 0 && read_due("mmap", CALLER)) return MAP_FAILED;
+    if (fd < 0 && alloc_due("mmap", CALLER)) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
     return next_mmap(at, bytes, protection, flags, fd, offset);
 }
 

@@ -43,6 +43,7 @@ static int due_from(const char *what, const void *caller)
     }
 
 WRAP(cudaError_t, cudaMallocHost, (void **p, size_t bytes), (p, bytes))
+WRAP(cudaError_t, cudaHostRegister, (void *p, size_t bytes, unsigned flags), (p, bytes, flags))
 WRAP(cudaError_t, cudaMemcpyAsync,
      (void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t s),
      (to, from, bytes, kind, s))
@@ -80,6 +81,7 @@ WRAP_END(cudaStreamEndCapture, (cudaStream_t s, cudaGraph_t *graph), (s, graph))
 WRAP_END(cudaGraphDestroy, (cudaGraph_t graph), (graph))
 WRAP_END(cudaGraphExecDestroy, (cudaGraphExec_t ready), (ready))
 WRAP_END(cudaFreeHost, (void *p), (p))
+WRAP_END(cudaHostUnregister, (void *p), (p))
 WRAP_END(cudaStreamDestroy, (cudaStream_t s), (s))
 WRAP_END(cudaEventDestroy, (cudaEvent_t event), (event))
 

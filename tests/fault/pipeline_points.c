@@ -63,7 +63,8 @@ enum {
     HOPPER = 8   /* likewise on other GPUs */
 };
 
-#define TINY "--model", MODEL, "--threads", "2", "--steps", "2", "--seed", "1", "--progress", "none"
+/* Checkpoints by themselves would come at a clock's pleasure. */
+#define TINY "--model", MODEL, "--threads", "2", "--steps", "2", "--checkpoint-every", "1", "--seed", "1", "--progress", "none"
 #define SMALL TINY, "--device", "cpu"
 #define ON_GPU                                                                                     \
     TINY, "--device", "cuda", "--size", "32x32", "--frames", "5", "--refine-size", "48x32", "--override", \
@@ -529,12 +530,12 @@ static int setup(void **state)
     put_text("in/config.yaml", "guidance: 1\nshift: 3\n");
     put_text("in/prompt.txt", "a ball\n");
     put_text("in/gpu.yaml",
-             "defaults: {model: " MODEL ", device: cuda, threads: 2, steps: 2, frames: 5, size: 32x32, seed: 1, refine-size: 48x32}\n"
+             "defaults: {model: " MODEL ", device: cuda, threads: 2, steps: 2, checkpoint-every: 1, frames: 5, size: 32x32, seed: 1, refine-size: 48x32}\n"
              "jobs:\n"
              "  - {prompt: a ball, name: a, attention: permute, override: true, context-cache: int8, codec: ffv1, output: a.mkv}\n"
              "  - {prompt: a star, name: b, offload: true, codec: ffv1, output: b.mkv}\n");
     put_text("in/batch.yaml",
-             "defaults: {model: " MODEL ", device: cpu, threads: 2, steps: 2, frames: 5, size: 32x32, seed: 1, guidance: 1}\n"
+             "defaults: {model: " MODEL ", device: cpu, threads: 2, steps: 2, checkpoint-every: 1, frames: 5, size: 32x32, seed: 1, guidance: 1}\n"
              "jobs:\n"
              "  - {prompt: a ball, name: a}\n"
              "  - {prompt: a star, name: b, refine-size: 48x32, attention: permute, codec: ffv1, output: b.mkv}\n");
