@@ -129,7 +129,7 @@ static kn_status try_pass(kn_job *j, kn_memory_plan *p, int i, kn_dit_place plac
     return KN_OK;
 }
 
-/* Contexts in host memory cost no time in a step, only half a second a GiB, once, to lock pages: those of a large pass
+/* Contexts in host memory cost no time in a step, only a tenth of a second a GiB, once, to lock pages: those of a large pass
  * go there, if the host has half as much again. */
 static kn_status prefer_host(kn_job *j, kn_memory_plan *p, int i)
 {
