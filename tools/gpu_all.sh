@@ -10,7 +10,7 @@
 # attention_hopper_every_lane; 80 GB of the card's memory, and 60 GB for models in KN_GPU_MODELS (/dev/shm/kinora-models).
 # What is missing is named as left out and counts as a failure. models, errors, warm and races run side by side, then checks
 # and memory, for they time nothing; the others have the card to themselves, one after the other, each of which loads its Python
-# modules while the one before measures: by its steps some twelve minutes on an H100. Logs go to RESULTS.logs/. Ends with a table; exit code
+# modules while the one before measures: eleven and a quarter minutes on an H100. Logs go to RESULTS.logs/. Ends with a table; exit code
 # 1 when a step failed.
 set -u
 [ $# -ge 2 ] || { sed -n '4,16s/^# \{0,1\}//p' "$0"; exit 2; }
