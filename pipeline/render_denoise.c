@@ -43,8 +43,9 @@ static kn_checkpoint checkpoint_of(const denoise *x)
         .segment = x->job->segment, .pass = number_of(x), .latents = x->sampler.latents, .refresh = x->dual.latents, .solver = x->solver};
 }
 
-/* Written after every step, checkpoints would take a tenth of a base pass on a good disk, most of the time on a slow
- * one. By themselves they take one part in SHARE, and a run that is killed loses no more than one part and SHARE. */
+/* Written after every step, checkpoints took 0.05 of the 0.7 s of a 480p step on a good disk; on a slow one they would take
+ * most of the time. By themselves they take one part in SHARE of it: a run that is killed loses SHARE times what writing one
+ * takes, and a step. */
 static bool is_due(const denoise *x, int done)
 {
     int64_t every = x->job->o->checkpoint_every;

@@ -2,7 +2,7 @@
 # On a machine with an NVIDIA GPU: every check and every benchmark beside its peer, in one go.
 #
 # usage: tools/gpu_all.sh BUILD RESULTS.json [COMMIT [STEP...]]
-#   BUILD    a build folder with CUDA, or a folder of tools/gpu_bundle.sh with its env.sh sourced
+#   BUILD    a build folder with CUDA, made and built when it is not there; or a folder of tools/gpu_bundle.sh with its env.sh sourced
 #   RESULTS  bench/results/h200.json, and h200-attention.json beside it: records of the same id are replaced, others stay
 #   STEPs    models errors warm checks memory races dit dit14 vae text refine attention render (all of them when none is named),
 #            and render-full: all 50 + 35 steps of the 1080p render, some five minutes
@@ -14,9 +14,13 @@
 # 1 when a step failed.
 set -u
 [ $# -ge 2 ] || { sed -n '4,16s/^# \{0,1\}//p' "$0"; exit 2; }
+tools=$(cd "$(dirname "$0")" && pwd)
+if [ ! -e "$1" ]; then
+  cmake -S "$(dirname "$tools")" -B "$1" -G Ninja -DCMAKE_BUILD_TYPE=Release -DKN_CUDA=ON &&
+    cmake --build "$1" --target all attention_hopper_every_lane || exit 1
+fi
 build=$(cd "$1" && pwd) results=$(realpath -m "$2") commit=${3:-$(git rev-parse --short HEAD 2>/dev/null || echo unknown)}
 [ $# -gt 3 ] && shift 3 || set -- models errors warm checks memory races dit dit14 vae text refine attention render
-tools=$(cd "$(dirname "$0")" && pwd)
 model=${KN_DEMO_MODEL:-$(dirname "$tools")/demo/model}
 logs=$results.logs times=${results%.json}-attention.json
 models=${KN_GPU_MODELS:-/dev/shm/kinora-models}

@@ -35,6 +35,7 @@ stopped() { # DISTANCE
   [ $code = 130 ] || fail "exit code $code after a signal: $(cat stderr.txt)"
 }
 stopped 300
+grep -q 'stopped at denoise' stderr.txt && grep -q -- --resume stderr.txt || fail "the word of the one who stopped: $(cat stderr.txt)"
 done=$(sed -n 's/.*"event":"step","stage":"denoise","unit":"steps","done":\([0-9]*\).*/\1/p' events.txt | tail -n 1)
 has "^step: $done$" "$kinora" info cut.mp4.checkpoint.safetensors || fail "stopped at $done: $(cat has.txt)"
 stopped 0
