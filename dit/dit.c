@@ -606,15 +606,21 @@ static kn_status head(pass *p)
     return tapped(&p->args->tap, "output", &p->args->velocity);
 }
 
-/* h is a little larger than [L, d] where it is also room for q and k in 8 bits, which are padded. */
+/* Rows of h: a few more than L where it is also room for q and k in 8 bits, which are padded. */
+static int64_t rows_of_h(const pass *p)
+{
+    int64_t row = p->d * (int64_t)kn_dtype_size(p->m->activation);
+    int64_t room = p->args->int8 ? (int64_t)kn_attn_int8_room_bytes(p->L, p->m->config.heads) : 0;
+    return room > p->L * row ? (room + row - 1) / row : p->L;
+}
+
 static kn_status take_buffers(pass *p)
 {
-    kn_tensor *const buffers[] = {&p->x, &p->room_h, &p->q, &p->k, &p->v};
-    int64_t ffn = p->m->config.ffn_dim, row = p->d * (int64_t)kn_dtype_size(p->m->activation);
-    int64_t room = p->args->int8 ? (int64_t)kn_attn_int8_room_bytes(p->L, p->m->config.heads) : 0;
-    for (int i = 0; i < 5; i++)
-        KN_TRY(kn_arena_take(p->mem, buffers[i], p->m->activation,
-                             i == 1 && room > p->L * row ? (room + row - 1) / row : p->L, p->d));
+    kn_tensor *const buffers[] = {&p->q, &p->k, &p->v};
+    int64_t ffn = p->m->config.ffn_dim;
+    KN_TRY(kn_arena_take(p->mem, &p->x, p->m->activation, p->L, p->d));
+    KN_TRY(kn_arena_take(p->mem, &p->room_h, p->m->activation, rows_of_h(p), p->d));
+    for (int i = 0; i < 3; i++) KN_TRY(kn_arena_take(p->mem, buffers[i], p->m->activation, p->L, p->d));
     p->h = kn_tensor_slice(&p->room_h, 0, 0, p->L);
     if (!p->args->f8) return KN_OK;
     /* rows of width d, or as many of width ffn as the feed-forward takes */
