@@ -77,6 +77,10 @@ WRAP(cudaError_t, cudaGraphInstantiate, (cudaGraphExec_t * ready, cudaGraph_t gr
      (ready, graph, flags))
 WRAP(cudaError_t, cudaGraphLaunch, (cudaGraphExec_t ready, cudaStream_t s), (ready, s))
 WRAP(cudaError_t, cudaRuntimeGetVersion, (int *version), (version))
+WRAP(cudaError_t, cudaGetDevice, (int *ordinal), (ordinal))
+WRAP(cudaError_t, cudaFuncGetAttributes, (struct cudaFuncAttributes * out, const void *f), (out, f))
+WRAP(cudaError_t, cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags,
+     (int *blocks, const void *f, int threads, size_t shared, unsigned flags), (blocks, f, threads, shared, flags))
 WRAP_END(cudaStreamEndCapture, (cudaStream_t s, cudaGraph_t *graph), (s, graph))
 WRAP_END(cudaGraphDestroy, (cudaGraph_t graph), (graph))
 WRAP_END(cudaGraphExecDestroy, (cudaGraphExec_t ready), (ready))
@@ -92,6 +96,13 @@ cudaError_t __wrap_cudaGetLastError(void)
     cudaError_t e = last;
     if (last != cudaErrorECCUncorrectable) last = cudaSuccess;
     return e ? e : __real_cudaGetLastError();
+}
+
+cudaError_t __real_cudaPeekAtLastError(void);
+cudaError_t __wrap_cudaPeekAtLastError(void);
+cudaError_t __wrap_cudaPeekAtLastError(void)
+{
+    return last ? last : __real_cudaPeekAtLastError();
 }
 
 /* ---- a card of inject->card_bytes -------------------------------------------------------------- */
