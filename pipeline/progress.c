@@ -17,6 +17,11 @@ double kn_now_sec(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+double kn_due_again_sec(double start_sec)
+{
+    return start_sec + KN_BESIDE_SHARE * (kn_now_sec() - start_sec);
+}
+
 /* ---- emitting ---------------------------------------------------------------------------------*/
 
 static int emit(kn_stage *s, kn_event_kind kind)

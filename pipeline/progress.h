@@ -56,6 +56,10 @@ void kn_stage_end(kn_stage *s);
 
 /* Seconds of a clock that never goes back. */
 double kn_now_sec(void);
+/* When work beside the steps (previews, checkpoints) that began at start_sec and ends now is due again, so that it takes one
+ * part in KN_BESIDE_SHARE of the time. */
+enum { KN_BESIDE_SHARE = 20 };
+double kn_due_again_sec(double start_sec);
 
 /* ---- printing ---------------------------------------------------------------------------------*/
 typedef struct kn_progress {

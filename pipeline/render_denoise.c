@@ -44,8 +44,8 @@ static kn_checkpoint checkpoint_of(const denoise *x)
 }
 
 /* Written after every step, checkpoints took 0.05 of the 0.7 s of a 480p step on a good disk; on a slow one they would take
- * most of the time. By themselves they take one part in SHARE of it: a run that is killed loses SHARE times what writing one
- * takes, and a step. */
+ * most of the time. By themselves they take one part in KN_BESIDE_SHARE of it: a run that is killed loses at most that many
+ * times what writing one takes, and a step. */
 static bool is_due(const denoise *x, int done)
 {
     int64_t every = x->job->o->checkpoint_every;
@@ -56,14 +56,13 @@ static bool is_due(const denoise *x, int done)
 /* Nothing where lists of the step could not be found again: the checkpoint before stays. */
 static kn_status save(denoise *x, int done)
 {
-    enum { SHARE = 20 };
     kn_job *j = x->job;
     double start = kn_now_sec();
     kn_checkpoint c = checkpoint_of(x);
     if (done < x->schedule.steps && !kn_pass_attention_restartable(&x->attention, done - x->schedule.begin)) return KN_OK;
     x->saved = done;
     KN_TRY(kn_checkpoint_save(j->checkpoint, x->dev, &j->id, j->o->seed, &c));
-    x->due_sec = start + SHARE * (kn_now_sec() - start);
+    x->due_sec = kn_due_again_sec(start);
     kn_log(KN_LOG_DEBUG, "checkpoint", "%s step %d of %d, %.3f s", x->pass->name, done, x->schedule.steps, kn_now_sec() - start);
     return KN_OK;
 }

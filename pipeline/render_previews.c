@@ -150,7 +150,6 @@ done:
 
 void kn_job_live_preview(kn_job *j, const kn_pass *p, const kn_tensor *latents, const kn_tensor *velocity, double sigma)
 {
-    enum { SHARE = 20 }; /* one part in that many of the time */
     double start = kn_now_sec();
     if (!kn_job_wants_previews(j) || j->preview_off || start < j->preview_due_sec) return;
     size_t both = j->peak_bytes[KN_NETWORK_DIT] + j->peak_bytes[KN_NETWORK_VAE];
@@ -164,6 +163,5 @@ void kn_job_live_preview(kn_job *j, const kn_pass *p, const kn_tensor *latents, 
         kn_error_clear();
         j->preview_off = true;
     }
-    double took = kn_now_sec() - start;
-    j->preview_due_sec = start + took * SHARE;
+    j->preview_due_sec = kn_due_again_sec(start);
 }
